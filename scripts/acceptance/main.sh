@@ -1,0 +1,209 @@
+# The acceptance lines of the main job: decode over KV nodes with sampled attention.
+# Sourced by scripts/acceptance.sh, which says what line, figure, ratio and the others do.
+# shellcheck shell=bash
+# The figures of the bench line, of this commit.
+bench_number() { json_number "$results/bench.json" "$1"; }
+
+line test "./run test" "all tests pass"
+check_test() {
+  local code=0
+  ./run test | tee "$results/test.output" || code=$?
+  figure "$(tail -n 1 "$results/test.output")"
+  return $code
+}
+
+line demo "./run demo" "the demo ends in demo: ok"
+check_demo() {
+  local code=0 begin=$SECONDS
+  ./run demo | tee "$results/demo.output" || code=$?
+  figure "$((SECONDS - begin)) s"
+  [ $code -eq 0 ] && grep -qx 'demo: ok' "$results/demo.output"
+}
+
+line bare_demo "scripts/on_bare_debian.sh ./run demo" "the demo on a bare Debian 12"
+check_bare_demo() {
+  local code=0 begin=$SECONDS
+  scripts/on_bare_debian.sh ./run demo | tee "$results/bare_demo.output" || code=$?
+  figure "$((SECONDS - begin)) s, packages and build included"
+  [ $code -eq 0 ] && grep -qx 'demo: ok' "$results/bare_demo.output"
+}
+
+line bare_test "scripts/on_bare_debian.sh ./run test" "the tests on a bare Debian 12"
+check_bare_test() {
+  local code=0
+  scripts/on_bare_debian.sh ./run test | tee "$results/bare_test.output" || code=$?
+  figure "$(tail -n 1 "$results/bare_test.output")"
+  return $code
+}
+
+# How long until the first node serves: nothing is installed or built any more.
+line demo_again "./run demo" "the demo's second run starts within 10 s"
+check_demo_again() {
+  local begin started=
+  begin=$(date +%s%N)
+  while IFS= read -r text; do
+    echo "$text"
+    if [ -z "$started" ] && grep -q 'ready control=' <<<"$text"; then
+      started=$(awk -v a="$begin" -v b="$(date +%s%N)" 'BEGIN { printf "%.1f", (b - a) / 1e9 }')
+      figure "$started s"
+    fi
+  done < <(./run demo)
+  at_most "$started" 10
+}
+
+line bench "./run bench" "the benchmarks run"
+check_bench() {
+  ./run bench
+  cp build/release/bench.json "$results/bench.json"
+  figure "$(grep -c '":' "$results/bench.json") lines of figures"
+}
+
+# bench_ratio KEY BOUND: KEY over the sequential read of the same rows.
+bench_ratio() {
+  local value
+  value=$(ratio "$(bench_number "$1")" "$(bench_number seq_read_us)")
+  figure "${value:-no figure} (<= $2)"
+  at_most "$value" "$2"
+}
+
+line bench_exact "./run bench" "exact attention / sequential read of K and V"
+check_bench_exact() { bench_ratio exact_us 2.6; }
+
+line bench_lsh "./run bench" "lsh (10,150) / sequential read of K and V"
+check_bench_lsh() { bench_ratio lsh_10_150_us 0.6; }
+
+line bench_ingest "./run bench" "indexing one token for lsh (10,150)"
+check_bench_ingest() {
+  local value
+  value=$(bench_number ingest_lsh_us_per_token)
+  figure "${value:-no figure} us (<= 2.5)"
+  at_most "$value" 2.5
+}
+
+# tests TEXT...: runs the tests whose names match; the figure is how many passed.
+tests() {
+  local code=0
+  ctest --test-dir build/release --output-on-failure -R "$1" | tee "$results/$current.output" ||
+    code=$?
+  figure "$(sed -nE 's/^([0-9]+% tests passed, .*)/\1/p' "$results/$current.output")"
+  return $code
+}
+
+# right FILE ANSWERS: how many of the prompts of FILE were answered as expected.
+right() {
+  local expected id
+  local -i count=0
+  while IFS= read -r text; do
+    id=$(sed -nE 's/.*"id":"([^"]*)".*/\1/p' <<<"$text")
+    expected=$(sed -nE 's/.*"expected":"([^"]*)".*/\1/p' <<<"$text")
+    if grep -F "\"id\":\"$id\"" "$2" | grep -qF "\"text\":\"$expected\""; then count+=1; fi
+  done <"$1"
+  echo "$count"
+}
+
+# accuracy TASK BOUND: full attention on 512 held-out prompts.
+accuracy() {
+  local prompts=$results/$1.jsonl answers=$results/$1.answers.jsonl count share
+  build/release/bin/two_tasks_prompts --task "$1" --count 512 --length 2048 --tail 96 --seed 2001 \
+    --model tests/models/two_tasks >"$prompts"
+  build/release/bin/sounder_worker generate --model tests/models/two_tasks \
+    --attention exact-local --dtype f32 --prompts "$prompts" --output "$answers"
+  count=$(right "$prompts" "$answers")
+  share=$(ratio "$count" 512)
+  figure "$count/512 = $share (>= $2)"
+  at_least "$share" "$2"
+}
+
+line model_recall "sounder_worker generate" "test model, recall, n = 2,048, full attention"
+check_model_recall() { accuracy recall 0.95; }
+
+line model_words "sounder_worker generate" "test model, most frequent word, n = 2,048"
+check_model_words() { accuracy words 0.90; }
+
+line golden "ctest -R gpu_worker_model" "logits agree with transformers' to 1e-4"
+check_golden() { tests gpu_worker_model; }
+
+line exact_in_process "ctest -R gpu_worker_engine" "exact is exact, in one process"
+check_exact_in_process() { tests gpu_worker_engine; }
+
+line coverage "ctest -R coverage" "every position is counted exactly once"
+check_coverage() { tests coverage; }
+
+line determinism_in_process "ctest -R determinism" "same sample and tokens, everywhere"
+check_determinism_in_process() { tests determinism; }
+
+line magicpig "ctest -R kv_node_sampler" "lsh is MagicPIG: unbiased, mutants caught, finite"
+check_magicpig() { tests kv_node_sampler; }
+
+line eval "ctest -R cli_eval" "sounderctl eval against an independent reference"
+check_eval() { tests cli_eval; }
+
+# sanitizer PRESET: builds and runs the tests labelled for it.
+sanitizer() {
+  local code=0
+  scripts/run_tests.sh "$1" | tee "$results/$current.output" || code=$?
+  figure "$(tail -n 1 "$results/$current.output")"
+  return $code
+}
+
+line asan "scripts/run_tests.sh asan-ubsan" "ASan and UBSan are clean"
+check_asan() { sanitizer asan-ubsan; }
+
+line tsan "scripts/run_tests.sh tsan" "TSan is clean over the concurrent tests"
+check_tsan() { sanitizer tsan; }
+
+# e2e PROGRAM PATTERN: runs a test program of tests/e2e; its lines with PATTERN are what it
+# measured.
+e2e() {
+  local code=0
+  scripts/build.sh release "e2e_$1_test"
+  ctest --test-dir build/release -R "^e2e_$1_test\$" -V | tee "$results/$1.output" || code=$?
+  sed 's/^[0-9]*: //' "$results/$1.output" | grep -E "$2" >"$results/$1.lines" || code=1
+  return $code
+}
+
+line exact_is_exact "ctest -R e2e_exact_is_exact" \
+  "exact attention on 1, 2, 3 nodes equals local attention"
+check_exact_is_exact() {
+  e2e exact_is_exact '^exact: '
+  # "exact: tcp f32 MODEL, LAYOUT: 7.9e-07 of max|logit| (<= 1e-04)"
+  worst() { grep " $1 " "$results/exact_is_exact.lines" | sed -E 's/.*: ([0-9.e+-]+) of .*/\1/' |
+    sort -g | tail -n 1; }
+  figure "f32 $(worst f32), bf16 $(worst bf16)"
+  at_most "$(worst f32)" 1e-4
+  at_most "$(worst bf16)" 2e-3
+  grep -q ': tcp ' "$results/exact_is_exact.lines"
+  grep -q ': shm ' "$results/exact_is_exact.lines"
+}
+
+line determinism "ctest -R e2e_determinism" \
+  "same tokens and samples: runs, threads, nodes, SIMD levels"
+check_determinism() {
+  local lines=$results/determinism.both compared same
+  e2e determinism '^determinism: '
+  e2e determinism_simd '^determinism: '
+  cat "$results/determinism.lines" "$results/determinism_simd.lines" >"$lines"
+  # "WHAT: the same", "WHAT: the same rows, ..." or, in capitals, DIFFERENT and OTHER rows.
+  compared=$(grep -cE ': (the same|DIFFERENT|OTHER)' "$lines")
+  same=$(grep -cE ': the same' "$lines")
+  figure "$same of $compared the same; $(sed -nE 's/^determinism: ([0-9]+) of [0-9]+ steps.*/\1/p' \
+    "$lines") near ties"
+  [ "$compared" -gt 0 ]
+  [ "$same" -eq "$compared" ]
+}
+
+line node_dies "ctest -R e2e_node_dies" "a node dies in mid-decode: error in time, others go on"
+check_node_dies() {
+  e2e node_dies '^node dies: '
+  figure "at most $(sed -E 's/.* after ([0-9.]+) s: .*/\1/' "$results/node_dies.lines" | sort -g |
+    tail -n 1) s (deadline 1.5 s)"
+}
+
+line errors "ctest -R 'e2e_(programs|requests)'" \
+  "wrong flags, ports, models, requests: clear errors"
+check_errors() {
+  e2e programs '^\[  PASSED  \]'
+  e2e requests '^\[  PASSED  \]'
+  figure "$(cat "$results/programs.lines" "$results/requests.lines" |
+    awk '{ tests += $4 } END { print tests }') tests"
+}

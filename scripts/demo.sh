@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# The demo: two KV nodes and a worker on this machine, talking over UCX.
+#   (a) a small trained model answers long prompts of two tasks, exactly and with attention sampled
+#       by LSH tables on the nodes;
+#   (b) a long synthetic session, appended and attended through the worker's KV client.
+#   scripts/demo.sh [--prompts N] [--positions N]     prompts per task, positions of part (b)
+#                   [--output DIR]                    default: build/demo
+# Leaves no process behind. Output of the nodes and of every run stays in DIR, which is emptied.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+prompts=64 positions=131072 out=build/demo
+while [ $# -gt 0 ]; do
+  case $1 in
+    --prompts) prompts=$2 ;;
+    --positions) positions=$2 ;;
+    --output) out=$2 ;;
+    *) sed -n 2,8p "$0" >&2; exit 2 ;;
+  esac
+  shift 2
+done
+
+bin=build/release/bin
+model=tests/models/two_tasks
+rm -rf "$out"
+mkdir -p "$out"
+
+pids=()
+stop_nodes() {
+  local pid
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+  pids=()
+}
+trap stop_nodes EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# start_node NAME: waits for its ready line and appends its control address to `nodes`.
+nodes=
+start_node() {
+  local log=$out/$1 ready address
+  shift
+  mkfifo "$log.ready"
+  "$bin/sounder_node" --control 127.0.0.1:0 --data 127.0.0.1:0 --http 127.0.0.1:0 "$@" \
+    >"$log.ready" 2>"$log.log" &
+  pids+=($!)
+  if ! read -r -t 30 ready <"$log.ready"; then
+    echo "demo: a node did not start:" >&2
+    cat "$log.log" >&2
+    exit 1
+  fi
+  address=${ready#*control=}
+  nodes=${nodes:+$nodes,}${address%% *}
+  echo "  $ready"
+}
+
+# run COMMAND...: in the background and waited for, so that Ctrl-C is acted on at once.
+run() {
+  "$@" &
+  local pid=$!
+  pids+=("$pid")
+  wait "$pid" || { echo "demo: failed: $*" >&2; exit 1; }
+  unset 'pids[-1]'
+}
+
+threads=$(((($(nproc) + 1)) / 2))
+echo "starting two KV nodes with $threads thread(s) each"
+start_node node-a --threads "$threads" --memory 4GiB
+start_node node-b --threads "$threads" --memory 4GiB
+
+echo
+echo "(a) a trained model, $prompts prompts of 2,048 tokens for each of two tasks; the last 96"
+echo "    tokens before the question are filler, so the 64-token window alone cannot answer"
+for task in recall words; do
+  "$bin/two_tasks_prompts" --task "$task" --count "$prompts" --length 2048 --tail 96 --seed 20260 \
+    --model "$model" >"$out/$task.jsonl"
+done
+cat "$out/recall.jsonl" "$out/words.jsonl" >"$out/prompts.jsonl"
+
+# generate NAME ARGUMENT...
+generate() {
+  local name=$1 begin=$SECONDS
+  shift
+  run "$bin/sounder_worker" generate --model "$model" --nodes "$nodes" --dtype bf16 \
+    --prompts "$out/prompts.jsonl" --output "$out/$name.jsonl" \
+    --summary "$out/$name.summary.json" --log-level warning "$@"
+  echo "  $name: $((SECONDS - begin)) s"
+}
+generate exact --attention exact
+generate lsh_10_150 --attention lsh --bits 10 --tables 150 --audit-every 1
+generate lsh_9_120 --attention lsh --bits 9 --tables 120 --audit-every 1
+generate lsh_8_75 --attention lsh --bits 8 --tables 75 --audit-every 1
+
+echo
+"$bin/demo_report" --prompts "$out/recall.jsonl" --prompts "$out/words.jsonl" "$out" \
+  exact lsh_10_150 lsh_9_120 lsh_8_75 | tee "$out/model.txt"
+echo "rows read: per query head, of the rows on the nodes. exact share: positions attended exactly"
+echo "(sinks, window). error: mean |o - o*| / |o*| of the attention outputs, each also computed"
+echo "exactly. KiB/step: attention requests and answers per decoded token, without those audits."
+
+echo
+echo "(b) scale: one synthetic session of $positions positions (generated data, no model)"
+run "$bin/demo_scale" --nodes "$nodes" --positions "$positions" | tee "$out/scale.txt"
+
+stop_nodes
+trap - EXIT
+echo
+echo "demo: ok"

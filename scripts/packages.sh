@@ -1,0 +1,20 @@
+# The Debian 12 packages this project needs, by purpose. Sourced by scripts/install_packages.sh.
+# shellcheck shell=bash disable=SC2034
+
+# To build everything and to run it.
+packages_build=(
+  g++ cmake ninja-build ccache pkg-config git ca-certificates
+  libucx-dev libabsl-dev libcapnp-dev capnproto prometheus-cpp-dev libhwy-dev
+  libdnnl-dev ocl-icd-opencl-dev  # its CMake package asks for OpenCL
+  libcli11-dev libspdlog-dev libyaml-cpp-dev libcpp-httplib-dev nlohmann-json3-dev libxxhash-dev
+  libssl-dev libgtest-dev libgmock-dev libbenchmark-dev
+)
+
+# For ./run format.
+packages_format=(clang-format)
+
+# For scripts/on_bare_debian.sh.
+packages_bare=(debootstrap)
+
+# Unpacked under build/tools for tests, never installed: package -> a program it brings.
+declare -A packages_unpacked=([prometheus]=usr/bin/promtool)
