@@ -1,0 +1,48 @@
+#include "common/config/host_port.h"
+
+#include <charconv>
+
+#include "absl/status/status.h"
+#include "common/base/absl_text.h"
+
+namespace sounder::config {
+
+std::string HostPort::ToString() const {
+  const bool v6 = host.find(':') != std::string::npos;
+  return (v6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
+absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
+  const auto bad = [&](const std::string& why) {
+    return absl::InvalidArgumentError("\"" + std::string(text) + "\" is not an address: " + why +
+                                      " (expected host:port or [v6 address]:port)");
+  };
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return bad("no port");
+  std::string_view host = text.substr(0, colon);
+  const std::string_view port_text = text.substr(colon + 1);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find_first_of(":[]") != std::string_view::npos) {
+    return bad("a v6 address needs brackets");
+  }
+  if (host.empty()) return bad("no host");
+  if (host.find_first_of(" \t\r\n/[]") != std::string_view::npos) return bad("bad host");
+  int port = -1;
+  const char* end = port_text.data() + port_text.size();
+  const auto [stop, error] = std::from_chars(port_text.data(), end, port);
+  if (port_text.empty() || error != std::errc() || stop != end || port < 0 || port > 65535) {
+    return bad("port \"" + std::string(port_text) + "\" is not in 0..65535");
+  }
+  return HostPort{std::string(host), port};
+}
+
+absl::Status CheckAddresses(const std::string& flag, const std::vector<std::string>& addresses) {
+  for (const std::string& address : addresses) {
+    const absl::Status status = ParseHostPort(address).status();
+    if (!status.ok()) return base::Annotate(status, flag);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sounder::config

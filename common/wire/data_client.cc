@@ -1,0 +1,291 @@
+#include "common/wire/data_client.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/absl_text.h"
+#include "common/base/status_macros.h"
+#include "common/wire/codec.h"
+
+namespace sounder::wire {
+namespace {
+
+uint32_t ToMicros(base::Duration duration) {
+  const int64_t micros = duration.count() / 1000;
+  return micros > UINT32_MAX ? UINT32_MAX : static_cast<uint32_t>(micros < 1 ? 1 : micros);
+}
+
+// Says in the error of a malformed answer which node gave it.
+template <typename T>
+absl::StatusOr<T> Named(const std::string& address, absl::StatusOr<T> answer) {
+  if (answer.ok()) return answer;
+  return base::Annotate(answer.status(), "node " + address);
+}
+
+absl::Status StatusOfPong(const transport::Message& message) {
+  ASSIGN_OR_RETURN(const Envelope envelope, DecodeEnvelope(message));
+  if (envelope.kind == MessageKind::kPong) return envelope.status;
+  return absl::InvalidArgumentError(
+      absl::StrCat("answered a ping with a message of kind ", static_cast<int>(envelope.kind)));
+}
+
+bool IsAnswer(MessageKind kind) {
+  return kind == MessageKind::kAttendReply || kind == MessageKind::kAppendReply ||
+         kind == MessageKind::kPong;
+}
+
+std::string Milliseconds(base::Duration duration) {
+  return absl::StrCat(duration.count() / 1000000, " ms");
+}
+
+}  // namespace
+
+DataClient::DataClient(transport::Transport* transport, base::Executor* executor)
+    : transport_(transport), executor_(executor), gate_(std::make_shared<Gate>()) {}
+
+DataClient::~DataClient() {
+  std::vector<base::TimerId> timers;
+  {
+    std::lock_guard gate(gate_->mutex);  // waits for a timer that is running
+    gate_->open = false;
+  }
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [ticket, pending] : pending_) timers.push_back(pending.timer);
+  }
+  for (const base::TimerId timer : timers) executor_->Cancel(timer);
+}
+
+DataClient::NodeIndex DataClient::AddNode(std::string address) {
+  std::lock_guard lock(mutex_);
+  nodes_.push_back(std::make_unique<Node>());
+  nodes_.back()->address = std::move(address);
+  return nodes_.size() - 1;
+}
+
+const std::string& DataClient::AddressOf(NodeIndex node) const {
+  std::lock_guard lock(mutex_);
+  return nodes_.at(node)->address;
+}
+
+uint64_t DataClient::NewTicket() {
+  std::lock_guard lock(mutex_);
+  return ++last_ticket_;
+}
+
+void DataClient::Attend(NodeIndex node, AttendRequest request, base::Duration deadline,
+                        Callback<AttendReply> done) {
+  const uint64_t ticket = NewTicket();
+  request.envelope.kind = MessageKind::kAttend;
+  request.envelope.ticket = ticket;
+  request.envelope.deadline_us = ToMicros(deadline);
+  Send(node, ticket, Encode(request), transport::SendMode::kAuto, deadline, /*attend=*/true,
+       [this, node, done = std::move(done)](absl::StatusOr<transport::Message> message) {
+         done(message.ok() ? Named(AddressOf(node), DecodeAttendReply(*std::move(message)))
+                           : message.status());
+       });
+}
+
+void DataClient::Append(NodeIndex node, AppendRequest request, base::Duration deadline,
+                        Callback<AppendReply> done) {
+  const uint64_t ticket = NewTicket();
+  request.envelope.kind = MessageKind::kAppend;
+  request.envelope.ticket = ticket;
+  request.envelope.deadline_us = ToMicros(deadline);
+  Send(node, ticket, Encode(request), transport::SendMode::kAuto, deadline, /*attend=*/false,
+       [this, node, done = std::move(done)](absl::StatusOr<transport::Message> message) {
+         done(message.ok() ? Named(AddressOf(node), DecodeAppendReply(*std::move(message)))
+                           : message.status());
+       });
+}
+
+void DataClient::Ping(NodeIndex node, base::Duration deadline,
+                      std::function<void(absl::Status)> done) {
+  Envelope envelope;
+  envelope.kind = MessageKind::kPing;
+  envelope.ticket = NewTicket();
+  envelope.deadline_us = ToMicros(deadline);
+  Send(node, envelope.ticket, EncodeBare(envelope), transport::SendMode::kEager, deadline,
+       /*attend=*/false,
+       [this, node, done = std::move(done)](absl::StatusOr<transport::Message> message) {
+         if (!message.ok()) return done(message.status());
+         done(base::Annotate(StatusOfPong(*message), "node " + AddressOf(node)));
+       });
+}
+
+absl::StatusOr<transport::ConnectionInfo> DataClient::Describe(NodeIndex node) {
+  transport::ConnectionId connection = 0;
+  {
+    std::lock_guard lock(mutex_);
+    connection = nodes_.at(node)->connection;
+  }
+  if (connection == 0) return absl::UnavailableError("not connected");
+  return transport_->Describe(connection);
+}
+
+DataClientCounters DataClient::counters() const {
+  std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+absl::StatusOr<transport::ConnectionId> DataClient::ConnectionTo(NodeIndex node) {
+  // Under mutex_, so that two threads do not connect twice. Connect does not call back.
+  Node& entry = *nodes_.at(node);
+  if (entry.connection != 0) return entry.connection;
+  ASSIGN_OR_RETURN(entry.connection, transport_->Connect(entry.address));
+  connections_[entry.connection] = node;
+  entry.last_heard = executor_->clock().Now();
+  return entry.connection;
+}
+
+void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message message,
+                      transport::SendMode mode, base::Duration deadline, bool attend,
+                      Finish finish) {
+  transport::ConnectionId connection = 0;
+  {
+    std::lock_guard lock(mutex_);
+    ++counters_.requests;
+    absl::StatusOr<transport::ConnectionId> connected = ConnectionTo(node);
+    if (!connected.ok()) {
+      ++counters_.failures;
+      const absl::Status status =
+          base::Annotate(connected.status(), "node " + nodes_.at(node)->address);
+      FailLater(std::move(finish), status);
+      return;
+    }
+    connection = *connected;
+    counters_.bytes_sent += WireBytes(message);
+    if (attend) counters_.attend_bytes_sent += WireBytes(message);
+    Pending& pending = pending_[ticket];
+    pending = {node, connection, deadline, 0, attend, std::move(finish)};
+    pending.timer =
+        executor_->RunAt(executor_->clock().Now() + deadline, [this, gate = gate_, ticket] {
+          std::lock_guard entered(gate->mutex);
+          if (gate->open) OnDeadline(ticket);
+        });
+  }
+  transport_->Send(connection, std::move(message), mode, nullptr);
+}
+
+void DataClient::FailLater(Finish finish, absl::Status status) {
+  executor_->Run([finish = std::move(finish), status] { finish(status); });
+}
+
+void DataClient::OnDeadline(uint64_t ticket) {
+  Pending late;
+  std::vector<Pending> lost;  // with it, by a node that said nothing
+  std::string address;
+  bool silent = false;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = pending_.find(ticket);
+    if (found == pending_.end()) return;
+    late = std::move(found->second);
+    pending_.erase(found);
+    ++counters_.failures;
+    Node& node = *nodes_.at(late.node);
+    address = node.address;
+    silent = node.connection == late.connection &&
+             executor_->clock().Now() - node.last_heard >= late.deadline;
+    if (silent) {  // before the callback, which may try again
+      lost = TakeAll(late.connection);
+      closing_.insert(late.connection);
+    }
+  }
+  if (silent) {
+    transport_->Close(late.connection);
+    std::lock_guard lock(mutex_);
+    closing_.erase(late.connection);
+    close_done_.notify_all();
+  }
+  late.finish(absl::DeadlineExceededError(
+      absl::StrCat("node ", address, " did not answer within ", Milliseconds(late.deadline))));
+  Fail(std::move(lost), absl::UnavailableError("the node went silent"));
+}
+
+void DataClient::OnAccept(transport::ConnectionId connection, const std::string&) {
+  transport_->Close(connection);  // nobody is expected to connect to the asking side
+}
+
+void DataClient::OnMessage(transport::ConnectionId connection, transport::Message message) {
+  const absl::StatusOr<Envelope> envelope = DecodeEnvelope(message);
+  Pending answered;
+  {
+    std::lock_guard lock(mutex_);
+    const auto owner = connections_.find(connection);
+    if (owner == connections_.end()) return;
+    nodes_[owner->second]->last_heard = executor_->clock().Now();
+    counters_.bytes_received += WireBytes(message);
+    if (envelope.ok() && IsAnswer(envelope->kind)) {
+      const auto found = pending_.find(envelope->ticket);
+      if (found == pending_.end() || found->second.connection != connection) return;
+      answered = std::move(found->second);
+      pending_.erase(found);
+      if (answered.attend) counters_.attend_bytes_received += WireBytes(message);
+    }
+  }
+  if (!envelope.ok()) {
+    std::vector<Pending> lost;
+    {
+      std::lock_guard lock(mutex_);
+      lost = TakeAll(connection);
+    }
+    transport_->Close(connection);
+    return Fail(std::move(lost), envelope.status());
+  }
+  if (answered.finish != nullptr) {
+    executor_->Cancel(answered.timer);
+    answered.finish(std::move(message));
+  } else if (envelope->kind == MessageKind::kPing) {
+    Envelope pong = *envelope;
+    pong.kind = MessageKind::kPong;
+    transport_->Send(connection, EncodeBare(pong), transport::SendMode::kEager, nullptr);
+  }
+}
+
+void DataClient::OnClosed(transport::ConnectionId connection, absl::Status reason) {
+  std::vector<Pending> lost;
+  {
+    std::lock_guard lock(mutex_);
+    lost = TakeAll(connection);
+  }
+  Fail(std::move(lost), reason);
+  // A timer may be calling the transport about this connection. The transport lives at least until
+  // we return: it reports the end of every connection before its own.
+  std::unique_lock lock(mutex_);
+  close_done_.wait(lock, [&] { return closing_.count(connection) == 0; });
+}
+
+// Forgets the connection and fails what is in flight on it.
+// Under mutex_: the connection is forgotten, and what was in flight on it handed over.
+std::vector<DataClient::Pending> DataClient::TakeAll(transport::ConnectionId connection) {
+  const auto owner = connections_.find(connection);
+  if (owner != connections_.end()) {
+    Node& node = *nodes_[owner->second];
+    if (node.connection == connection) node.connection = 0;
+    connections_.erase(owner);
+  }
+  std::vector<Pending> lost;
+  for (auto entry = pending_.begin(); entry != pending_.end();) {
+    if (entry->second.connection != connection) {
+      ++entry;
+      continue;
+    }
+    lost.push_back(std::move(entry->second));
+    entry = pending_.erase(entry);
+    ++counters_.failures;
+  }
+  return lost;
+}
+
+void DataClient::Fail(std::vector<Pending> lost, const absl::Status& reason) {
+  if (lost.empty()) return;
+  const std::string address = AddressOf(lost.front().node);
+  const std::string why = reason.ok() ? "closed the connection" : base::MessageOf(reason);
+  for (Pending& pending : lost) {
+    executor_->Cancel(pending.timer);
+    pending.finish(absl::UnavailableError(absl::StrCat("node ", address, ": ", why)));
+  }
+}
+
+}  // namespace sounder::wire

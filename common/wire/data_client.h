@@ -1,0 +1,117 @@
+// The asking side of the data plane: requests with deadlines to named nodes, over any transport.
+#ifndef SOUNDER_COMMON_WIRE_DATA_CLIENT_H_
+#define SOUNDER_COMMON_WIRE_DATA_CLIENT_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/executor.h"
+#include "common/transport/transport.h"
+#include "common/wire/messages.h"
+
+namespace sounder::wire {
+
+// Counted since the start, over all nodes.
+struct DataClientCounters {
+  uint64_t requests = 0;
+  uint64_t failures = 0;  // requests that ended without an answer of the node
+  uint64_t bytes_sent = 0;
+  uint64_t bytes_received = 0;
+  uint64_t attend_bytes_sent = 0;
+  uint64_t attend_bytes_received = 0;
+};
+
+// Thread safe. Every callback is called exactly once, on the transport's or the executor's threads,
+// never inside a call of this class: with the node's answer, or with DEADLINE_EXCEEDED, or with
+// UNAVAILABLE when the connection broke, or with why its answer was refused; errors name the node.
+// A node that said nothing for the whole of a request's deadline is given up, and so is one that
+// sends what is no message of our protocol: its connection is closed, which fails everything in
+// flight on it; the next request connects anew. Pings of a node are answered. Destroy it after the
+// transport, and not from one of its callbacks; requests still in flight then are dropped without a
+// callback.
+class DataClient final : public transport::TransportEvents {
+ public:
+  using NodeIndex = size_t;
+  template <typename T>
+  using Callback = std::function<void(absl::StatusOr<T>)>;
+
+  // Both outlive the client's use. Call transport->Start(this) before the first request.
+  DataClient(transport::Transport* transport, base::Executor* executor);
+  ~DataClient() override;
+
+  // Makes a node known by its data-plane address. Connects with the first request.
+  NodeIndex AddNode(std::string address);
+  const std::string& AddressOf(NodeIndex node) const;
+
+  // `request.envelope` needs tenant and trace id only. `deadline` bounds the whole exchange.
+  void Attend(NodeIndex node, AttendRequest request, base::Duration deadline,
+              Callback<AttendReply> done);
+  void Append(NodeIndex node, AppendRequest request, base::Duration deadline,
+              Callback<AppendReply> done);
+  // Answered by the node's data plane without touching a session.
+  void Ping(NodeIndex node, base::Duration deadline, std::function<void(absl::Status)> done);
+
+  // What carries the connection to the node; UNAVAILABLE before the first request.
+  absl::StatusOr<transport::ConnectionInfo> Describe(NodeIndex node);
+  DataClientCounters counters() const;
+
+  void OnAccept(transport::ConnectionId connection, const std::string& peer) override;
+  void OnMessage(transport::ConnectionId connection, transport::Message message) override;
+  void OnClosed(transport::ConnectionId connection, absl::Status reason) override;
+
+ private:
+  using Finish = std::function<void(absl::StatusOr<transport::Message>)>;
+  struct Node {
+    std::string address;
+    transport::ConnectionId connection = 0;
+    base::Time last_heard{};
+  };
+  struct Pending {
+    NodeIndex node = 0;
+    transport::ConnectionId connection = 0;
+    base::Duration deadline{};
+    base::TimerId timer = 0;
+    bool attend = false;
+    Finish finish;
+  };
+
+  uint64_t NewTicket();
+  void Send(NodeIndex node, uint64_t ticket, transport::Message message, transport::SendMode mode,
+            base::Duration deadline, bool attend, Finish finish);
+  absl::StatusOr<transport::ConnectionId> ConnectionTo(NodeIndex node);
+  void OnDeadline(uint64_t ticket);
+  std::vector<Pending> TakeAll(transport::ConnectionId connection);
+  void Fail(std::vector<Pending> lost, const absl::Status& reason);
+  void FailLater(Finish finish, absl::Status status);
+
+  transport::Transport* const transport_;
+  base::Executor* const executor_;
+  // A timer that has already started may outlive us by a moment: it runs inside this gate.
+  struct Gate {
+    std::mutex mutex;
+    bool open = true;  // guarded by mutex
+  };
+  const std::shared_ptr<Gate> gate_;  // shared with the timers
+
+  mutable std::mutex mutex_;  // guards everything below
+  std::vector<std::unique_ptr<Node>> nodes_;
+  std::unordered_map<transport::ConnectionId, NodeIndex> connections_;
+  std::map<uint64_t, Pending> pending_;        // by ticket; in order, so that failing them is
+  std::set<transport::ConnectionId> closing_;  // Close is being called for these by a timer
+  std::condition_variable close_done_;
+  uint64_t last_ticket_ = 0;
+  DataClientCounters counters_;
+};
+
+}  // namespace sounder::wire
+
+#endif  // SOUNDER_COMMON_WIRE_DATA_CLIENT_H_

@@ -1,0 +1,119 @@
+@0xb8d2f6031c47a95e;
+# The control plane: Cap'n Proto RPC over TCP. Every call answers with a Status of its own; the RPC
+# layer's exceptions mean a broken connection or a peer that does not know the call.
+#
+# Calls that change a session carry the session's sequence number, which they share with the data
+# plane's appends: a close cannot overtake an append.
+
+using Cxx = import "/capnp/c++.capnp";
+using Data = import "data.capnp";
+$Cxx.namespace("sounder::proto");
+
+struct Status {
+  code @0 :UInt16;  # absl::StatusCode
+  message @1 :Text;
+}
+
+struct ModelIdentity {
+  # Rows computed by one model mean nothing to another: a session belongs to one identity, and a
+  # mismatch is refused with a message that names both sides.
+  name @0 :Text;
+  weightsDigest @1 :Text;
+  layers @2 :UInt32;
+  kvHeads @3 :UInt32;
+  queryHeads @4 :UInt32;
+  headDim @5 :UInt32;
+  ropeDigest @6 :Text;
+  adapter @7 :Text;
+}
+
+enum Projection { hadamard @0; gaussian @1; }
+
+struct LshOptions {
+  bitsPerTable @0 :UInt32;
+  numTables @1 :UInt32;   # 0: the session has no tables
+  minCollisions @2 :UInt32;
+  projection @3 :Projection;
+  seed @4 :UInt64;
+}
+
+enum Durability { memory @0; disk @1; }
+
+struct SessionSpec {
+  protocolVersion @0 :UInt16;
+  idHigh @1 :UInt64;
+  idLow @2 :UInt64;
+  epoch @3 :UInt64;
+  tenant @4 :UInt32;
+  model @5 :ModelIdentity;
+  dtype @6 :Data.DType;           # of appended rows
+  sealRows @7 :UInt32;            # seal marks at multiples of it; 0: the node's default
+  minIndexedRows @8 :UInt32;      # shorter segments get no index; 0: the node's default
+  lsh @9 :LshOptions;
+  indexedLayers @10 :List(UInt32);
+  kvHeadBegin @11 :UInt32;        # kv heads this node will hold
+  kvHeadCount @12 :UInt32;
+  ttlSeconds @13 :UInt32;         # 0: until closed
+  durability @14 :Durability;
+}
+
+struct OpenResult {
+  sealRows @0 :UInt32;            # as in force
+  minIndexedRows @1 :UInt32;
+}
+
+struct SessionInfo {
+  spec @0 :SessionSpec;
+  appliedSequence @1 :UInt64;
+  firstPosition @2 :Int64;        # of the rows held; -1: none yet
+  endPosition @3 :Int64;          # one past the last row that every stream holds
+  rows @4 :UInt64;                # summed over layers and kv heads
+  segments @5 :UInt64;
+  rowBytes @6 :UInt64;
+  indexBytes @7 :UInt64;
+  tokens @8 :UInt64;              # token ids recorded
+}
+
+struct ConnectionInfo {
+  peer @0 :Text;
+  transport @1 :Text;
+  detail @2 :Text;
+}
+
+struct NodeStatus {
+  version @0 :Text;
+  protocolVersion @1 :UInt16;
+  controlAddress @2 :Text;
+  dataAddress @3 :Text;
+  httpAddress @4 :Text;
+  sessions @5 :UInt64;
+  memoryUsed @6 :UInt64;          # accounted bytes
+  memoryLimit @7 :UInt64;
+  rowBytes @8 :UInt64;
+  indexBytes @9 :UInt64;
+  threads @10 :UInt32;
+  simd @11 :Text;
+  uptimeSeconds @12 :UInt64;
+  connections @13 :List(ConnectionInfo);
+  draining @14 :Bool;
+}
+
+interface Node {
+  open @0 (spec :SessionSpec) -> (status :Status, result :OpenResult);
+  # Idempotent: opening the same session with the same spec again succeeds.
+
+  close @1 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64) -> (status :Status);
+  # Frees the session. `sequence` = operations issued before; the node applies those first.
+
+  fork @2 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, position :Int64,
+           childHigh :UInt64, childLow :UInt64) -> (status :Status);
+  truncate @3 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, position :Int64)
+      -> (status :Status);
+  adopt @4 (idHigh :UInt64, idLow :UInt64, epoch :UInt64) -> (status :Status, info :SessionInfo);
+  describe @5 (idHigh :UInt64, idLow :UInt64) -> (status :Status, info :SessionInfo);
+  list @6 () -> (status :Status, sessions :List(SessionInfo));
+  pin @7 (idHigh :UInt64, idLow :UInt64, seconds :UInt32) -> (status :Status);
+  spill @8 (idHigh :UInt64, idLow :UInt64) -> (status :Status);
+  drain @9 (on :Bool) -> (status :Status);
+  status @10 () -> (status :Status, node :NodeStatus);
+}

@@ -1,0 +1,107 @@
+#include "common/wire/control_codec.h"
+
+#include <capnp/message.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/base/absl_text.h"
+#include "common/base/limits.h"
+#include "tests/common/wire/wire_values.h"
+
+namespace sounder::wire {
+namespace {
+
+using testing::HasSubstr;
+
+absl::StatusOr<SessionSpec> Travel(const SessionSpec& spec) {
+  capnp::MallocMessageBuilder builder;
+  Put(spec, builder.initRoot<proto::SessionSpec>());
+  return Get(builder.getRoot<proto::SessionSpec>().asReader());
+}
+
+TEST(ControlCodecTest, ValuesRoundTrip) {
+  base::PhiloxStream random(51, 0);
+  for (int round = 0; round < 300; ++round) {
+    const SessionSpec spec = RandomSpec(random);
+    const auto again = Travel(spec);
+    ASSERT_TRUE(again.ok()) << again.status();
+    ASSERT_EQ(Describe(*again), Describe(spec));
+
+    capnp::MallocMessageBuilder builder;
+    const SessionInfo info = RandomInfo(random);
+    Put(info, builder.initRoot<proto::SessionInfo>());
+    const auto info_again = Get(builder.getRoot<proto::SessionInfo>().asReader());
+    ASSERT_TRUE(info_again.ok()) << info_again.status();
+    ASSERT_EQ(Describe(*info_again), Describe(info));
+
+    const NodeStatus status = RandomNodeStatus(random);
+    Put(status, builder.initRoot<proto::NodeStatus>());
+    ASSERT_EQ(Describe(Get(builder.getRoot<proto::NodeStatus>().asReader())), Describe(status));
+  }
+}
+
+TEST(ControlCodecTest, StatusesRoundTrip) {
+  for (int code = 0; code <= 16; ++code) {
+    const absl::Status status(static_cast<absl::StatusCode>(code), code == 0 ? "" : "text");
+    capnp::MallocMessageBuilder builder;
+    Put(status, builder.initRoot<proto::Status>());
+    EXPECT_EQ(Get(builder.getRoot<proto::Status>().asReader()), status);
+  }
+}
+
+TEST(ControlCodecTest, EveryRuleOfASpecIsChecked) {
+  base::PhiloxStream random(51, 1);
+  SessionSpec good = RandomSpec(random);
+  good.model.kv_heads = 4;
+  good.model.query_heads = 8;
+  good.kv_head_begin = 1;
+  good.kv_head_count = 3;
+  good.lsh = {10, 150, 2, Projection::kGaussian, 7};
+  ASSERT_TRUE(Travel(good).ok());
+  const auto refused = [&good](auto change, const std::string& text,
+                               absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
+    SessionSpec spec = good;
+    change(spec);
+    const absl::Status status = Travel(spec).status();
+    EXPECT_EQ(status.code(), code) << text << ": " << status;
+    EXPECT_THAT(base::MessageOf(status), HasSubstr(text));
+  };
+  refused([](SessionSpec& s) { s.protocol_version = 9; }, "the worker speaks version 9, this node",
+          absl::StatusCode::kFailedPrecondition);
+  refused([](SessionSpec& s) { s.session.id = {}; }, "session id is empty");
+  refused([](SessionSpec& s) { s.model.name.assign(257, 'x'); }, "model name of 257 bytes");
+  refused([](SessionSpec& s) { s.model.weights_digest.assign(257, 'x'); }, "weights digest");
+  refused([](SessionSpec& s) { s.model.rope_digest.assign(257, 'x'); }, "rope digest");
+  refused([](SessionSpec& s) { s.model.adapter.assign(257, 'x'); }, "adapter");
+  refused([](SessionSpec& s) { s.model.layers = 0; }, "model of 0 layers");
+  refused([](SessionSpec& s) { s.model.layers = base::kMaxLayers + 1; }, "model of 1025 layers");
+  refused([](SessionSpec& s) { s.model.kv_heads = 0; }, "0 kv heads");
+  refused([](SessionSpec& s) { s.model.kv_heads = base::kMaxKvHeads + 1; }, "1025 kv heads");
+  refused([](SessionSpec& s) { s.model.query_heads = 0; }, "0 query heads");
+  refused([](SessionSpec& s) { s.model.query_heads = 9; }, "9 query heads over 4");
+  refused([](SessionSpec& s) { s.model.query_heads = 33 * 4; }, "132 query heads over 4");
+  refused([](SessionSpec& s) { s.model.head_dim = 0; }, "head dim 0");
+  refused([](SessionSpec& s) { s.model.head_dim = 100; }, "head dim 100");
+  refused([](SessionSpec& s) { s.model.head_dim = 520; }, "head dim 520");
+  refused([](SessionSpec& s) { s.kv_head_count = 0; }, "kv heads [1, +0)");
+  refused([](SessionSpec& s) { s.kv_head_begin = 2; }, "kv heads [2, +3)");
+  refused([](SessionSpec& s) { s.kv_head_begin = UINT32_MAX; }, "of a model with 4");
+  refused([](SessionSpec& s) { s.seal_rows = base::kMaxSegmentRows + 1; }, "seal rows 65537");
+  refused([](SessionSpec& s) { s.lsh.num_tables = base::kMaxTables + 1; }, "1025 tables");
+  refused([](SessionSpec& s) { s.lsh.bits_per_table = 0; }, "tables of 0 bits");
+  refused([](SessionSpec& s) { s.lsh.bits_per_table = 17; }, "tables of 17 bits");
+  refused([](SessionSpec& s) { s.lsh.min_collisions = 0; }, "0 collisions");
+  refused([](SessionSpec& s) { s.lsh.min_collisions = 151; }, "151 collisions");
+  refused([](SessionSpec& s) { s.indexed_layers = {s.model.layers}; }, "indexed layer");
+  refused([](SessionSpec& s) { s.indexed_layers.assign(1025, 0); }, "too many indexed layers");
+  refused([](SessionSpec& s) { s.dtype = static_cast<base::DType>(3); }, "unknown dtype");
+  refused([](SessionSpec& s) { s.lsh.projection = static_cast<Projection>(2); }, "projection");
+  refused([](SessionSpec& s) { s.durability = static_cast<Durability>(2); }, "durability");
+  // Without tables their other options mean nothing.
+  SessionSpec none = good;
+  none.lsh = {99, 0, 99, Projection::kHadamard, 0};
+  EXPECT_TRUE(Travel(none).ok());
+}
+
+}  // namespace
+}  // namespace sounder::wire
