@@ -1,0 +1,38 @@
+// Attention of one query over a sample of a segment's rows, each weighted by the inverse of its
+// inclusion probability. Two passes: logits and probabilities from K, then the weighted sum of V.
+// Pure, thread safe.
+#ifndef SOUNDER_KV_NODE_KERNELS_SAMPLED_ATTENTION_H_
+#define SOUNDER_KV_NODE_KERNELS_SAMPLED_ATTENTION_H_
+
+#include <cstdint>
+#include <span>
+
+#include "common/memory/rows_view.h"
+
+namespace sounder::kv_node {
+
+// Arrays a kernel below writes one value per sampled row to need room for this many more.
+inline constexpr int64_t kSamplePadding = 64;
+
+struct SampledLogitsArgs {
+  const float* query = nullptr;  // [dim]
+  memory::RowsView keys;
+  std::span<const uint16_t> rows;  // the sample
+  float scale = 1;                 // logit = scale * (query . key)
+  const float* mean = nullptr;     // [dim], what keys were centred by for hashing
+  const float* norms = nullptr;    // |key - mean| by row
+  std::span<const float> log_u;    // lsh::InclusionTable values
+};
+
+// logits[i] and log_u[i] (log of the inclusion probability, from the angle between the query and
+// the centred key) of the i-th sampled row. A zero query or centred key is at a right angle.
+void SampledLogits(const SampledLogitsArgs& args, float* logits, float* log_u);
+
+// output f32[dim] = sum_i w_i v_i / sum_i w_i with w_i = exp(logits[i] - log_u[i]), lse =
+// log sum_i w_i. No rows: (0, -inf). Overwrites logits with w_i / max w.
+void WeightedValues(const memory::RowsView& values, std::span<const uint16_t> rows, float* logits,
+                    const float* log_u, float* output, float* lse);
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_KERNELS_SAMPLED_ATTENTION_H_

@@ -1,0 +1,232 @@
+// sounder_node: the wiring diagram of a KV node.
+#include <signal.h>
+
+#include <cstdio>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/absl_text.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "common/base/thread_executor.h"
+#include "common/config/environment.h"
+#include "common/config/host_port.h"
+#include "common/config/logging.h"
+#include "common/config/option_report.h"
+#include "common/config/option_set.h"
+#include "common/config/version.h"
+#include "common/http/endpoints.h"
+#include "common/http/http_server.h"
+#include "common/kernels/simd_level.h"
+#include "common/metrics/registry.h"
+#include "common/transport/ucx_transport.h"
+#include "common/wire/control_server.h"
+#include "kv_node/server/data_server.h"
+#include "kv_node/server/node_service.h"
+#include "kv_node/server/probe.h"
+#include "kv_node/session/session_map.h"
+
+namespace sounder::kv_node {
+namespace {
+
+constexpr int kExitUnavailable = 4;
+
+struct Options {
+  std::string control_address = "127.0.0.1:7400";
+  std::string data_address = "127.0.0.1:7401";
+  std::string http_address = "127.0.0.1:7402";
+  int64_t memory = int64_t{4} << 30;
+  int64_t threads = std::max(1u, std::thread::hardware_concurrency());
+  int64_t seal_rows = 4096;
+  int64_t min_indexed_rows = 1024;
+  int64_t max_sessions = 4096;
+  base::Duration close_deadline = std::chrono::seconds(2);
+  transport::UcxOptions ucx;
+  std::string simd = "best";
+  std::string log_level = "info";
+};
+
+void Declare(config::OptionSet& set, Options* options) {
+  set.AddText("control", &options->control_address, "control plane, host:port; port 0 picks one");
+  set.AddText("data", &options->data_address, "data plane (UCX), host:port; port 0 picks one");
+  set.AddText("http", &options->http_address,
+              "/metrics, /healthz and the like, host:port; port 0 picks one");
+  set.AddBytes("memory", &options->memory, "cap on rows and indexes held in memory",
+               {.min = int64_t{1} << 20});
+  set.AddInt("threads", &options->threads, "threads that attend and build indexes",
+             {.min = 1, .max = 1024});
+  set.AddInt("seal_rows", &options->seal_rows,
+             "rows of a segment, for sessions that leave it to the node; larger segments index "
+             "better, smaller ones seal earlier",
+             {.min = 16, .max = base::kMaxSegmentRows});
+  set.AddInt("min_indexed_rows", &options->min_indexed_rows,
+             "shorter segments get no index and are attended exactly",
+             {.min = 1, .max = base::kMaxSegmentRows});
+  set.AddInt("max_sessions", &options->max_sessions, "sessions held at once", {.min = 1});
+  set.AddDuration("close_deadline", &options->close_deadline,
+                  "how long a close waits for appends in flight");
+  set.AddText("ucx_tls", &options->ucx.tls,
+              "transports: auto, tcp, shm, or a UCX_TLS list such as rc,tcp");
+  set.AddText("ucx_devices", &options->ucx.net_devices, "network devices, as in UCX_NET_DEVICES");
+  set.AddText("ucx_port_range", &options->ucx.port_range, "ports of data connections, lo-hi");
+  set.AddDuration("ucx_spin", &options->ucx.spin,
+                  "how long the data plane polls before it sleeps; longer is faster and burns CPU");
+  set.AddBool("require_rdma", &options->ucx.require_rdma, "refuse connections without RDMA");
+  set.AddText("simd", &options->simd,
+              "instruction set: best, or a level this machine has (AVX2, ...)");
+  config::AddLogOptions(set, &options->log_level);
+  set.AddCheck([options]() -> absl::Status {
+    RETURN_IF_ERROR(config::CheckAddresses("--control", {options->control_address}));
+    RETURN_IF_ERROR(config::CheckAddresses("--data", {options->data_address}));
+    return config::CheckAddresses("--http", {options->http_address});
+  });
+}
+
+// Blocks the signals that end the process, so that only the wait below sees them.
+sigset_t BlockSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+std::string StatusJson(const wire::NodeStatus& status) {
+  nlohmann::json json;
+  json["version"] = status.version;
+  json["control"] = status.control_address;
+  json["data"] = status.data_address;
+  json["http"] = status.http_address;
+  json["sessions"] = status.sessions;
+  json["memory_used_bytes"] = status.memory_used;
+  json["memory_limit_bytes"] = status.memory_limit;
+  json["row_bytes"] = status.row_bytes;
+  json["index_bytes"] = status.index_bytes;
+  json["threads"] = status.threads;
+  json["simd"] = status.simd;
+  json["uptime_seconds"] = status.uptime_seconds;
+  json["draining"] = status.draining;
+  json["connections"] = nlohmann::json::array();
+  for (const wire::NodeConnection& connection : status.connections) {
+    json["connections"].push_back({{"peer", connection.peer}, {"transport", connection.transport}});
+  }
+  return json.dump(2);
+}
+
+// Closes sessions whose writers are gone, every second.
+void SweepExpired(SessionMap* sessions, base::Executor* executor) {
+  const size_t closed = sessions->CloseExpired();
+  if (closed > 0) config::LogInfo(absl::StrCat("closed ", closed, " sessions past their TTL"));
+  executor->RunAt(executor->clock().Now() + std::chrono::seconds(1),
+                  [sessions, executor] { SweepExpired(sessions, executor); });
+}
+
+int Fail(const std::string& what, const absl::Status& status) {
+  std::fprintf(stderr, "sounder_node: %s: %s\n", what.c_str(), base::MessageOf(status).c_str());
+  return kExitUnavailable;
+}
+
+int Run(const Options& options, const config::OptionSet& set) {
+  const sigset_t signals = BlockSignals();
+  metrics::Registry registry;
+  metrics::AddProcessMetrics(registry);
+  auto owned_executor =
+      std::make_unique<base::ThreadExecutor>(static_cast<int>(options.threads), "attend");
+  base::ThreadExecutor& executor = *owned_executor;
+  SessionMap sessions(
+      {static_cast<uint32_t>(options.seal_rows), static_cast<uint32_t>(options.min_indexed_rows),
+       static_cast<uint64_t>(options.memory), static_cast<size_t>(options.max_sessions)},
+      &executor);
+  ServerProbe probe(registry, sessions);
+  auto transport = std::make_unique<transport::UcxTransport>(options.ucx);
+  DataServer data(transport.get(), &sessions, &executor, static_cast<int>(options.threads), &probe);
+
+  std::mutex identity_mutex;
+  wire::NodeStatus identity;  // guarded by identity_mutex
+  identity.version = config::Version();
+  identity.threads = static_cast<uint32_t>(options.threads);
+  identity.simd = kernels::CurrentSimdLevel();
+  NodeService service(&sessions, &executor, options.close_deadline, [&] {
+    wire::NodeStatus status;
+    {
+      std::lock_guard lock(identity_mutex);
+      status = identity;
+    }
+    status.connections = data.Connections();
+    return status;
+  });
+  const auto set_address = [&](std::string wire::NodeStatus::*field, const std::string& address) {
+    std::lock_guard lock(identity_mutex);
+    identity.*field = address;
+  };
+
+  if (absl::Status status = transport->Start(&data); !status.ok()) {
+    return Fail("cannot start the data plane", status);
+  }
+  absl::StatusOr<std::string> data_address = transport->Listen(options.data_address);
+  if (!data_address.ok()) return Fail("data plane", data_address.status());
+  set_address(&wire::NodeStatus::data_address, *data_address);
+
+  http::RouteTable routes;
+  http::EndpointSources sources;
+  sources.registry = &registry;
+  sources.health = [] { return absl::OkStatus(); };
+  sources.ready = [&service] {
+    return service.draining() ? absl::UnavailableError("draining") : absl::OkStatus();
+  };
+  sources.status_json = [&service] { return StatusJson(service.CurrentStatus()); };
+  sources.conf_json = [&set] { return config::ConfJson(set.Values()); };
+  http::AddStandardEndpoints(routes, sources);
+  http::HttpServerOptions http_options;
+  http_options.address = options.http_address;
+  absl::StatusOr<std::unique_ptr<http::HttpServer>> http =
+      http::HttpServer::Create(http_options, std::move(routes));
+  if (!http.ok()) return Fail("http", http.status());
+  set_address(&wire::NodeStatus::http_address, (*http)->address());
+
+  absl::StatusOr<std::unique_ptr<wire::ControlServer>> control =
+      wire::ControlServer::Start(options.control_address, &service);
+  if (!control.ok()) return Fail("control plane", control.status());
+  set_address(&wire::NodeStatus::control_address, (*control)->address());
+
+  SweepExpired(&sessions, &executor);
+  std::printf("ready control=%s data=%s http=%s\n", (*control)->address().c_str(),
+              data_address->c_str(), (*http)->address().c_str());
+  std::fflush(stdout);
+  config::LogInfo("ready: " + config::VersionLine());
+
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  config::LogInfo(std::string("stopping on ") + strsignal(signal_number));
+  control->reset();
+  (*http)->Stop();
+  data.Stop();
+  sessions.CloseAll(absl::UnavailableError("the node is shutting down"));
+  owned_executor.reset();  // finishes the work in flight, which may still send
+  transport.reset();
+  return 0;
+}
+
+}  // namespace
+}  // namespace sounder::kv_node
+
+int main(int argc, char** argv) {
+  using namespace sounder;
+  const config::Environment environment = config::EnvironmentFromProcess();
+  kv_node::Options options;
+  config::OptionSet set("sounder_node", "Keeps shards of KV caches and attends to them in place.");
+  kv_node::Declare(set, &options);
+  if (std::optional<int> exit = set.ParseOrExit(argc, argv, environment)) return *exit;
+  config::SetLogLevel(options.log_level);
+  if (absl::Status status = kernels::ForceSimdLevel(options.simd); !status.ok()) {
+    std::fprintf(stderr, "sounder_node: --simd: %s\n", base::MessageOf(status).c_str());
+    return config::kExitUsage;
+  }
+  return kv_node::Run(options, set);
+}

@@ -1,0 +1,62 @@
+// MagicPIG's sampler (arXiv 2410.16179): keys centred by the segment's mean, L hash tables of K
+// sign bits, a row is a candidate when it shares the query's bucket in at least min_collisions
+// tables, its inclusion probability follows from the angle. Retrieval is per query head.
+#ifndef SOUNDER_KV_NODE_SAMPLER_LSH_TABLES_SAMPLER_H_
+#define SOUNDER_KV_NODE_SAMPLER_LSH_TABLES_SAMPLER_H_
+
+#include "common/lsh/inclusion_probability.h"
+#include "kv_node/kernels/bucket_tables.h"
+#include "kv_node/sampler/sampler.h"
+
+namespace sounder::kv_node {
+
+// Mean and centred norms of a segment's keys and the tables over them.
+class LshTablesIndex : public SegmentIndex {
+ public:
+  LshTablesIndex(const lsh::Projection& projection, const memory::RowsView& keys, Scratch& scratch);
+  size_t bytes() const override;
+  // What bytes() will be of `rows` rows under that projection.
+  static size_t BytesFor(const lsh::Projection& projection, int64_t rows);
+
+  BucketTables tables() const;
+  std::span<const float> mean() const { return mean_.As<float>(); }
+  std::span<const float> norms() const { return norms_.As<float>(); }
+
+ private:
+  const int64_t rows_;
+  const int bits_per_table_;
+  const int num_tables_;
+  memory::AlignedBuffer mean_;
+  memory::AlignedBuffer norms_;
+  memory::AlignedBuffer starts_;
+  memory::AlignedBuffer ids_;
+  memory::AlignedBuffer full_bucket_;
+};
+
+class LshTablesSampler : public Sampler {
+ public:
+  LshTablesSampler(lsh::Projection projection, int64_t min_indexed_rows);
+
+  std::string_view name() const override { return NameOf(SamplerKind::kLshTables); }
+  const lsh::Projection* projection() const override { return &projection_; }
+  absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
+                                                           Scratch& scratch) const override;
+  size_t IndexBytesBound(int64_t rows) const override;
+  void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
+              float* lse, ErrorTerms* errors, AttendStats* stats) const override;
+  std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,
+                                    Scratch& scratch) const override;
+
+ private:
+  // Candidates of one query into scratch: rows, logits and log u; how many.
+  int64_t Sample(const Segment& segment, const LshTablesIndex& index, const GroupQuery& query,
+                 int member, Scratch& scratch, AttendStats& stats) const;
+
+  const lsh::Projection projection_;
+  const lsh::InclusionTable inclusion_;
+  const int64_t min_indexed_rows_;
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SAMPLER_LSH_TABLES_SAMPLER_H_

@@ -1,0 +1,115 @@
+// A sampler turns (the queries of a group, a segment, a visible row range) into candidates with
+// inclusion probabilities and a partial output estimated from them. The estimator is always the
+// same: weights exp(s_i) / u_i with s_i = scale * (q . k_i), self-normalised; lse = log of their
+// sum. `exact` reads every row.
+//
+// Thread safety: samplers are immutable; any number of threads may use one, each with a Scratch of
+// its own. Determinism: the result is a pure function of segment and query; the set of candidates
+// is the same at every SIMD level.
+#ifndef SOUNDER_KV_NODE_SAMPLER_SAMPLER_H_
+#define SOUNDER_KV_NODE_SAMPLER_SAMPLER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/lsh/lsh_params.h"
+#include "common/lsh/projection.h"
+#include "kv_node/sampler/scratch.h"
+#include "kv_node/segment/segment.h"
+
+namespace sounder::kv_node {
+
+// The queries of one group (the query heads that share the segment's kv head) and what they may
+// see. With a block of T query positions that see the same rows, group is T times the heads.
+struct GroupQuery {
+  const float* queries = nullptr;        // [group, dim], packed
+  int group = 0;                         // any number
+  const uint64_t* signatures = nullptr;  // [group, words] (lsh/signature.h); null for `exact`
+  int64_t row_begin = 0;                 // visible rows of the segment: [row_begin, row_end)
+  int64_t row_end = 0;
+  float scale = 1;
+
+  // Inputs of samplers that draw or budget; `exact` and `lsh_tables` use none of them.
+  uint64_t sample_key = 0;
+  int layer = 0;
+  int kv_head = 0;
+  double row_fraction = 0;  // share of the visible rows to read; 0: the sampler's own
+  int64_t row_cap = 0;      // 0: none
+  // [group], the session's global lse as last known; may be empty.
+  std::span<const float> lse_hints = {};
+};
+
+// Terms of the variance of one query's partial output (kv_node/sampler/DESIGN.md): with w_i the
+// normalised weights e^(s_i) / Z and u_i the inclusion probabilities,
+// a = sum (1 - u_i) / u_i^2 w_i^2 |v_i - o|^2 and b = sum (1 - u_i) / u_i^2 w_i^2 over candidates.
+struct ErrorTerms {
+  float a = 0;
+  float b = 0;
+};
+
+struct AttendStats {
+  int64_t rows_read = 0;      // rows attended, summed over the queries of the group
+  int64_t rows_loaded = 0;    // distinct rows read from memory
+  int64_t ids_walked = 0;     // entries of hash tables visited
+  int64_t tables_walked = 0;  // buckets visited
+  bool exact = false;         // every visible row was read
+
+  // Sums; exact only if both are.
+  void Add(const AttendStats& other);
+};
+
+struct Candidate {
+  int64_t row = 0;
+  double u = 1;  // inclusion probability
+};
+
+class Sampler {
+ public:
+  virtual ~Sampler() = default;
+  virtual std::string_view name() const = 0;
+  // The projection queries are to be signed with, or null where signatures are not used.
+  virtual const lsh::Projection* projection() const { return nullptr; }
+
+  // The index of a segment, null where its rows are to be attended exactly. InvalidArgument when
+  // the segment does not fit the sampler (dim).
+  virtual absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
+                                                                   Scratch& scratch) const = 0;
+
+  // Most bytes the index of a segment of `rows` rows takes.
+  virtual size_t IndexBytesBound(int64_t rows) const = 0;
+
+  // outputs f32[group, dim], lse f32[group], errors [group] or null, stats or null (overwritten). A
+  // query without candidates or visible rows gets the empty partial output (0, -inf). Finite inputs
+  // give finite results. The segment's index must come from a sampler of the same specification.
+  virtual void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
+                      float* outputs, float* lse, ErrorTerms* errors, AttendStats* stats) const = 0;
+
+  // What Attend samples for query `member` of the group, through the same code, rows ascending. For
+  // tests and audits.
+  virtual std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query,
+                                            int member, Scratch& scratch) const = 0;
+};
+
+enum class SamplerKind : uint8_t { kExact = 0, kLshTables = 1 };
+
+std::string_view NameOf(SamplerKind kind);                           // "exact", "lsh_tables"
+std::optional<SamplerKind> ParseSamplerKind(std::string_view name);  // those, and "lsh"
+
+struct SamplerSpec {
+  SamplerKind kind = SamplerKind::kExact;
+  lsh::LshParams lsh = {};  // of kLshTables
+  int dim = 128;
+  int64_t min_indexed_rows = 1024;  // shorter segments get no index and are attended exactly
+};
+
+// InvalidArgument where the specification makes no sense.
+absl::StatusOr<std::unique_ptr<Sampler>> MakeSampler(const SamplerSpec& spec);
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SAMPLER_SAMPLER_H_

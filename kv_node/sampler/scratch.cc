@@ -1,0 +1,33 @@
+#include "kv_node/sampler/scratch.h"
+
+#include "common/base/limits.h"
+#include "kv_node/kernels/bucket_tables.h"
+#include "kv_node/kernels/sampled_attention.h"
+
+namespace sounder::kv_node {
+namespace {
+
+constexpr size_t kRows = base::kMaxSegmentRows + kSamplePadding;
+
+}  // namespace
+
+Scratch::Scratch()
+    : counts_(memory::AlignedBuffer::Zeroed(kCountBytes)),
+      candidates_(kRows * sizeof(uint16_t)),
+      logits_(kRows * sizeof(float)),
+      log_u_(kRows * sizeof(float)),
+      seen_(memory::AlignedBuffer::Zeroed(base::kMaxSegmentRows / 8)) {}
+
+uint16_t* Scratch::codes(size_t count) {
+  if (codes_.size() < count * sizeof(uint16_t)) {
+    codes_ = memory::AlignedBuffer(count * sizeof(uint16_t));
+  }
+  return codes_.As<uint16_t>().data();
+}
+
+size_t Scratch::bytes() const {
+  return counts_.allocated() + candidates_.allocated() + logits_.allocated() + log_u_.allocated() +
+         seen_.allocated() + codes_.allocated();
+}
+
+}  // namespace sounder::kv_node

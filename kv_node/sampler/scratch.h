@@ -1,0 +1,43 @@
+// Working memory of a sampler, kept from call to call so that a decode step allocates nothing. One
+// per thread; its contents mean nothing between calls.
+#ifndef SOUNDER_KV_NODE_SAMPLER_SCRATCH_H_
+#define SOUNDER_KV_NODE_SAMPLER_SCRATCH_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "common/memory/aligned_buffer.h"
+
+namespace sounder::kv_node {
+
+class Scratch {
+ public:
+  Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  uint8_t* counts() { return counts_.As<uint8_t>().data(); }  // kCountBytes, zero between uses
+  uint16_t* candidates() { return candidates_.As<uint16_t>().data(); }
+  float* logits() { return logits_.As<float>().data(); }
+  float* log_u() { return log_u_.As<float>().data(); }
+  uint64_t* seen() { return seen_.As<uint64_t>().data(); }  // one bit per row of a segment
+  // Codes of a segment under construction; grows, at 2 bytes per row and table.
+  uint16_t* codes(size_t count);
+  // Gives the memory of the last construction back.
+  void ReleaseCodes() { codes_ = memory::AlignedBuffer(); }
+
+  size_t bytes() const;
+
+ private:
+  memory::AlignedBuffer counts_;
+  memory::AlignedBuffer candidates_;
+  memory::AlignedBuffer logits_;
+  memory::AlignedBuffer log_u_;
+  memory::AlignedBuffer seen_;
+  memory::AlignedBuffer codes_;
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SAMPLER_SCRATCH_H_

@@ -1,0 +1,288 @@
+#include "kv_node/server/attend_job.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "common/attention/partial_output.h"
+#include "common/base/check.h"
+#include "common/kernels/exact_attention.h"
+
+namespace sounder::kv_node {
+namespace {
+
+uint32_t MicrosBetween(base::Time from, base::Time to) {
+  const int64_t micros = std::chrono::duration_cast<std::chrono::microseconds>(to - from).count();
+  return static_cast<uint32_t>(std::clamp<int64_t>(micros, 0, UINT32_MAX));
+}
+
+base::Time DeadlineOf(const wire::AttendRequest& request, base::Time arrival) {
+  constexpr uint32_t kLongest = 60'000'000;
+  const uint32_t micros = request.envelope.deadline_us;
+  return arrival + std::chrono::microseconds(micros == 0 ? kLongest : micros);
+}
+
+}  // namespace
+
+AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap* sessions,
+                     base::Executor* executor, int num_threads, ScratchPool* scratches, Done done)
+    : request_(std::move(request)),
+      arrival_(arrival),
+      deadline_(DeadlineOf(request_, arrival)),
+      sessions_(sessions),
+      executor_(executor),
+      num_threads_(num_threads),
+      scratches_(scratches),
+      done_(std::move(done)),
+      plans_(request_.items.size(), absl::StatusOr<AttendPlan>(absl::UnknownError("not planned"))),
+      unplanned_(request_.items.size()),
+      outputs_(request_.items.size()),
+      lse_(request_.items.size()),
+      error_terms_(request_.items.size()) {}
+
+void AttendJob::Start() {
+  if (request_.items.empty()) {
+    OnAllPlanned();
+    return;
+  }
+  for (size_t i = 0; i < request_.items.size(); ++i) {
+    absl::StatusOr<std::shared_ptr<Session>> session =
+        sessions_->Find(request_.items[i].session.id);
+    if (!session.ok()) {
+      OnPlan(i, session.status());
+      continue;
+    }
+    (*session)->Plan(request_.items[i], deadline_,
+                     [self = shared_from_this(), i](absl::StatusOr<AttendPlan> plan) {
+                       self->OnPlan(i, std::move(plan));
+                     });
+  }
+}
+
+void AttendJob::OnPlan(size_t item, absl::StatusOr<AttendPlan> plan) {
+  plans_[item] = std::move(plan);
+  if (unplanned_.fetch_sub(1) == 1) OnAllPlanned();
+}
+
+void AttendJob::OnAllPlanned() {
+  planned_ = executor_->clock().Now();
+  for (size_t i = 0; i < plans_.size(); ++i) {
+    if (plans_[i].ok()) AddItem(i, *plans_[i]);
+  }
+  unfinished_ = units_.size();
+  if (units_.empty()) {
+    Finish();
+    return;
+  }
+  const size_t runners = std::min(units_.size(), static_cast<size_t>(num_threads_));
+  for (size_t i = 0; i < runners; ++i) {
+    executor_->Run([self = shared_from_this()] { self->RunUnits(); });
+  }
+}
+
+void AttendJob::AddItem(size_t item, const AttendPlan& plan) {
+  for (uint32_t head = 0; head < plan.pieces.size(); ++head) {
+    HeadWork& work = heads_.emplace_back();
+    work.item = item;
+    work.head = head;
+    work.first_unit = units_.size();
+    work.num_units = plan.pieces[head].size();
+    PackQueries(request_.items[item], &work);
+    for (const Piece& piece : plan.pieces[head]) {
+      Unit& unit = units_.emplace_back();
+      unit.head_work = heads_.size() - 1;
+      unit.piece = piece;
+      if (piece.sealed) unit.sampler = plan.sampler;
+    }
+  }
+}
+
+// The item holds [T, query heads, dim]; kernels want the T * group queries of one kv head together.
+void AttendJob::PackQueries(const wire::AttendItem& item, HeadWork* work) const {
+  const size_t dim = item.head_dim;
+  const size_t element = SizeOf(item.query_dtype);
+  const size_t words = item.signature_words;
+  work->queries.resize(size_t{item.query_count} * item.group * dim);
+  work->signatures.resize(size_t{item.query_count} * item.group * words);
+  float* out = work->queries.data();
+  for (size_t t = 0; t < item.query_count; ++t) {
+    const size_t first = t * item.query_heads() + size_t{work->head} * item.group;
+    const std::byte* in = item.queries.data() + first * dim * element;
+    for (size_t i = 0; i < item.group * dim; ++i, in += element) {
+      *out++ = base::LoadElement(in, item.query_dtype);
+    }
+    if (words > 0) {
+      std::memcpy(work->signatures.data() + t * item.group * words,
+                  item.signatures.data() + first * words, item.group * words * sizeof(uint64_t));
+    }
+  }
+}
+
+void AttendJob::RunUnits() {
+  ScratchPool::Lease scratch = scratches_->Take();
+  for (;;) {
+    const size_t index = next_unit_.fetch_add(1);
+    if (index >= units_.size()) return;
+    RunUnit(units_[index], *scratch);
+    if (unfinished_.fetch_sub(1) == 1) Finish();
+  }
+}
+
+// Sampling draws from whole pieces; a block whose causal bounds cut through one attends it exactly.
+bool AttendJob::SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const {
+  return item.causal_from < 0 || item.causal_from + 1 >= piece.first_position + piece.row_end;
+}
+
+void AttendJob::RunUnit(Unit& unit, Scratch& scratch) const {
+  const HeadWork& work = heads_[unit.head_work];
+  const wire::AttendItem& item = request_.items[work.item];
+  const size_t queries = size_t{item.query_count} * item.group;
+  unit.outputs.resize(queries * item.head_dim);
+  unit.lse.resize(queries);
+  if (unit.sampler == nullptr || !SeesWholePiece(item, unit.piece)) {
+    RunExact(item, work, unit);
+    return;
+  }
+  GroupQuery query;
+  query.queries = work.queries.data();
+  query.group = static_cast<int>(queries);
+  query.signatures = work.signatures.data();
+  query.row_begin = unit.piece.row_begin;
+  query.row_end = unit.piece.row_end;
+  query.scale = item.scale;
+  query.sample_key = item.sample_key;
+  query.layer = static_cast<int>(item.layer);
+  query.kv_head = static_cast<int>(item.kv_head_begin + work.head);
+  query.row_fraction = item.rows_budget;
+  query.row_cap = static_cast<int64_t>(item.rows_cap);
+  if (item.want_error_terms) unit.errors.resize(queries);
+  unit.sampler->Attend(*unit.piece.segment, query, scratch, unit.outputs.data(), unit.lse.data(),
+                       item.want_error_terms ? unit.errors.data() : nullptr, &unit.stats);
+  unit.exact = unit.stats.exact;
+}
+
+void AttendJob::RunExact(const wire::AttendItem& item, const HeadWork& work, Unit& unit) const {
+  const Piece& piece = unit.piece;
+  const size_t queries = size_t{item.query_count} * item.group;
+  std::vector<int64_t> visible;
+  int64_t read = static_cast<int64_t>(queries) * piece.rows();
+  int64_t loaded = piece.rows();
+  if (!SeesWholePiece(item, piece)) {
+    read = 0;
+    const base::Position first = piece.first_position + piece.row_begin;
+    for (size_t query = 0; query < queries; ++query) {
+      const base::Position bound = item.causal_from + static_cast<int64_t>(query / item.group) + 1;
+      visible.push_back(std::clamp<int64_t>(bound - first, 0, piece.rows()));
+      read += visible.back();
+    }
+    loaded = visible.back();  // the last query sees most
+  }
+  kernels::ExactAttentionArgs args;
+  args.queries = work.queries.data();
+  args.query_stride = item.head_dim;
+  args.num_queries = static_cast<int>(queries);
+  args.keys = piece.keys.Slice(piece.row_begin, piece.row_end);
+  args.values = piece.values.Slice(piece.row_begin, piece.row_end);
+  args.scale = item.scale;
+  args.visible_rows = visible;
+  kernels::ExactAttention(args, unit.outputs.data(), unit.lse.data());
+  unit.stats.rows_read = read;
+  unit.stats.rows_loaded = loaded;
+  unit.exact = true;
+}
+
+void AttendJob::MergeHead(HeadWork& work) const {
+  const wire::AttendItem& item = request_.items[work.item];
+  const int dim = static_cast<int>(item.head_dim);
+  const size_t queries = size_t{item.query_count} * item.group;
+  work.outputs.assign(queries * item.head_dim, 0);
+  work.lse.assign(queries, attention::kEmptyLse);
+  for (size_t u = work.first_unit; u < work.first_unit + work.num_units; ++u) {
+    for (size_t query = 0; query < queries; ++query) {
+      attention::MergePartial(work.outputs.data() + query * item.head_dim, &work.lse[query],
+                              units_[u].outputs.data() + query * item.head_dim,
+                              units_[u].lse[query], dim);
+    }
+  }
+  if (!item.want_error_terms) return;
+  // Variances add with the squares of the pieces' shares; B carries the shift of the mean.
+  work.errors.assign(queries, ErrorTerms{});
+  for (size_t u = work.first_unit; u < work.first_unit + work.num_units; ++u) {
+    const Unit& unit = units_[u];
+    if (unit.errors.empty()) continue;  // exact pieces have no variance
+    for (size_t query = 0; query < queries; ++query) {
+      if (unit.lse[query] == attention::kEmptyLse) continue;
+      const float share = std::exp(unit.lse[query] - work.lse[query]);
+      float shift = 0;
+      for (int i = 0; i < dim; ++i) {
+        const size_t at = query * item.head_dim + static_cast<size_t>(i);
+        const float difference = unit.outputs[at] - work.outputs[at];
+        shift += difference * difference;
+      }
+      work.errors[query].a += share * share * (unit.errors[query].a + unit.errors[query].b * shift);
+      work.errors[query].b += share * share * unit.errors[query].b;
+    }
+  }
+}
+
+void AttendJob::FillReplyItem(size_t item_index) {
+  const wire::AttendItem& item = request_.items[item_index];
+  wire::AttendReplyItem& reply = reply_.items[item_index];
+  if (!plans_[item_index].ok()) {
+    reply.status = plans_[item_index].status();
+    return;
+  }
+  const size_t rows = size_t{item.query_count} * item.query_heads();
+  outputs_[item_index].assign(rows * item.head_dim, 0);
+  lse_[item_index].assign(rows, attention::kEmptyLse);
+  if (item.want_error_terms) error_terms_[item_index].assign(rows * 2, 0);
+  reply.query_count = item.query_count;
+  reply.query_heads = item.query_heads();
+  reply.head_dim = item.head_dim;
+  reply.covered = item.range;
+  for (uint32_t t = 0; t < item.query_count; ++t) {
+    base::PositionRange seen = item.range;
+    if (item.causal_from >= 0) seen.end = std::min(seen.end, item.causal_from + t + 1);
+    reply.rows_visible += uint64_t{item.query_heads()} * static_cast<uint64_t>(seen.size());
+  }
+  for (const HeadWork& work : heads_) {
+    if (work.item != item_index) continue;
+    for (size_t query = 0; query < work.lse.size(); ++query) {
+      const size_t at = query / item.group * item.query_heads() + size_t{work.head} * item.group +
+                        query % item.group;
+      std::copy_n(work.outputs.data() + query * item.head_dim, item.head_dim,
+                  outputs_[item_index].data() + at * item.head_dim);
+      lse_[item_index][at] = work.lse[query];
+      if (!item.want_error_terms) continue;
+      error_terms_[item_index][2 * at] = work.errors[query].a;
+      error_terms_[item_index][2 * at + 1] = work.errors[query].b;
+    }
+    for (size_t u = work.first_unit; u < work.first_unit + work.num_units; ++u) {
+      const AttendStats& stats = units_[u].stats;
+      reply.rows_read += static_cast<uint64_t>(stats.rows_read);
+      reply.rows_loaded += static_cast<uint64_t>(stats.rows_loaded);
+      if (units_[u].exact) reply.rows_exact += static_cast<uint64_t>(stats.rows_read);
+    }
+  }
+  reply.outputs = outputs_[item_index];
+  reply.lse = lse_[item_index];
+  reply.error_terms = error_terms_[item_index];
+}
+
+void AttendJob::Finish() {
+  const base::Time computed = executor_->clock().Now();
+  for (HeadWork& work : heads_) MergeHead(work);
+  reply_.items.resize(request_.items.size());
+  for (size_t i = 0; i < request_.items.size(); ++i) FillReplyItem(i);
+  const base::Time merged = executor_->clock().Now();
+  reply_.envelope.kind = wire::MessageKind::kAttendReply;
+  reply_.envelope.ticket = request_.envelope.ticket;
+  reply_.envelope.tenant = request_.envelope.tenant;
+  reply_.envelope.trace_id = request_.envelope.trace_id;
+  reply_.envelope.timings = {MicrosBetween(arrival_, planned_), MicrosBetween(arrival_, planned_),
+                             MicrosBetween(planned_, computed), MicrosBetween(computed, merged)};
+  done_(reply_);
+}
+
+}  // namespace sounder::kv_node

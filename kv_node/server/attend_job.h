@@ -1,0 +1,91 @@
+// One Attend request on its way through the node: plans from the sessions, work units of (item,
+// kv head, piece) on the executor, partial outputs merged in order of position, the reply.
+#ifndef SOUNDER_KV_NODE_SERVER_ATTEND_JOB_H_
+#define SOUNDER_KV_NODE_SERVER_ATTEND_JOB_H_
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "common/base/executor.h"
+#include "common/wire/messages.h"
+#include "kv_node/sampler/sampler.h"
+#include "kv_node/server/scratch_pool.h"
+#include "kv_node/session/session_map.h"
+
+namespace sounder::kv_node {
+
+// Runs once. Shared by the work in flight; `done` is called exactly once with the reply, whose
+// spans point into the job, which lives until `done` returns.
+class AttendJob : public std::enable_shared_from_this<AttendJob> {
+ public:
+  using Done = std::function<void(const wire::AttendReply& reply)>;
+
+  AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap* sessions,
+            base::Executor* executor, int num_threads, ScratchPool* scratches, Done done);
+
+  void Start();
+
+ private:
+  // The queries of one kv head of an item, packed as kernels want them, and their partial outputs.
+  struct HeadWork {
+    size_t item = 0;
+    uint32_t head = 0;      // within the item
+    size_t first_unit = 0;  // its units are consecutive, in order of position
+    size_t num_units = 0;
+    std::vector<float> queries;        // [T * group, dim]
+    std::vector<uint64_t> signatures;  // [T * group, words]
+    std::vector<float> outputs;        // [T * group, dim], merged
+    std::vector<float> lse;            // [T * group]
+    std::vector<ErrorTerms> errors;    // [T * group] or empty
+  };
+  // One piece of one head.
+  struct Unit {
+    size_t head_work = 0;
+    Piece piece;
+    std::shared_ptr<const Sampler> sampler;  // null: exact
+    std::vector<float> outputs;
+    std::vector<float> lse;
+    std::vector<ErrorTerms> errors;
+    AttendStats stats;
+    bool exact = false;
+  };
+
+  void OnPlan(size_t item, absl::StatusOr<AttendPlan> plan);
+  void OnAllPlanned();
+  void AddItem(size_t item, const AttendPlan& plan);
+  void PackQueries(const wire::AttendItem& item, HeadWork* work) const;
+  void RunUnits();
+  void RunUnit(Unit& unit, Scratch& scratch) const;
+  void RunExact(const wire::AttendItem& item, const HeadWork& work, Unit& unit) const;
+  bool SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const;
+  void Finish();
+  void MergeHead(HeadWork& work) const;
+  void FillReplyItem(size_t item);
+
+  const wire::AttendRequest request_;
+  const base::Time arrival_;
+  const base::Time deadline_;
+  SessionMap* const sessions_;
+  base::Executor* const executor_;
+  const int num_threads_;
+  ScratchPool* const scratches_;
+  const Done done_;
+
+  std::vector<absl::StatusOr<AttendPlan>> plans_;  // each written once, before unplanned_ drops
+  std::atomic<size_t> unplanned_;
+  std::vector<HeadWork> heads_;
+  std::vector<Unit> units_;
+  std::atomic<size_t> next_unit_{0};
+  std::atomic<size_t> unfinished_{0};
+  base::Time planned_{};
+  wire::AttendReply reply_;
+  std::vector<std::vector<float>> outputs_;      // [item][T, Hq, dim]
+  std::vector<std::vector<float>> lse_;          // [item][T, Hq]
+  std::vector<std::vector<float>> error_terms_;  // [item][T, Hq, 2]
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SERVER_ATTEND_JOB_H_

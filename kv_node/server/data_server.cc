@@ -1,0 +1,188 @@
+#include "kv_node/server/data_server.h"
+
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/absl_text.h"
+#include "common/base/limits.h"
+#include "common/config/logging.h"
+#include "common/wire/codec.h"
+#include "kv_node/server/attend_job.h"
+
+namespace sounder::kv_node {
+namespace {
+
+// An append request until all of its items are applied or refused.
+struct AppendJob {
+  wire::AppendRequest request;
+  wire::AppendReply reply;
+  std::atomic<size_t> unfinished{0};
+  uint64_t rows = 0;
+  uint64_t bytes = 0;
+};
+
+// What the tensors of the answer take, paddings included.
+size_t AnswerBytes(const wire::AttendRequest& request) {
+  size_t bytes = 0;
+  for (const wire::AttendItem& item : request.items) {
+    const size_t rows = size_t{item.query_count} * item.query_heads();
+    bytes += rows * (item.head_dim + (item.want_error_terms ? 3 : 1)) * sizeof(float) + 512;
+  }
+  return bytes;
+}
+
+}  // namespace
+
+DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
+                       base::Executor* executor, int num_threads, ServerProbe* probe)
+    : transport_(transport),
+      sessions_(sessions),
+      executor_(executor),
+      num_threads_(num_threads),
+      probe_(probe) {}
+
+void DataServer::OnAccept(transport::ConnectionId connection, const std::string& peer) {
+  probe_->Accepted();
+  std::lock_guard lock(mutex_);
+  peers_[connection] = peer;
+}
+
+void DataServer::OnClosed(transport::ConnectionId connection, absl::Status reason) {
+  probe_->Closed();
+  std::string peer;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = peers_.find(connection);
+    if (found == peers_.end()) return;
+    peer = std::move(found->second);
+    peers_.erase(found);
+  }
+  if (!reason.ok()) {
+    config::LogWarning("data connection of " + peer + " ended: " + base::MessageOf(reason));
+  }
+}
+
+void DataServer::Stop() {
+  std::lock_guard taking(taking_mutex_);
+  stopped_ = true;
+}
+
+void DataServer::OnMessage(transport::ConnectionId connection, transport::Message message) {
+  std::lock_guard taking(taking_mutex_);
+  if (stopped_) return;
+  const absl::StatusOr<wire::Envelope> envelope = wire::DecodeEnvelope(message);
+  if (!envelope.ok()) {
+    probe_->MessageRefused();
+    config::LogWarning("refused a data message: " + base::MessageOf(envelope.status()));
+    transport_->Close(connection);  // whoever this is does not speak our protocol
+    return;
+  }
+  switch (envelope->kind) {
+    case wire::MessageKind::kAttend:
+      OnAttend(connection, *envelope, std::move(message));
+      return;
+    case wire::MessageKind::kAppend:
+      OnAppend(connection, *envelope, std::move(message));
+      return;
+    case wire::MessageKind::kPing: {
+      wire::Envelope pong = *envelope;
+      pong.kind = wire::MessageKind::kPong;
+      transport_->Send(connection, wire::EncodeBare(pong), transport::SendMode::kEager, nullptr);
+      return;
+    }
+    default:
+      probe_->MessageRefused();  // an answer to a question we did not ask
+  }
+}
+
+void DataServer::Refuse(transport::ConnectionId connection, wire::Envelope envelope,
+                        wire::MessageKind reply_kind, absl::Status status) {
+  probe_->MessageRefused();
+  envelope.kind = reply_kind;
+  envelope.status = std::move(status);
+  transport_->Send(connection, wire::EncodeBare(envelope), transport::SendMode::kEager, nullptr);
+}
+
+void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelope& envelope,
+                          transport::Message message) {
+  const base::Time arrival = executor_->clock().Now();
+  absl::StatusOr<wire::AttendRequest> request = wire::DecodeAttend(std::move(message));
+  if (!request.ok()) {
+    Refuse(connection, envelope, wire::MessageKind::kAttendReply, request.status());
+    return;
+  }
+  // An answer is larger than its question where queries are of 16 bits.
+  if (const size_t bytes = AnswerBytes(*request); bytes > base::kMaxPayloadBytes) {
+    Refuse(connection, envelope, wire::MessageKind::kAttendReply,
+           absl::InvalidArgumentError(absl::StrCat("the answer would have ", bytes,
+                                                   " bytes, at most ", base::kMaxPayloadBytes,
+                                                   " fit into a message; ask for less at once")));
+    return;
+  }
+  auto job = std::make_shared<AttendJob>(
+      *std::move(request), arrival, sessions_, executor_, num_threads_, &scratches_,
+      [this, connection, arrival](const wire::AttendReply& reply) {
+        probe_->AttendDone(
+            reply, std::chrono::duration<double>(executor_->clock().Now() - arrival).count());
+        transport_->Send(connection, wire::Encode(reply), transport::SendMode::kAuto, nullptr);
+      });
+  job->Start();
+}
+
+void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelope& envelope,
+                          transport::Message message) {
+  absl::StatusOr<wire::AppendRequest> request = wire::DecodeAppend(std::move(message));
+  if (!request.ok()) {
+    Refuse(connection, envelope, wire::MessageKind::kAppendReply, request.status());
+    return;
+  }
+  auto job = std::make_shared<AppendJob>();
+  job->request = *std::move(request);
+  job->reply.envelope = job->request.envelope;
+  job->reply.envelope.kind = wire::MessageKind::kAppendReply;
+  job->reply.items.resize(job->request.items.size());
+  job->unfinished = job->request.items.size() + 1;  // one for this loop
+  for (const wire::AppendItem& item : job->request.items) {
+    job->rows += uint64_t{item.row_count} * item.kv_head_count;
+    job->bytes += item.keys.size() + item.values.size();
+  }
+  const auto finish_one = [this, connection, job] {
+    if (job->unfinished.fetch_sub(1) != 1) return;
+    probe_->AppendDone(job->reply, job->rows, job->bytes);
+    transport_->Send(connection, wire::Encode(job->reply), transport::SendMode::kEager, nullptr);
+  };
+  const uint32_t micros = envelope.deadline_us == 0 ? 60'000'000 : envelope.deadline_us;
+  const base::Time deadline = executor_->clock().Now() + std::chrono::microseconds(micros);
+  for (size_t i = 0; i < job->request.items.size(); ++i) {
+    const wire::AppendItem& item = job->request.items[i];
+    absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(item.session.id);
+    if (!session.ok()) {
+      job->reply.items[i].status = session.status();
+      finish_one();
+      continue;
+    }
+    (*session)->Append(item, job, deadline,
+                       [job, i, finish_one](const absl::Status& status, uint64_t applied) {
+                         job->reply.items[i] = {status, applied};
+                         finish_one();
+                       });
+  }
+  finish_one();
+}
+
+std::vector<wire::NodeConnection> DataServer::Connections() const {
+  std::vector<std::pair<transport::ConnectionId, std::string>> peers;
+  {
+    std::lock_guard lock(mutex_);
+    peers.assign(peers_.begin(), peers_.end());
+  }
+  std::vector<wire::NodeConnection> connections;
+  for (auto& [id, peer] : peers) {
+    absl::StatusOr<transport::ConnectionInfo> info = transport_->Describe(id);
+    if (info.ok()) connections.push_back({peer, info->transport, info->detail});
+  }
+  return connections;
+}
+
+}  // namespace sounder::kv_node

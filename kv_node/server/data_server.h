@@ -1,0 +1,62 @@
+// The node's data plane: decodes requests, hands them to sessions and attend jobs, sends answers.
+#ifndef SOUNDER_KV_NODE_SERVER_DATA_SERVER_H_
+#define SOUNDER_KV_NODE_SERVER_DATA_SERVER_H_
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "common/base/executor.h"
+#include "common/transport/transport.h"
+#include "common/wire/control_service.h"
+#include "kv_node/server/probe.h"
+#include "kv_node/server/scratch_pool.h"
+#include "kv_node/session/session_map.h"
+
+namespace sounder::kv_node {
+
+// Thread safe. A request that cannot be decoded is answered with what was wrong where its envelope
+// could be read, and dropped (and counted) where not. Destroy it after the transport and when the
+// executor is idle.
+class DataServer final : public transport::TransportEvents {
+ public:
+  // All outlive the server. num_threads: how many of the executor's threads one request may use.
+  DataServer(transport::Transport* transport, SessionMap* sessions, base::Executor* executor,
+             int num_threads, ServerProbe* probe);
+
+  void OnAccept(transport::ConnectionId connection, const std::string& peer) override;
+  void OnMessage(transport::ConnectionId connection, transport::Message message) override;
+  void OnClosed(transport::ConnectionId connection, absl::Status reason) override;
+
+  // Takes no messages any more; returns when none is being taken.
+  void Stop();
+
+  // The open connections and what carries them.
+  std::vector<wire::NodeConnection> Connections() const;
+
+ private:
+  void OnAttend(transport::ConnectionId connection, const wire::Envelope& envelope,
+                transport::Message message);
+  void OnAppend(transport::ConnectionId connection, const wire::Envelope& envelope,
+                transport::Message message);
+  void Refuse(transport::ConnectionId connection, wire::Envelope envelope,
+              wire::MessageKind reply_kind, absl::Status status);
+
+  transport::Transport* const transport_;
+  SessionMap* const sessions_;
+  base::Executor* const executor_;
+  const int num_threads_;
+  ServerProbe* const probe_;
+  ScratchPool scratches_;
+
+  std::mutex taking_mutex_;  // held while a message is taken; before mutex_
+  bool stopped_ = false;     // guarded by taking_mutex_
+  mutable std::mutex mutex_;
+  absl::flat_hash_map<transport::ConnectionId, std::string> peers_;  // guarded by mutex_
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SERVER_DATA_SERVER_H_

@@ -1,0 +1,108 @@
+#include "kv_node/server/node_service.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/config/logging.h"
+
+namespace sounder::kv_node {
+namespace {
+
+absl::Status NotYet(const char* call) {
+  return absl::UnimplementedError(absl::StrCat(call, ": this version of the node cannot do it"));
+}
+
+}  // namespace
+
+NodeService::NodeService(SessionMap* sessions, base::Executor* executor,
+                         base::Duration close_deadline,
+                         std::function<wire::NodeStatus()> describe_node)
+    : sessions_(sessions),
+      executor_(executor),
+      close_deadline_(close_deadline),
+      describe_node_(std::move(describe_node)),
+      started_(executor->clock().Now()) {}
+
+void NodeService::Open(const wire::SessionSpec& spec, wire::Reply<wire::OpenResult> reply) {
+  if (draining_) {
+    reply(absl::UnavailableError("the node is draining and takes no new sessions"));
+    return;
+  }
+  absl::StatusOr<wire::OpenResult> result = sessions_->Open(spec);
+  if (result.ok()) {
+    config::LogInfo("session " + spec.session.id.ToString() + " opened for model '" +
+                    spec.model.name + "'");
+  }
+  reply(std::move(result));
+}
+
+void NodeService::Close(const wire::SessionOp& op, wire::StatusReply reply) {
+  sessions_->Close(op, executor_->clock().Now() + close_deadline_,
+                   [id = op.session.id, reply = std::move(reply)](absl::Status status) {
+                     if (status.ok()) config::LogInfo("session " + id.ToString() + " closed");
+                     reply(std::move(status));
+                   });
+}
+
+void NodeService::Fork(const wire::SessionOp&, base::Position, base::SessionId,
+                       wire::StatusReply reply) {
+  reply(NotYet("fork"));
+}
+
+void NodeService::Truncate(const wire::SessionOp&, base::Position, wire::StatusReply reply) {
+  reply(NotYet("truncate"));
+}
+
+void NodeService::Adopt(const wire::SessionRef&, wire::Reply<wire::SessionInfo> reply) {
+  reply(NotYet("adopt"));
+}
+
+void NodeService::Describe(const base::SessionId& session, wire::Reply<wire::SessionInfo> reply) {
+  absl::StatusOr<std::shared_ptr<Session>> found = sessions_->Find(session);
+  if (!found.ok()) {
+    reply(found.status());
+    return;
+  }
+  reply((*found)->Info());
+}
+
+void NodeService::List(wire::Reply<std::vector<wire::SessionInfo>> reply) {
+  std::vector<wire::SessionInfo> infos;
+  for (const std::shared_ptr<Session>& session : sessions_->All()) infos.push_back(session->Info());
+  reply(std::move(infos));
+}
+
+void NodeService::Pin(const base::SessionId&, uint32_t, wire::StatusReply reply) {
+  reply(NotYet("pin"));
+}
+
+void NodeService::Spill(const base::SessionId&, wire::StatusReply reply) { reply(NotYet("spill")); }
+
+void NodeService::Drain(bool on, wire::StatusReply reply) {
+  draining_ = on;
+  config::LogInfo(on ? "draining: new sessions are refused" : "taking sessions again");
+  reply(absl::OkStatus());
+}
+
+wire::NodeStatus NodeService::CurrentStatus() const {
+  wire::NodeStatus status = describe_node_();
+  status.protocol_version = wire::kProtocolVersion;
+  status.sessions = sessions_->size();
+  status.memory_used = sessions_->budget().used();
+  status.memory_limit = sessions_->budget().limit();
+  for (const std::shared_ptr<Session>& session : sessions_->All()) {
+    const SessionCounts counts = session->Counts();
+    status.row_bytes += counts.row_bytes;
+    status.index_bytes += counts.index_bytes;
+  }
+  status.uptime_seconds = static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(executor_->clock().Now() - started_)
+          .count());
+  status.draining = draining_;
+  return status;
+}
+
+void NodeService::Status(wire::Reply<wire::NodeStatus> reply) { reply(CurrentStatus()); }
+
+}  // namespace sounder::kv_node

@@ -1,0 +1,67 @@
+#include "kv_node/server/probe.h"
+
+namespace sounder::kv_node {
+
+ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions)
+    : attend_requests_(
+          registry.AddCounter("sounder_node_attend_requests_total", "Attend requests answered.")),
+      attend_items_(registry.AddCounter(
+          "sounder_node_attend_items_total",
+          "Items (session, layer, head range) of the attend requests answered.")),
+      attend_failures_(registry.AddCounter("sounder_node_attend_failed_items_total",
+                                           "Items of attend requests answered with an error.")),
+      attend_seconds_(registry.AddHistogram(
+          "sounder_node_attend_seconds",
+          "Time from the arrival of an attend request to its answer.", metrics::LatencyBuckets())),
+      rows_visible_(registry.AddCounter(
+          "sounder_node_visible_rows_total",
+          "Rows in reach of the queries answered, counted per query and query head.")),
+      rows_read_(registry.AddCounter(
+          "sounder_node_read_rows_total",
+          "Rows whose key was read for a query head, counted per query and query head.")),
+      rows_loaded_(registry.AddCounter("sounder_node_loaded_rows_total",
+                                       "Distinct rows read, counted per query and kv head.")),
+      append_requests_(
+          registry.AddCounter("sounder_node_append_requests_total", "Append requests answered.")),
+      append_rows_(registry.AddCounter("sounder_node_appended_rows_total",
+                                       "Rows appended, counted per layer and kv head.")),
+      append_bytes_(registry.AddCounter("sounder_node_appended_bytes_total",
+                                        "Bytes of keys and values appended.")),
+      append_failures_(registry.AddCounter("sounder_node_append_failed_items_total",
+                                           "Items of append requests answered with an error.")),
+      refused_(registry.AddCounter("sounder_node_refused_messages_total",
+                                   "Data-plane messages refused as malformed.")),
+      connections_(
+          registry.AddGauge("sounder_node_open_connections", "Data-plane connections open.")) {
+  registry.AddGaugeCallback("sounder_node_open_sessions", "Sessions open on this node.",
+                            [&sessions] { return static_cast<double>(sessions.size()); });
+  registry.AddGaugeCallback(
+      "sounder_node_memory_used_bytes",
+      "Accounted memory of rows and indexes, room reserved for indexes to come included.",
+      [&sessions] { return static_cast<double>(sessions.budget().used()); });
+  registry.AddGaugeCallback("sounder_node_memory_limit_bytes", "The cap on accounted memory.",
+                            [&sessions] { return static_cast<double>(sessions.budget().limit()); });
+}
+
+void ServerProbe::AttendDone(const wire::AttendReply& reply, double seconds) {
+  attend_requests_.Add();
+  attend_items_.Add(static_cast<double>(reply.items.size()));
+  attend_seconds_.Observe(seconds);
+  for (const wire::AttendReplyItem& item : reply.items) {
+    if (!item.status.ok()) attend_failures_.Add();
+    rows_visible_.Add(static_cast<double>(item.rows_visible));
+    rows_read_.Add(static_cast<double>(item.rows_read));
+    rows_loaded_.Add(static_cast<double>(item.rows_loaded));
+  }
+}
+
+void ServerProbe::AppendDone(const wire::AppendReply& reply, uint64_t rows, uint64_t bytes) {
+  append_requests_.Add();
+  append_rows_.Add(static_cast<double>(rows));
+  append_bytes_.Add(static_cast<double>(bytes));
+  for (const wire::AppendReplyItem& item : reply.items) {
+    if (!item.status.ok()) append_failures_.Add();
+  }
+}
+
+}  // namespace sounder::kv_node

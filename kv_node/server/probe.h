@@ -1,0 +1,40 @@
+// The node's metrics: the only place their names are written.
+#ifndef SOUNDER_KV_NODE_SERVER_PROBE_H_
+#define SOUNDER_KV_NODE_SERVER_PROBE_H_
+
+#include "common/metrics/registry.h"
+#include "common/wire/messages.h"
+#include "kv_node/session/session_map.h"
+
+namespace sounder::kv_node {
+
+// Thread safe. Registered once per registry; the sessions outlive the registry's exposition.
+class ServerProbe {
+ public:
+  ServerProbe(metrics::Registry& registry, const SessionMap& sessions);
+
+  void AttendDone(const wire::AttendReply& reply, double seconds);
+  void AppendDone(const wire::AppendReply& reply, uint64_t rows, uint64_t bytes);
+  void MessageRefused() { refused_.Add(); }
+  void Accepted() { connections_.Add(1); }
+  void Closed() { connections_.Add(-1); }
+
+ private:
+  metrics::Counter& attend_requests_;
+  metrics::Counter& attend_items_;
+  metrics::Counter& attend_failures_;
+  metrics::Histogram& attend_seconds_;
+  metrics::Counter& rows_visible_;
+  metrics::Counter& rows_read_;
+  metrics::Counter& rows_loaded_;
+  metrics::Counter& append_requests_;
+  metrics::Counter& append_rows_;
+  metrics::Counter& append_bytes_;
+  metrics::Counter& append_failures_;
+  metrics::Counter& refused_;
+  metrics::Gauge& connections_;
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SERVER_PROBE_H_

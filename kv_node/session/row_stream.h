@@ -1,0 +1,126 @@
+// The rows of one (session, layer, kv head) on this node: sealed segments in order of position, and
+// behind them the tail, the rows since the last seal mark.
+//
+//   [ segment )[ segment )   gap   [ segment )[ tail ...
+//
+// Gaps lie between shards that are elsewhere; they start and end at seal marks, so the tail is
+// always one run. Not thread safe: the session's lock guards it. What Collect returns stays valid
+// and unchanged after the lock is released, also while rows are appended.
+#ifndef SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
+#define SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/dtype.h"
+#include "common/base/ids.h"
+#include "common/memory/aligned_buffer.h"
+#include "common/memory/rows_view.h"
+#include "kv_node/segment/segment.h"
+#include "kv_node/session/memory_budget.h"
+
+namespace sounder::kv_node {
+
+struct StreamOptions {
+  int dim = 0;
+  base::DType dtype = base::DType::kBF16;
+  int64_t seal_rows = 4096;
+  // Most bytes the index of a segment of `rows` rows may take; reserved with the rows, so that a
+  // seal never fails for memory. Null: no index.
+  std::function<uint64_t(int64_t rows)> index_bytes_bound;
+};
+
+// Memory of the tail; rows are written once, readers hold it by shared_ptr and look only at rows
+// that existed when they took their view. Stays accounted until the last of them lets go.
+struct TailRows {
+  explicit TailRows(Reservation reserved) : reservation(std::move(reserved)) {}
+  memory::AlignedBuffer keys;
+  memory::AlignedBuffer values;
+  int64_t capacity = 0;
+  Reservation reservation;
+};
+
+// A run of rows to attend: rows [row_begin, row_end) of `segment`, or of the tail.
+struct Piece {
+  base::Position first_position = 0;  // of row 0 of the segment or tail
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  bool sealed = false;  // at the wanted layout position; otherwise its rows are attended exactly
+  std::shared_ptr<const Segment> segment;
+  std::shared_ptr<const TailRows> tail;
+  memory::RowsView keys;  // of the whole segment or tail
+  memory::RowsView values;
+
+  int64_t rows() const { return row_end - row_begin; }
+};
+
+class RowStream {
+ public:
+  RowStream(const StreamOptions& options, MemoryBudget* budget);
+
+  // Whether rows may be appended at `first`: ALREADY_EXISTS when it is before the end of what is
+  // held, FAILED_PRECONDITION for a gap that does not go from a seal mark to a multiple of
+  // seal_rows.
+  absl::Status CheckNext(base::Position first) const;
+  // Appends rows at `first` ([rows, dim] packed) up to the next seal mark at most; returns how many
+  // were taken (> 0 for rows > 0). As CheckNext, and RESOURCE_EXHAUSTED at the memory cap.
+  absl::StatusOr<int64_t> Append(base::Position first, int64_t rows,
+                                 std::span<const std::byte> keys,
+                                 std::span<const std::byte> values);
+  // Rows of the tail end at a multiple of seal_rows.
+  bool AtSealMark() const;
+  // Turns the tail into a segment; null if it is empty. The segment has no index yet: hand it to
+  // SetReady once it has, or needs none.
+  absl::StatusOr<std::shared_ptr<Segment>> Seal();
+  // Accounts the index a segment of this stream ended up with, within the bound.
+  void SetReady(const Segment* segment, uint64_t index_bytes);
+
+  // The pieces that hold `range` in order of position, as laid out at `layout_position`.
+  // FAILED_PRECONDITION naming the first missing position unless they hold all of it.
+  absl::StatusOr<std::vector<Piece>> Collect(base::PositionRange range,
+                                             base::Position layout_position) const;
+  // No segment of the range, at that layout position, still waits for its index.
+  bool AllReady(base::PositionRange range, base::Position layout_position) const;
+
+  base::Position first_position() const;  // -1: no rows
+  base::Position end_position() const;    // one past the youngest row; 0: no rows
+  int64_t rows() const;
+  size_t segments() const { return segments_.size(); }
+  uint64_t row_bytes() const;
+  uint64_t index_bytes() const;
+  // Of the budget: rows, indexes and the room kept for indexes to come.
+  uint64_t reserved_bytes() const { return row_bytes() + index_bytes() + index_to_come_.bytes(); }
+
+ private:
+  // A segment and its share of the budget, which whoever holds the segment holds with it.
+  struct Sealed {
+    std::unique_ptr<Segment> segment;
+    Reservation rows;
+    Reservation index;
+    bool ready = false;
+    base::PositionRange range() const {
+      return {segment->first_position(), segment->first_position() + segment->num_rows()};
+    }
+  };
+
+  absl::Status GrowTail(int64_t rows);
+  size_t RowBytes() const { return static_cast<size_t>(options_.dim) * SizeOf(options_.dtype); }
+  memory::RowsView TailView(const memory::AlignedBuffer& buffer) const;
+
+  const StreamOptions options_;
+  MemoryBudget* const budget_;
+  std::vector<std::shared_ptr<Sealed>> segments_;
+  base::Position tail_first_ = 0;
+  int64_t tail_rows_ = 0;
+  std::shared_ptr<TailRows> tail_;
+  Reservation index_to_come_;  // of the tail
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_

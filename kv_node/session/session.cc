@@ -1,0 +1,371 @@
+#include "kv_node/session/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+
+namespace sounder::kv_node {
+namespace {
+
+constexpr size_t kMaxQueuedOperations = 4096;
+constexpr size_t kMaxCopies = 16;  // of one queued operation
+
+std::string Name(const base::SessionId& id) { return "session " + id.ToString(); }
+
+}  // namespace
+
+Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
+                 MemoryBudget* budget, base::Executor* executor)
+    : spec_(std::move(spec)),
+      sampler_(std::move(sampler)),
+      budget_(budget),
+      executor_(executor),
+      indexed_(spec_.model.layers, false),
+      tokens_(budget),
+      last_touched_(executor->clock().Now()) {
+  if (sampler_ != nullptr) {
+    for (const uint32_t layer : spec_.indexed_layers) indexed_[layer] = true;
+  }
+  StreamOptions options{static_cast<int>(spec_.model.head_dim), spec_.dtype, spec_.seal_rows, {}};
+  for (uint32_t layer = 0; layer < spec_.model.layers; ++layer) {
+    options.index_bytes_bound = nullptr;
+    if (indexed_[layer]) {
+      options.index_bytes_bound = [this](int64_t rows) { return sampler_->IndexBytesBound(rows); };
+    }
+    for (uint32_t head = 0; head < spec_.kv_head_count; ++head) {
+      streams_.emplace_back(options, budget_);
+    }
+  }
+}
+
+void Session::Append(const wire::AppendItem& item, std::shared_ptr<const void> payload,
+                     base::Time deadline, AppendDone done) {
+  Calls calls;
+  absl::Status status = CheckAppend(item);
+  {
+    std::lock_guard lock(mutex_);
+    last_touched_ = executor_->clock().Now();
+    if (status.ok()) status = closed_;
+    if (status.ok() && item.sequence > applied_ + 1) status = CheckQueue(item.sequence);
+    if (!status.ok() || item.sequence <= applied_) {
+      calls.push_back(
+          [done = std::move(done), status, applied = applied_] { done(status, applied); });
+    } else if (const auto first = queued_.find(item.sequence); first != queued_.end()) {
+      first->second.done.push_back(std::move(done));  // answered with the one that waits
+    } else {
+      Operation& operation = queued_[item.sequence];
+      operation.item = item;
+      operation.payload = std::move(payload);
+      operation.done.push_back(std::move(done));
+      if (item.sequence == applied_ + 1) {
+        failed_ = absl::OkStatus();
+        ApplyQueued(&calls);
+      } else {
+        operation.serial = ++last_operation_;
+        operation.timer = executor_->RunAt(
+            deadline, [self = shared_from_this(), sequence = item.sequence,
+                       serial = operation.serial] { self->GiveUp(sequence, serial); });
+      }
+    }
+  }
+  for (const auto& call : calls) call();
+}
+
+// Whether an operation whose turn has not come may wait for it.
+absl::Status Session::CheckQueue(uint64_t sequence) const {
+  if (!failed_.ok()) return failed_;
+  const auto first = queued_.find(sequence);
+  const size_t waiting = first == queued_.end() ? queued_.size() : first->second.done.size();
+  const size_t most = first == queued_.end() ? kMaxQueuedOperations : kMaxCopies;
+  if (waiting < most) return absl::OkStatus();
+  return absl::ResourceExhaustedError("too many operations wait for an earlier one");
+}
+
+// The deadline of an operation that waits for an earlier one.
+void Session::GiveUp(uint64_t sequence, uint64_t serial) {
+  Calls calls;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = queued_.find(sequence);
+    if (found == queued_.end() || found->second.serial != serial) return;
+    Operation operation = std::move(found->second);
+    queued_.erase(found);
+    Answer(&operation,
+           absl::DeadlineExceededError(absl::StrCat("operation ", applied_ + 1, " of ",
+                                                    Name(spec_.session.id), " did not arrive")),
+           &calls);
+  }
+  for (const auto& call : calls) call();
+}
+
+void Session::Answer(Operation* operation, const absl::Status& status, Calls* calls) {
+  for (AppendDone& done : operation->done) {
+    calls->push_back(
+        [done = std::move(done), status, applied = applied_] { done(status, applied); });
+  }
+}
+
+// Applies every queued operation whose turn it is. A refused one refuses those behind it.
+void Session::ApplyQueued(Calls* calls) {
+  while (!queued_.empty()) {
+    const auto first = queued_.begin();
+    if (failed_.ok() && first->first != applied_ + 1) break;
+    Operation operation = std::move(first->second);
+    queued_.erase(first);
+    if (operation.timer != 0) executor_->Cancel(operation.timer);
+    if (failed_.ok()) {
+      failed_ = Apply(operation.item);
+      if (failed_.ok()) ++applied_;
+    }
+    Answer(&operation, failed_, calls);
+  }
+  WakeWaiters(calls);
+}
+
+// A retry of an operation that failed half way, for memory, continues where it stopped.
+absl::Status Session::Apply(const wire::AppendItem& item) {
+  const Attempt attempt{item.sequence,      item.layer,          item.kv_head_begin,
+                        item.kv_head_count, item.first_position, item.row_count};
+  const bool resuming = attempt == half_done_;
+  half_done_ = Attempt{};
+  for (uint32_t head = 0; head < item.kv_head_count && !resuming && item.row_count > 0; ++head) {
+    RETURN_IF_ERROR(Stream(item.layer, item.kv_head_begin + head).CheckNext(item.first_position));
+  }
+  for (uint32_t head = 0; head < item.kv_head_count; ++head) {
+    const absl::Status status = ApplyHead(item, head, resuming);
+    if (!status.ok()) {
+      half_done_ = attempt;
+      return status;
+    }
+  }
+  const absl::Status status = tokens_.Put(item.first_position, item.tokens);
+  if (!status.ok()) half_done_ = attempt;
+  return status;
+}
+
+absl::Status Session::ApplyHead(const wire::AppendItem& item, uint32_t head, bool resuming) {
+  const uint32_t kv_head = item.kv_head_begin + head;
+  RowStream& stream = Stream(item.layer, kv_head);
+  const size_t row_bytes = size_t{item.head_dim} * SizeOf(item.dtype);
+  int64_t done = 0;
+  if (resuming) {
+    done = std::clamp<int64_t>(stream.end_position() - item.first_position, 0, item.row_count);
+  }
+  while (done < item.row_count) {
+    const size_t offset = head * item.head_bytes() + static_cast<size_t>(done) * row_bytes;
+    const size_t bytes = static_cast<size_t>(item.row_count - done) * row_bytes;
+    ASSIGN_OR_RETURN(
+        const int64_t taken,
+        stream.Append(item.first_position + done, item.row_count - done,
+                      item.keys.subspan(offset, bytes), item.values.subspan(offset, bytes)));
+    done += taken;
+    if (stream.AtSealMark()) RETURN_IF_ERROR(SealStream(item.layer, kv_head));
+  }
+  if (item.seal_after && stream.end_position() == item.range().end) {
+    RETURN_IF_ERROR(SealStream(item.layer, kv_head));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
+  RowStream& stream = Stream(layer, head);
+  ASSIGN_OR_RETURN(std::shared_ptr<Segment> segment, stream.Seal());
+  if (segment == nullptr) return absl::OkStatus();
+  if (!IndexedLayer(layer)) {
+    stream.SetReady(segment.get(), 0);
+    return absl::OkStatus();
+  }
+  executor_->Run([self = shared_from_this(), layer, head, segment = std::move(segment)] {
+    self->BuildIndex(layer, head, segment);
+  });
+  return absl::OkStatus();
+}
+
+void Session::BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment> segment) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!closed_.ok()) return;
+  }
+  Scratch scratch;
+  absl::StatusOr<std::unique_ptr<SegmentIndex>> index = sampler_->BuildIndex(*segment, scratch);
+  CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
+  const uint64_t bytes = *index == nullptr ? 0 : (*index)->bytes();
+  Calls calls;
+  {
+    std::lock_guard lock(mutex_);
+    if (!closed_.ok()) return;
+    if (*index != nullptr) segment->SetIndex(*std::move(index));
+    Stream(layer, head).SetReady(segment.get(), bytes);
+    WakeWaiters(&calls);
+  }
+  for (const auto& call : calls) call();
+}
+
+bool Session::Ready(const wire::AttendItem& item) const {
+  if (!Sampled(item)) return true;
+  for (uint32_t head = 0; head < item.kv_head_count; ++head) {
+    if (!Stream(item.layer, item.kv_head_begin + head).AllReady(item.range, item.layout_position)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+absl::StatusOr<AttendPlan> Session::MakePlan(const wire::AttendItem& item) const {
+  AttendPlan plan;
+  if (Sampled(item)) plan.sampler = sampler_;
+  for (uint32_t head = 0; head < item.kv_head_count; ++head) {
+    absl::StatusOr<std::vector<Piece>> pieces =
+        Stream(item.layer, item.kv_head_begin + head).Collect(item.range, item.layout_position);
+    if (!pieces.ok()) {
+      return absl::Status(pieces.status().code(),
+                          absl::StrCat(Name(item.session.id), ": ", pieces.status().message()));
+    }
+    plan.pieces.push_back(*std::move(pieces));
+  }
+  return plan;
+}
+
+void Session::Plan(const wire::AttendItem& item, base::Time deadline, PlanDone done) {
+  absl::Status status = CheckAttend(item);
+  if (!status.ok()) {
+    done(std::move(status));
+    return;
+  }
+  // The plan is made in the same hold of the lock that found everything ready: an operation in
+  // between could seal a segment that belongs to the plan but has no index yet.
+  auto plan = std::make_shared<absl::StatusOr<AttendPlan>>(absl::UnknownError("not planned"));
+  Wait(
+      item.sequence,
+      [this, item, plan] {
+        if (!Ready(item)) return false;
+        *plan = MakePlan(item);
+        return true;
+      },
+      deadline, "for rows in flight or an index being built",
+      [plan, done = std::move(done)](const absl::Status& waited) {
+        done(waited.ok() ? std::move(*plan) : waited);
+      });
+}
+
+void Session::WhenApplied(uint64_t sequence, base::Time deadline,
+                          std::function<void(absl::Status)> done) {
+  Wait(sequence, nullptr, deadline, "for operations in flight", std::move(done));
+}
+
+void Session::Wait(uint64_t sequence, std::function<bool()> ready, base::Time deadline,
+                   std::string what, std::function<void(absl::Status)> done) {
+  absl::Status status;
+  {
+    std::lock_guard lock(mutex_);
+    last_touched_ = executor_->clock().Now();
+    status = closed_;
+    if (status.ok() && applied_ < sequence && !failed_.ok()) status = failed_;
+    if (status.ok() && (applied_ < sequence || (ready != nullptr && !ready()))) {
+      const uint64_t id = ++last_waiter_;
+      Waiter& waiter = waiters_[id];
+      waiter.sequence = sequence;
+      waiter.ready = std::move(ready);
+      waiter.done = std::move(done);
+      waiter.timer = executor_->RunAt(deadline, [self = shared_from_this(), id, what] {
+        std::function<void(absl::Status)> late;
+        {
+          std::lock_guard inner(self->mutex_);
+          const auto found = self->waiters_.find(id);
+          if (found == self->waiters_.end()) return;
+          late = std::move(found->second.done);
+          self->waiters_.erase(found);
+        }
+        late(absl::DeadlineExceededError(
+            absl::StrCat(Name(self->spec_.session.id), " waited too long ", what)));
+      });
+      return;
+    }
+  }
+  done(std::move(status));
+}
+
+void Session::WakeWaiters(Calls* calls) {
+  for (auto entry = waiters_.begin(); entry != waiters_.end();) {
+    Waiter& waiter = entry->second;
+    absl::Status status = closed_;
+    if (status.ok() && applied_ < waiter.sequence) {
+      if (failed_.ok()) {
+        ++entry;
+        continue;
+      }
+      status = failed_;
+    }
+    if (status.ok() && waiter.ready != nullptr && !waiter.ready()) {
+      ++entry;
+      continue;
+    }
+    executor_->Cancel(waiter.timer);
+    calls->push_back([done = std::move(waiter.done), status] { done(status); });
+    entry = waiters_.erase(entry);
+  }
+}
+
+void Session::Close(absl::Status reason) {
+  CHECK(!reason.ok());
+  Calls calls;
+  {
+    std::lock_guard lock(mutex_);
+    if (!closed_.ok()) return;
+    closed_ = reason;
+    for (auto& [sequence, operation] : queued_) {
+      if (operation.timer != 0) executor_->Cancel(operation.timer);
+      Answer(&operation, reason, &calls);
+    }
+    queued_.clear();
+    WakeWaiters(&calls);
+    streams_.clear();  // what plans in flight and index builds hold goes when they end
+    tokens_.Clear();
+  }
+  for (const auto& call : calls) call();
+}
+
+wire::SessionInfo Session::Info() const {
+  wire::SessionInfo info;
+  info.spec = spec_;
+  std::lock_guard lock(mutex_);
+  info.applied_sequence = applied_;
+  info.tokens = tokens_.count();
+  bool first = true;
+  for (const RowStream& stream : streams_) {
+    info.rows += static_cast<uint64_t>(stream.rows());
+    info.segments += stream.segments();
+    info.row_bytes += stream.row_bytes();
+    info.index_bytes += stream.index_bytes();
+    info.first_position =
+        first ? stream.first_position() : std::min(info.first_position, stream.first_position());
+    info.end_position =
+        first ? stream.end_position() : std::min(info.end_position, stream.end_position());
+    first = false;
+  }
+  return info;
+}
+
+SessionCounts Session::Counts() const {
+  SessionCounts counts;
+  std::lock_guard lock(mutex_);
+  for (const RowStream& stream : streams_) {
+    counts.rows += static_cast<uint64_t>(stream.rows());
+    counts.segments += stream.segments();
+    counts.row_bytes += stream.row_bytes();
+    counts.index_bytes += stream.index_bytes();
+    counts.reserved_bytes += stream.reserved_bytes();
+  }
+  counts.reserved_bytes += tokens_.bytes();
+  return counts;
+}
+
+base::Time Session::last_touched() const {
+  std::lock_guard lock(mutex_);
+  return last_touched_;
+}
+
+}  // namespace sounder::kv_node

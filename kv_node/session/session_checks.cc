@@ -1,0 +1,66 @@
+// What a session refuses at once: requests that do not fit it.
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "kv_node/session/session.h"
+
+namespace sounder::kv_node {
+
+absl::Status Session::CheckRef(const wire::SessionRef& ref) const {
+  if (ref.epoch == spec_.session.epoch) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("session ", ref.id.ToString(), " is at epoch ",
+                                                    spec_.session.epoch, ", the request at epoch ",
+                                                    ref.epoch));
+}
+
+absl::Status Session::CheckAppend(const wire::AppendItem& item) const {
+  RETURN_IF_ERROR(CheckRef(item.session));
+  if (item.layer >= spec_.model.layers || item.head_dim != spec_.model.head_dim ||
+      item.dtype != spec_.dtype) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "rows of layer ", item.layer, ", head dim ", item.head_dim, ", ",
+        std::string(NameOf(item.dtype)), "; the session has ", spec_.model.layers,
+        " layers, head dim ", spec_.model.head_dim, ", ", std::string(NameOf(spec_.dtype))));
+  }
+  if (item.kv_head_begin < spec_.kv_head_begin ||
+      item.kv_head_begin + item.kv_head_count > spec_.kv_head_begin + spec_.kv_head_count) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rows of kv heads [", item.kv_head_begin, ", ",
+                     item.kv_head_begin + item.kv_head_count, "); this node holds [",
+                     spec_.kv_head_begin, ", ", spec_.kv_head_begin + spec_.kv_head_count, ")"));
+  }
+  if (item.sequence == 0) return absl::InvalidArgumentError("sequence numbers start at 1");
+  return absl::OkStatus();
+}
+
+absl::Status Session::CheckAttend(const wire::AttendItem& item) const {
+  RETURN_IF_ERROR(CheckRef(item.session));
+  const uint32_t group = spec_.model.query_heads / spec_.model.kv_heads;
+  if (item.layer >= spec_.model.layers || item.head_dim != spec_.model.head_dim ||
+      item.group != group) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("queries of layer ", item.layer, ", head dim ", item.head_dim, ", groups of ",
+                     item.group, "; the session has ", spec_.model.layers, " layers, head dim ",
+                     spec_.model.head_dim, ", groups of ", group));
+  }
+  if (item.kv_head_begin < spec_.kv_head_begin ||
+      item.kv_head_begin + item.kv_head_count > spec_.kv_head_begin + spec_.kv_head_count) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("queries of kv heads [", item.kv_head_begin, ", ",
+                     item.kv_head_begin + item.kv_head_count, "); this node holds [",
+                     spec_.kv_head_begin, ", ", spec_.kv_head_begin + spec_.kv_head_count, ")"));
+  }
+  if (!Sampled(item)) return absl::OkStatus();
+  if (!IndexedLayer(item.layer)) {
+    return absl::FailedPreconditionError(absl::StrCat("layer ", item.layer, " of ", "session ",
+                                                      item.session.id.ToString(),
+                                                      " has no LSH tables; ask for exact"));
+  }
+  if (item.signature_words != (spec_.lsh.bits_per_table * spec_.lsh.num_tables + 63) / 64) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("signatures of ", item.signature_words, " words; the session has ",
+                     spec_.lsh.num_tables, " tables of ", spec_.lsh.bits_per_table, " bits"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sounder::kv_node

@@ -1,0 +1,168 @@
+#include "kv_node/session/session_map.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+
+namespace sounder::kv_node {
+namespace {
+
+absl::Status NotFound(const base::SessionId& id) {
+  return absl::NotFoundError(absl::StrCat("session ", id.ToString(), " is not open on this node"));
+}
+
+std::string Describe(const wire::ModelIdentity& model) {
+  return absl::StrCat("model '", model.name, "' (weights ", model.weights_digest, ", rope ",
+                      model.rope_digest, ", adapter '", model.adapter, "', ", model.layers,
+                      " layers, ", model.query_heads, "/", model.kv_heads, " heads of ",
+                      model.head_dim, ")");
+}
+
+// What must agree for two opens to mean the same session.
+bool SameSession(const wire::SessionSpec& a, const wire::SessionSpec& b) {
+  return a.session.epoch == b.session.epoch && a.tenant == b.tenant && a.dtype == b.dtype &&
+         a.seal_rows == b.seal_rows && a.min_indexed_rows == b.min_indexed_rows && a.lsh == b.lsh &&
+         a.indexed_layers == b.indexed_layers && a.kv_head_begin == b.kv_head_begin &&
+         a.kv_head_count == b.kv_head_count;
+}
+
+lsh::LshParams ParamsOf(const wire::LshOptions& options) {
+  lsh::LshParams params;
+  params.bits_per_table = static_cast<int>(options.bits_per_table);
+  params.num_tables = static_cast<int>(options.num_tables);
+  params.min_collisions = static_cast<int>(options.min_collisions);
+  params.projection = options.projection == wire::Projection::kGaussian
+                          ? lsh::ProjectionKind::kGaussian
+                          : lsh::ProjectionKind::kHadamard;
+  params.seed = options.seed;
+  return params;
+}
+
+}  // namespace
+
+SessionMap::SessionMap(const SessionMapOptions& options, base::Executor* executor)
+    : options_(options), executor_(executor), budget_(options.memory_bytes) {}
+
+SessionMap::~SessionMap() { CloseAll(absl::UnavailableError("the node is shutting down")); }
+
+absl::StatusOr<std::shared_ptr<const Sampler>> SessionMap::SamplerFor(
+    const wire::SessionSpec& spec) {
+  if (spec.lsh.num_tables == 0) return std::shared_ptr<const Sampler>();
+  const std::string key =
+      absl::StrCat(spec.lsh.bits_per_table, "/", spec.lsh.num_tables, "/", spec.lsh.min_collisions,
+                   "/", static_cast<int>(spec.lsh.projection), "/", spec.lsh.seed, "/",
+                   spec.model.head_dim, "/", spec.min_indexed_rows);
+  std::weak_ptr<const Sampler>& cached = samplers_[key];
+  if (std::shared_ptr<const Sampler> sampler = cached.lock()) return sampler;
+  SamplerSpec sampler_spec;
+  sampler_spec.kind = SamplerKind::kLshTables;
+  sampler_spec.lsh = ParamsOf(spec.lsh);
+  sampler_spec.dim = static_cast<int>(spec.model.head_dim);
+  sampler_spec.min_indexed_rows = spec.min_indexed_rows;
+  ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, MakeSampler(sampler_spec));
+  cached = sampler;
+  return sampler;
+}
+
+absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
+  if (spec.seal_rows == 0) spec.seal_rows = options_.seal_rows;
+  if (spec.min_indexed_rows == 0) spec.min_indexed_rows = options_.min_indexed_rows;
+  if (spec.durability == wire::Durability::kDisk) {
+    return absl::UnimplementedError("durability 'disk': this node keeps sessions in memory only");
+  }
+  const wire::OpenResult result{spec.seal_rows, spec.min_indexed_rows};
+  std::lock_guard lock(mutex_);
+  const auto found = sessions_.find(spec.session.id);
+  if (found != sessions_.end()) {
+    const wire::SessionSpec& open = found->second->spec();
+    if (!(open.model == spec.model)) {
+      return absl::FailedPreconditionError(absl::StrCat("session ", spec.session.id.ToString(),
+                                                        " belongs to ", Describe(open.model),
+                                                        ", the request to ", Describe(spec.model)));
+    }
+    if (SameSession(open, spec)) return result;
+    return absl::AlreadyExistsError(
+        absl::StrCat("session ", spec.session.id.ToString(), " is open with other options"));
+  }
+  if (sessions_.size() >= options_.max_sessions) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the node holds ", sessions_.size(), " sessions, its most (--max-sessions)"));
+  }
+  ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, SamplerFor(spec));
+  const base::SessionId id = spec.session.id;
+  sessions_[id] =
+      std::make_shared<Session>(std::move(spec), std::move(sampler), &budget_, executor_);
+  return result;
+}
+
+absl::StatusOr<std::shared_ptr<Session>> SessionMap::Find(const base::SessionId& id) const {
+  std::lock_guard lock(mutex_);
+  const auto found = sessions_.find(id);
+  if (found == sessions_.end()) return NotFound(id);
+  return found->second;
+}
+
+// Not by its id alone: that may have been closed and opened again meanwhile.
+void SessionMap::Erase(const std::shared_ptr<Session>& session, const absl::Status& reason) {
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = sessions_.find(session->spec().session.id);
+    if (found != sessions_.end() && found->second == session) sessions_.erase(found);
+  }
+  session->Close(reason);
+}
+
+void SessionMap::Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply) {
+  absl::StatusOr<std::shared_ptr<Session>> session = Find(op.session.id);
+  if (!session.ok()) {
+    reply(session.status());
+    return;
+  }
+  if (op.session.epoch != (*session)->spec().session.epoch) {
+    reply(absl::FailedPreconditionError(absl::StrCat("the session is at epoch ",
+                                                     (*session)->spec().session.epoch,
+                                                     ", the request at epoch ", op.session.epoch)));
+    return;
+  }
+  // Whatever became of earlier operations, the session goes: nobody will send them again.
+  (*session)->WhenApplied(
+      op.sequence, deadline,
+      [this, session = *session, reply = std::move(reply)](const absl::Status&) {
+        Erase(session, NotFound(session->spec().session.id));
+        reply(absl::OkStatus());
+      });
+}
+
+size_t SessionMap::CloseExpired() {
+  const base::Time now = executor_->clock().Now();
+  size_t closed = 0;
+  for (const std::shared_ptr<Session>& session : All()) {
+    const uint32_t ttl = session->spec().ttl_seconds;
+    if (ttl == 0 || now - session->last_touched() < std::chrono::seconds(ttl)) continue;
+    Erase(session, NotFound(session->spec().session.id));
+    ++closed;
+  }
+  return closed;
+}
+
+void SessionMap::CloseAll(const absl::Status& reason) {
+  for (const std::shared_ptr<Session>& session : All()) {
+    Erase(session, reason);
+  }
+}
+
+std::vector<std::shared_ptr<Session>> SessionMap::All() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<Session>> sessions;
+  sessions.reserve(sessions_.size());
+  for (const auto& [id, session] : sessions_) sessions.push_back(session);
+  return sessions;
+}
+
+size_t SessionMap::size() const {
+  std::lock_guard lock(mutex_);
+  return sessions_.size();
+}
+
+}  // namespace sounder::kv_node

@@ -1,0 +1,63 @@
+// All sessions of a node: open, find, close, expire.
+#ifndef SOUNDER_KV_NODE_SESSION_SESSION_MAP_H_
+#define SOUNDER_KV_NODE_SESSION_SESSION_MAP_H_
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "common/base/executor.h"
+#include "common/wire/control_service.h"
+#include "kv_node/session/session.h"
+
+namespace sounder::kv_node {
+
+struct SessionMapOptions {
+  uint32_t seal_rows = 4096;         // of sessions that leave it to the node
+  uint32_t min_indexed_rows = 1024;  // the same
+  uint64_t memory_bytes = uint64_t{4} << 30;
+  size_t max_sessions = 4096;
+};
+
+// Thread safe. The executor runs index builds and timers; it outlives the map and its sessions.
+class SessionMap {
+ public:
+  SessionMap(const SessionMapOptions& options, base::Executor* executor);
+  ~SessionMap();
+
+  // Idempotent for the same spec. ALREADY_EXISTS when the id is in use with another spec,
+  // FAILED_PRECONDITION on a model mismatch (naming both), INVALID_ARGUMENT for bad LSH options,
+  // RESOURCE_EXHAUSTED with too many sessions.
+  absl::StatusOr<wire::OpenResult> Open(wire::SessionSpec spec);
+  // NOT_FOUND for a session this node does not know.
+  absl::StatusOr<std::shared_ptr<Session>> Find(const base::SessionId& id) const;
+  // Applies `sequence` operations first, then frees the session.
+  void Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply);
+  // Closes sessions whose TTL has passed since their writer's last message. Returns how many.
+  size_t CloseExpired();
+  void CloseAll(const absl::Status& reason);
+
+  std::vector<std::shared_ptr<Session>> All() const;
+  size_t size() const;
+  const MemoryBudget& budget() const { return budget_; }
+
+ private:
+  absl::StatusOr<std::shared_ptr<const Sampler>> SamplerFor(const wire::SessionSpec& spec);
+  void Erase(const std::shared_ptr<Session>& session, const absl::Status& reason);
+
+  const SessionMapOptions options_;
+  base::Executor* const executor_;
+  MemoryBudget budget_;
+
+  mutable std::mutex mutex_;  // guards everything below
+  absl::flat_hash_map<base::SessionId, std::shared_ptr<Session>> sessions_;
+  // Samplers by their parameters, shared by the sessions that use them.
+  std::map<std::string, std::weak_ptr<const Sampler>> samplers_;
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SESSION_SESSION_MAP_H_

@@ -1,0 +1,221 @@
+// The LSH sampler is MagicPIG: over many draws of the projections, rows are sampled as often as
+// their inclusion probabilities say and the estimated partition function is unbiased. A wrong
+// exponent, threshold or centring is caught by the same check.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "common/kernels/row_statistics.h"
+#include "common/kernels/signature.h"
+#include "common/lsh/inclusion_probability.h"
+#include "kv_node/kernels/bucket_tables.h"
+#include "tests/kv_node/sampler/testing.h"
+
+namespace sounder::kv_node {
+namespace {
+
+constexpr int kDim = 64;
+constexpr int64_t kRows = 4096;
+constexpr int kQueries = 8;
+constexpr int kSeeds = 64;
+const float kScale = 1 / std::sqrt(float{kDim});
+
+// Mean over seeds and its standard error.
+struct Statistic {
+  void Add(double x) {
+    ++count;
+    sum += x;
+    squares += x * x;
+  }
+  double mean() const { return sum / count; }
+  double standard_error() const {
+    return std::sqrt(std::max(0.0, squares / count - mean() * mean()) / (count - 1));
+  }
+  // Whether the mean is 1 as far as can be told.
+  bool IsOne() const { return std::abs(mean() - 1) <= 4 * standard_error(); }
+  int count = 0;
+  double sum = 0;
+  double squares = 0;
+};
+
+class MagicPigTest : public testing::TestWithParam<lsh::ProjectionKind> {
+ protected:
+  MagicPigTest() {
+    // Keys share an offset, as real keys do; queries lean on it a little.
+    const RowFunction key = Gaussian(1, 1, 0.8);
+    keys_ = MakeRows(kRows, kDim, base::DType::kF32, key);
+    values_ = MakeRows(kRows, kDim, base::DType::kF32, Gaussian(2));
+    const RowFunction query = Gaussian(3, 1.0, 0.05);
+    for (int i = 0; i < kQueries * kDim; ++i) queries_.push_back(query(0, 0));
+    view_ = {.data = keys_.data(),
+             .rows = kRows,
+             .row_stride = kDim * 4,
+             .dim = kDim,
+             .dtype = base::DType::kF32};
+    mean_.resize(kDim);
+    kernels::MeanOfRows(view_, mean_.data());
+    const lsh::Projection projection = *lsh::Projection::Create(Params(1), kDim);
+    for (int q = 0; q < kQueries; ++q) {
+      double z = 0;
+      double expected = 0;
+      for (int64_t r = 0; r < kRows; ++r) {
+        logits_.push_back(Logit(q, r));
+        u_.push_back(lsh::InclusionProbability(projection, CentredCosine(q, r)));
+        z += std::exp(logits_.back());
+        expected += u_.back();
+      }
+      z_.push_back(z);
+      expected_.push_back(expected);
+    }
+  }
+
+  static lsh::LshParams Params(uint64_t seed) {
+    return {.bits_per_table = 8, .num_tables = 75, .projection = GetParam(), .seed = seed};
+  }
+  double Logit(int q, int64_t r) const {
+    double dot = 0;
+    for (int c = 0; c < kDim; ++c) dot += double{queries_[q * kDim + c]} * view_.At(r, c);
+    return dot * kScale;
+  }
+  double CentredCosine(int q, int64_t r) const {
+    double qk = 0;
+    double qq = 0;
+    double kk = 0;
+    for (int c = 0; c < kDim; ++c) {
+      const double query = queries_[q * kDim + c];
+      const double key = double{view_.At(r, c)} - mean_[c];
+      qk += query * key;
+      qq += query * query;
+      kk += key * key;
+    }
+    return qk / std::sqrt(qq * kk);
+  }
+  std::vector<uint64_t> Signatures(const lsh::Projection& projection) const {
+    std::vector<uint64_t> signatures(kQueries * projection.params().words());
+    kernels::SignVectors(projection, queries_.data(), kDim, kQueries, signatures.data());
+    return signatures;
+  }
+
+  memory::AlignedBuffer keys_;
+  memory::AlignedBuffer values_;
+  memory::RowsView view_;
+  std::vector<float> queries_;
+  std::vector<float> mean_;
+  std::vector<double> logits_;    // [query, row]
+  std::vector<double> u_;         // [query, row]
+  std::vector<double> z_;         // [query]
+  std::vector<double> expected_;  // [query] sum of u
+};
+
+TEST_P(MagicPigTest, SamplesAndEstimatesWithoutBias) {
+  Statistic fraction;
+  Statistic z_ratio;
+  Statistic mutant_exponent;
+  for (int seed = 0; seed < kSeeds; ++seed) {
+    const auto sampler =
+        *MakeSampler({.kind = SamplerKind::kLshTables, .lsh = Params(100 + seed), .dim = kDim});
+    auto segment = *Segment::Create(0, kRows, kDim, base::DType::kF32,
+                                    memory::AlignedBuffer::CopyOf(keys_.bytes()),
+                                    memory::AlignedBuffer::CopyOf(values_.bytes()));
+    Scratch scratch;
+    segment->SetIndex(*sampler->BuildIndex(*segment, scratch));
+    const std::vector<uint64_t> signatures = Signatures(*sampler->projection());
+    const GroupQuery query = {.queries = queries_.data(),
+                              .group = kQueries,
+                              .signatures = signatures.data(),
+                              .row_begin = 0,
+                              .row_end = kRows,
+                              .scale = kScale};
+    std::vector<float> outputs(kQueries * kDim);
+    std::vector<float> lse(kQueries);
+    sampler->Attend(*segment, query, scratch, outputs.data(), lse.data(), nullptr, nullptr);
+    double fractions = 0;
+    double ratios = 0;
+    double mutants = 0;
+    for (int q = 0; q < kQueries; ++q) {
+      const auto candidates = sampler->Candidates(*segment, query, q, scratch);
+      double mutant = 0;
+      for (const Candidate& c : candidates) {
+        mutant += std::exp(logits_[q * kRows + c.row]) / std::pow(c.u, 1.1);
+      }
+      fractions += static_cast<double>(candidates.size()) / expected_[q] / kQueries;
+      ratios += std::exp(lse[q] - std::log(z_[q])) / kQueries;
+      mutants += mutant / z_[q] / kQueries;
+    }
+    fraction.Add(fractions);
+    z_ratio.Add(ratios);
+    mutant_exponent.Add(mutants);
+  }
+  const std::string name(lsh::NameOf(GetParam()));
+  std::printf(
+      "%s: seeds %d, sampled / sum of u %.4f +- %.4f, Z ratio %.4f +- %.4f, with u^1.1 %.4f\n",
+      name.c_str(), kSeeds, fraction.mean(), fraction.standard_error(), z_ratio.mean(),
+      z_ratio.standard_error(), mutant_exponent.mean());
+  EXPECT_LE(fraction.standard_error(), 0.01);
+  EXPECT_LE(z_ratio.standard_error(), 0.01);
+  EXPECT_TRUE(fraction.IsOne());
+  EXPECT_TRUE(z_ratio.IsOne());
+  EXPECT_FALSE(mutant_exponent.IsOne());
+}
+
+// Mutants of the retrieval, on the kernels the sampler is made of: candidates at one collision, and
+// tables over keys that were not centred, both with the probabilities of the real sampler.
+TEST_P(MagicPigTest, CatchesWrongThresholdsAndMissingCentring) {
+  Statistic honest;
+  Statistic one_collision;
+  Statistic not_centred;
+  for (int seed = 0; seed < kSeeds / 2; ++seed) {
+    const lsh::LshParams params = Params(100 + seed);
+    const lsh::Projection projection = *lsh::Projection::Create(params, kDim);
+    const std::vector<uint64_t> signatures = Signatures(projection);
+    for (const bool centred : {true, false}) {
+      std::vector<uint16_t> codes(params.num_tables * kRows);
+      kernels::SignRows(projection, view_, centred ? mean_.data() : nullptr, codes.data(), kRows);
+      std::vector<uint16_t> starts(params.num_tables * 257);
+      std::vector<uint16_t> ids(params.num_tables * kRows);
+      std::vector<int32_t> full(params.num_tables);
+      BuildBucketTables(codes.data(), kRows, kRows, 8, params.num_tables, starts.data(), ids.data(),
+                        full.data());
+      const BucketTables tables = {.rows = kRows,
+                                   .bits_per_table = 8,
+                                   .num_tables = params.num_tables,
+                                   .starts = starts.data(),
+                                   .ids = ids.data(),
+                                   .full_bucket = full.data()};
+      for (const int min_collisions : {1, 2}) {
+        double ratio = 0;
+        for (int q = 0; q < kQueries; ++q) {
+          Scratch scratch;
+          CountCollisions(tables, signatures.data() + q * params.words(), scratch.counts());
+          const int64_t count = TakeCandidates(scratch.counts(), kRows, min_collisions, 0, kRows,
+                                               scratch.candidates(), scratch.seen());
+          for (int64_t i = 0; i < count; ++i) {
+            const int64_t at = q * kRows + scratch.candidates()[i];
+            ratio += std::exp(logits_[at]) / u_[at] / z_[q] / kQueries;
+          }
+        }
+        if (centred && min_collisions == 2) honest.Add(ratio);
+        if (centred && min_collisions == 1) one_collision.Add(ratio);
+        if (!centred && min_collisions == 2) not_centred.Add(ratio);
+      }
+    }
+  }
+  std::printf("Z ratio: honest %.3f, one collision %.3f, not centred %.3f\n", honest.mean(),
+              one_collision.mean(), not_centred.mean());
+  EXPECT_TRUE(honest.IsOne());
+  EXPECT_FALSE(one_collision.IsOne());
+  EXPECT_FALSE(not_centred.IsOne());
+}
+
+INSTANTIATE_TEST_SUITE_P(Projections, MagicPigTest,
+                         testing::Values(lsh::ProjectionKind::kGaussian,
+                                         lsh::ProjectionKind::kHadamard),
+                         [](const auto& param_info) {
+                           return std::string(lsh::NameOf(param_info.param));
+                         });
+
+}  // namespace
+}  // namespace sounder::kv_node

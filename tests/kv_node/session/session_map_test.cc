@@ -1,0 +1,163 @@
+// Opening, finding, closing and expiring sessions.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <optional>
+
+#include "tests/kv_node/session/session_driver.h"
+
+namespace sounder::kv_node {
+namespace {
+
+using std::chrono::seconds;
+using ::testing::HasSubstr;
+
+class SessionMapTest : public testing::Test {
+ protected:
+  std::shared_ptr<std::optional<absl::Status>> Close(const wire::SessionOp& op,
+                                                     base::Duration deadline = seconds(1)) {
+    auto answer = std::make_shared<std::optional<absl::Status>>();
+    driver_.map.Close(op, driver_.executor.clock().Now() + deadline,
+                      [answer](absl::Status status) { *answer = std::move(status); });
+    return answer;
+  }
+  SessionDriver driver_;
+};
+
+TEST_F(SessionMapTest, DefaultsOfTheNodeAreFilledIn) {
+  wire::SessionSpec spec = SessionDriver::Spec(1);
+  spec.seal_rows = 0;
+  spec.min_indexed_rows = 0;
+  const auto opened = driver_.map.Open(spec);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ(opened->seal_rows, 4096u);
+  EXPECT_EQ(opened->min_indexed_rows, 1024u);
+}
+
+TEST_F(SessionMapTest, OpenIsIdempotent) {
+  const auto first = driver_.Open(SessionDriver::Spec(1));
+  EXPECT_EQ(driver_.Open(SessionDriver::Spec(1)), first);
+  EXPECT_EQ(driver_.map.size(), 1u);
+}
+
+TEST_F(SessionMapTest, AnotherModelIsRefusedNamingBoth) {
+  driver_.Open(SessionDriver::Spec(1));
+  wire::SessionSpec other = SessionDriver::Spec(1);
+  other.model.name = "another";
+  other.model.weights_digest = "feedface";
+  const absl::Status status = driver_.map.Open(other).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.ToString(), HasSubstr("belongs to model 'toy' (weights digest"));
+  EXPECT_THAT(status.ToString(), HasSubstr("the request to model 'another' (weights feedface"));
+}
+
+TEST_F(SessionMapTest, OtherOptionsAreRefused) {
+  driver_.Open(SessionDriver::Spec(1));
+  const auto refused = [&](const std::function<void(wire::SessionSpec&)>& change) {
+    wire::SessionSpec other = SessionDriver::Spec(1);
+    change(other);
+    return driver_.map.Open(other).status().code();
+  };
+  using absl::StatusCode;
+  EXPECT_EQ(refused([](auto& spec) { spec.seal_rows = 32; }), StatusCode::kAlreadyExists);
+  EXPECT_EQ(refused([](auto& spec) { spec.dtype = base::DType::kF32; }),
+            StatusCode::kAlreadyExists);
+  EXPECT_EQ(refused([](auto& spec) { spec.lsh.seed = 9; }), StatusCode::kAlreadyExists);
+  EXPECT_EQ(refused([](auto& spec) { spec.tenant = 9; }), StatusCode::kAlreadyExists);
+  EXPECT_EQ(refused([](auto& spec) { spec.session.epoch = 9; }), StatusCode::kAlreadyExists);
+  EXPECT_EQ(refused([](auto& spec) { spec.durability = wire::Durability::kDisk; }),
+            StatusCode::kUnimplemented);
+}
+
+TEST_F(SessionMapTest, BadTablesAreRefused) {
+  wire::SessionSpec spec = SessionDriver::Spec(1);
+  spec.lsh.bits_per_table = 99;
+  EXPECT_EQ(driver_.map.Open(spec).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(driver_.map.size(), 0u);
+}
+
+TEST(SessionMapLimitTest, TooManySessions) {
+  base::VirtualExecutor executor(1);
+  SessionMap map({.max_sessions = 2}, &executor);
+  EXPECT_TRUE(map.Open(SessionDriver::Spec(1)).ok());
+  EXPECT_TRUE(map.Open(SessionDriver::Spec(2)).ok());
+  const absl::Status status = map.Open(SessionDriver::Spec(3)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.ToString(), HasSubstr("2 sessions"));
+  EXPECT_TRUE(map.Open(SessionDriver::Spec(1)).ok()) << "that one is open";
+}
+
+TEST_F(SessionMapTest, CloseWaitsForOperationsInFlight) {
+  const auto session = driver_.Open(SessionDriver::Spec(1));
+  const auto closed = Close({session->spec().session, 2});
+  EXPECT_FALSE(closed->has_value());
+  EXPECT_TRUE(driver_.Append(*session, driver_.Item(*session, 1, 0, 0, 20)).status.ok());
+  EXPECT_FALSE(closed->has_value());
+  const Acknowledged last = driver_.Append(*session, driver_.Item(*session, 2, 0, 20, 20));
+  EXPECT_TRUE(last.status.ok()) << last.status;
+  ASSERT_TRUE(closed->has_value());
+  EXPECT_TRUE((*closed)->ok()) << **closed;
+  EXPECT_EQ(driver_.map.size(), 0u);
+  EXPECT_EQ(driver_.map.budget().used(), 0u);
+  EXPECT_EQ(driver_.map.Find(session->spec().session.id).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+TEST_F(SessionMapTest, CloseFreesEvenIfOperationsNeverCome) {
+  const auto session = driver_.Open(SessionDriver::Spec(1));
+  ASSERT_TRUE(driver_.Append(*session, driver_.Item(*session, 1, 0, 0, 20)).status.ok());
+  const auto closed = Close({session->spec().session, 5});
+  driver_.RunFor(seconds(2));
+  ASSERT_TRUE(closed->has_value());
+  EXPECT_TRUE((*closed)->ok());
+  EXPECT_EQ(driver_.map.budget().used(), 0u);
+}
+
+TEST_F(SessionMapTest, CloseIsCheckedLikeEverything) {
+  const auto session = driver_.Open(SessionDriver::Spec(1));
+  wire::SessionOp op{session->spec().session, 0};
+  op.session.epoch = 4;
+  const auto wrong = Close(op);
+  ASSERT_TRUE(wrong->has_value());
+  EXPECT_EQ((*wrong)->code(), absl::StatusCode::kFailedPrecondition);
+  const auto unknown = Close({{{9, 9}, 0}, 0});
+  ASSERT_TRUE(unknown->has_value());
+  EXPECT_EQ((*unknown)->code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT((*unknown)->ToString(), HasSubstr("is not open on this node"));
+  EXPECT_EQ(driver_.map.size(), 1u);
+}
+
+TEST_F(SessionMapTest, ALateCloseSparesTheNextSessionOfThatId) {
+  const auto first = driver_.Open(SessionDriver::Spec(1));
+  const auto late = Close({first->spec().session, 3});  // waits for operations
+  const auto now = Close({first->spec().session, 0});
+  ASSERT_TRUE(now->has_value());
+  ASSERT_TRUE(late->has_value()) << "its session has gone";
+  const auto second = driver_.Open(SessionDriver::Spec(1));
+  driver_.RunFor(seconds(3));
+  EXPECT_EQ(*driver_.map.Find(second->spec().session.id), second);
+}
+
+TEST_F(SessionMapTest, SessionsExpireAfterTheirTtl) {
+  wire::SessionSpec spec = SessionDriver::Spec(1);
+  spec.ttl_seconds = 10;
+  const auto mortal = driver_.Open(spec);
+  const auto lasting = driver_.Open(SessionDriver::Spec(2));
+  ASSERT_TRUE(driver_.Append(*mortal, driver_.Item(*mortal, 1, 0, 0, 20)).status.ok());
+  driver_.RunFor(seconds(9));
+  EXPECT_EQ(driver_.map.CloseExpired(), 0u);
+  driver_.Plan(*mortal, driver_.Query(*mortal, 1, 0, {0, 20}));  // a sign of life
+  driver_.RunFor(seconds(9));
+  EXPECT_EQ(driver_.map.CloseExpired(), 0u);
+  driver_.Send(*mortal, driver_.Item(*mortal, 1, 0, 0, 20));  // another
+  driver_.RunFor(seconds(9));
+  EXPECT_EQ(driver_.map.CloseExpired(), 0u);
+  driver_.RunFor(seconds(1));
+  EXPECT_EQ(driver_.map.CloseExpired(), 1u);
+  EXPECT_EQ(driver_.map.budget().used(), 0u);
+  EXPECT_EQ(driver_.map.size(), 1u);
+  EXPECT_TRUE(driver_.map.Find(lasting->spec().session.id).ok());
+}
+
+}  // namespace
+}  // namespace sounder::kv_node
