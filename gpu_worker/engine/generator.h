@@ -1,0 +1,93 @@
+// Turns prompts into answers: prefill, then greedy decode of a batch of sequences of different
+// lengths, which join and leave between steps.
+#ifndef SOUNDER_GPU_WORKER_ENGINE_GENERATOR_H_
+#define SOUNDER_GPU_WORKER_ENGINE_GENERATOR_H_
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "gpu_worker/engine/sequence.h"
+#include "gpu_worker/engine/split_attention.h"
+#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/model/forward.h"
+
+namespace sounder::gpu_worker {
+
+struct GeneratorOptions {
+  SplitAttentionOptions attention;
+  RemoteSessionOptions session;  // id is the prompt's
+  int64_t batch = 8;             // sequences decoded together
+  int64_t prefill_tokens = 512;  // prompt tokens per forward pass
+  bool measure_nodes = false;    // ask the nodes for their memory as each sequence ends
+  // Set from outside (a signal): sequences end as CANCELLED and their sessions are closed. May be
+  // null; outlives the generator.
+  const std::atomic<bool>* stop = nullptr;
+};
+
+struct Prompt {
+  std::string id;
+  std::vector<int32_t> tokens;
+  int64_t max_tokens = 16;
+  std::optional<std::vector<int32_t>> forced;  // teacher forcing: what is fed instead of the argmax
+  base::SessionId session;                     // on the nodes, decides placement; empty: random
+};
+
+// Per step of a sequence: the logits its next token was chosen from.
+using LogitsSink = std::function<void(const Sequence& sequence, std::span<const float> logits)>;
+
+// Not thread safe. `model` and `client` outlive it; `client` is null when every layer is local.
+class Generator {
+ public:
+  Generator(GeneratorOptions options, LlamaModel* model, KvClient* client);
+
+  // Answers all prompts; `done` is called for each as it ends, in order of ending, with status OK
+  // or why it ended early. Its session on the nodes has been closed then, or is closed next if it
+  // failed. INVALID_ARGUMENT for options that do not fit each other; otherwise an error of the
+  // model itself, which ends every sequence.
+  absl::Status Run(std::vector<Prompt> prompts, const std::function<void(const Sequence&)>& done,
+                   const LogitsSink& logits = nullptr);
+
+  // Bytes of audits on the wire so far, which are no part of the steps.
+  uint64_t audit_bytes() const { return audit_bytes_; }
+
+ private:
+  struct Active {
+    Sequence sequence;
+    Prompt prompt;
+  };
+
+  bool AnyRemote() const;
+  absl::Status CheckOptions() const;
+  absl::Status RunAll(std::vector<Prompt>* prompts, std::vector<std::unique_ptr<Active>>* active,
+                      const std::function<void(const Sequence&)>& done, const LogitsSink& logits);
+  absl::StatusOr<std::unique_ptr<Active>> Admit(Prompt prompt);
+  absl::Status Prefill(Active* active);
+  absl::Status Decode(std::vector<std::unique_ptr<Active>>* active, const LogitsSink& logits);
+  // Chooses the next token from the logits of the last row.
+  void Choose(Active* active, std::span<const float> logits, const LogitsSink& sink);
+  // Sends the rows [first, positions) of a sequence to the nodes and forgets what left the window.
+  void Ship(Sequence* sequence, base::Position first, bool seal);
+  bool Finished(const Active& active) const;
+  void EndFinished(std::vector<std::unique_ptr<Active>>* active,
+                   const std::function<void(const Sequence&)>& done);
+
+  const GeneratorOptions options_;
+  LlamaModel* const model_;
+  KvClient* const client_;
+  SplitAttention attention_;
+  std::vector<float> logits_;
+  int64_t steps_ = 0;
+  uint64_t audit_bytes_ = 0;
+};
+
+// The identity under which a model's rows are stored. `name` is for people.
+wire::ModelIdentity IdentityOf(const LlamaModel& model, const std::string& name);
+
+}  // namespace sounder::gpu_worker
+
+#endif  // SOUNDER_GPU_WORKER_ENGINE_GENERATOR_H_

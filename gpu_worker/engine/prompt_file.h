@@ -1,0 +1,28 @@
+// Prompts in and answers out, one JSON object per line.
+//
+//   {"id": "a", "text": "some words", "max_tokens": 8}     or     {"tokens": [1, 2, 3]}
+//
+// id defaults to the line number, max_tokens to 16; other members are ignored.
+#ifndef SOUNDER_GPU_WORKER_ENGINE_PROMPT_FILE_H_
+#define SOUNDER_GPU_WORKER_ENGINE_PROMPT_FILE_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "gpu_worker/engine/generator.h"
+#include "gpu_worker/model/tokenizer.h"
+
+namespace sounder::gpu_worker {
+
+// INVALID_ARGUMENT naming file and line; NOT_FOUND for a file that cannot be read. `tokenizer` may
+// be null: then only "tokens" are taken.
+absl::StatusOr<std::vector<Prompt>> ReadPrompts(const std::string& path,
+                                                const Tokenizer* tokenizer);
+
+// One line, without its end, of an answered sequence: id, tokens, text, status, counts and times.
+std::string AnswerLine(const Sequence& sequence, const Tokenizer* tokenizer);
+
+}  // namespace sounder::gpu_worker
+
+#endif  // SOUNDER_GPU_WORKER_ENGINE_PROMPT_FILE_H_

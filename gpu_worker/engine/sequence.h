@@ -1,0 +1,56 @@
+// One sequence being generated: its tokens, the rows the worker keeps, its session on the nodes.
+#ifndef SOUNDER_GPU_WORKER_ENGINE_SEQUENCE_H_
+#define SOUNDER_GPU_WORKER_ENGINE_SEQUENCE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/kv/local_rows.h"
+
+namespace sounder::gpu_worker {
+
+// How a layer attends to what lies between sinks and window.
+enum class LayerMode : uint8_t {
+  kExactLocal,  // every row stays on the worker
+  kExact,       // every row, on the nodes
+  kLsh,         // sampled by the session's LSH tables, on the nodes
+};
+
+// Sums over the layers and steps of a sequence, decode only.
+struct AttentionCounts {
+  uint64_t positions = 0;        // (query head, position) pairs in reach, in lsh layers
+  uint64_t positions_exact = 0;  // of those, attended exactly: sinks, window, tails, short segments
+  uint64_t rows_visible = 0;     // of those, on the nodes
+  uint64_t rows_read = 0;        // of those, read there
+  uint64_t rows_loaded = 0;      // distinct rows read there, per kv head
+  double audited_error = 0;      // sum of |o - o*| / |o*| of audited outputs
+  uint64_t audited = 0;          // how many
+};
+
+struct Sequence {
+  std::string id;
+  std::vector<int32_t> tokens;  // prompt, then what was generated
+  size_t prompt_tokens = 0;
+  int64_t max_tokens = 0;
+  std::shared_ptr<RemoteSession> session;    // null when every layer is local
+  std::vector<std::vector<LocalRows>> rows;  // [layer][kv head]
+  int64_t positions = 0;                     // rows computed so far
+  bool prefilled = false;
+  uint64_t sample_key = 0;
+  absl::Status status;  // not OK: ended by it
+  AttentionCounts counts;
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+  int64_t decode_steps = 0;
+  uint64_t node_memory = 0;  // accounted bytes on all nodes as it ended, if measured
+
+  size_t generated() const { return tokens.size() - prompt_tokens; }
+};
+
+}  // namespace sounder::gpu_worker
+
+#endif  // SOUNDER_GPU_WORKER_ENGINE_SEQUENCE_H_

@@ -1,0 +1,106 @@
+// Attention of a batch of sequences, split between the worker and the nodes.
+//
+// Per sequence and layer, positions fall into sinks [0, S), the middle [S, n - W) and the window
+// [n - W, n), n being the positions after this step. Sinks and window are attended exactly here,
+// the middle on the nodes (or here, where the layer is local); every position exactly once. While a
+// prompt is prefilled everything is here. The nodes work while the worker does.
+#ifndef SOUNDER_GPU_WORKER_ENGINE_SPLIT_ATTENTION_H_
+#define SOUNDER_GPU_WORKER_ENGINE_SPLIT_ATTENTION_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "gpu_worker/engine/sequence.h"
+#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/model/layer_attention.h"
+#include "gpu_worker/model/model_config.h"
+
+namespace sounder::gpu_worker {
+
+struct SplitAttentionOptions {
+  int64_t sinks = 4;
+  int64_t window = 64;
+  base::DType dtype = base::DType::kBF16;  // of rows, and what queries are rounded to
+  std::vector<LayerMode> layers;           // one per layer
+  int64_t audit_every = 0;  // every so many decode steps, lsh layers are also attended exactly
+};
+
+// Tokens of one sequence in a forward batch: rows [first, first + count) of q, k, v.
+struct BatchSlice {
+  Sequence* sequence = nullptr;
+  int64_t first = 0;
+  int64_t count = 0;  // 1 unless the sequence is being prefilled
+};
+
+// One Forward at a time. A sequence whose nodes fail gets its status set, and zeros for the middle;
+// the others go on.
+class SplitAttention final : public LayerAttention {
+ public:
+  // `client` is null when every layer is local.
+  SplitAttention(SplitAttentionOptions options, const ModelConfig& config, KvClient* client);
+
+  // Before each Forward. The rows of a slice follow its sequence's positions.
+  void Begin(std::vector<BatchSlice> slices, int64_t step);
+  absl::Status Attend(int layer, const float* q, const float* k, const float* v,
+                      float* out) override;
+
+  // What audits have cost since the last call: they are no part of a step.
+  struct AuditCost {
+    double seconds = 0;
+    uint64_t bytes = 0;
+  };
+  AuditCost TakeAuditCost();
+
+  // First position of the window once `positions` rows exist.
+  base::Position WindowBegin(int64_t positions) const;
+
+ private:
+  // A partial output of every query head of one row.
+  struct HeadsOutput {
+    std::vector<float> outputs;  // [query heads, head dim]
+    std::vector<float> lse;      // [query heads]
+  };
+  struct SliceWork {
+    HeadsOutput sinks;
+    HeadsOutput window;
+    int query = -1;  // index into queries_, if the nodes are asked
+  };
+
+  void RoundQueries(const float* q);
+  void KeepRows(int layer, const float* k, const float* v);
+  void AskNodes(int layer);
+  void AttendAll(int layer, const BatchSlice& slice, float* out);
+  void AttendPiece(int layer, const BatchSlice& slice, bool sinks, HeadsOutput* part);
+  void MergeParts(const SliceWork& work, const AttendQuery* middle, float* out) const;
+  void Audit(int layer, const float* out);
+  void Count(const BatchSlice& slice, const AttendQuery& query);
+  base::PositionRange Middle(const BatchSlice& slice) const;
+  const float* RoundedRow(int64_t row) const { return rounded_.data() + row * query_width_; }
+
+  const SplitAttentionOptions options_;
+  const int64_t query_heads_;
+  const int64_t kv_heads_;
+  const int64_t group_;
+  const int64_t dim_;
+  const int64_t query_width_;
+  const float scale_;
+  KvClient* const client_;
+  std::vector<BatchSlice> slices_;
+  int64_t rows_ = 0;
+  int64_t step_ = 0;
+  AuditCost audit_cost_;
+
+  // Scratch of one layer.
+  std::vector<float> rounded_;                     // [rows, query width]
+  std::vector<SliceWork> work_;                    // one per slice
+  std::vector<AttendQuery> queries_;               // of the slices that ask the nodes
+  std::vector<size_t> query_slice_;                // their slices
+  std::vector<std::vector<uint64_t>> signatures_;  // theirs
+  std::vector<float> packed_, part_, part_lse_;    // of AttendAll
+  std::vector<int64_t> visible_;
+};
+
+}  // namespace sounder::gpu_worker
+
+#endif  // SOUNDER_GPU_WORKER_ENGINE_SPLIT_ATTENTION_H_

@@ -1,0 +1,290 @@
+#include "gpu_worker/kv/kv_client.h"
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/wire/messages.h"
+#include "gpu_worker/kv/name_node.h"
+
+namespace sounder::gpu_worker {
+namespace {
+
+base::SessionId RandomId() {
+  std::random_device device;
+  const auto draw = [&] { return (uint64_t{device()} << 32) | device(); };
+  return {draw(), draw()};
+}
+
+// Where the data plane listens, seen from here: a node bound to every interface is reached by the
+// host its control plane is reached by.
+std::string ReachableData(const std::string& control, const std::string& data) {
+  const std::string any = "0.0.0.0:";
+  if (data.compare(0, any.size(), any) != 0) return data;
+  return control.substr(0, control.rfind(':')) + ":" + data.substr(any.size());
+}
+
+absl::StatusOr<std::shared_ptr<const lsh::Projection>> MakeProjection(
+    const RemoteSessionOptions& options) {
+  if (options.lsh.num_tables == 0) return std::shared_ptr<const lsh::Projection>();
+  lsh::LshParams params;
+  params.bits_per_table = static_cast<int>(options.lsh.bits_per_table);
+  params.num_tables = static_cast<int>(options.lsh.num_tables);
+  params.min_collisions = static_cast<int>(options.lsh.min_collisions);
+  params.projection = options.lsh.projection == wire::Projection::kGaussian
+                          ? lsh::ProjectionKind::kGaussian
+                          : lsh::ProjectionKind::kHadamard;
+  params.seed = options.lsh.seed;
+  ASSIGN_OR_RETURN(lsh::Projection projection,
+                   lsh::Projection::Create(params, static_cast<int>(options.model.head_dim)));
+  return std::make_shared<const lsh::Projection>(std::move(projection));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<KvClient>> KvClient::Create(
+    KvClientOptions options, std::vector<std::unique_ptr<wire::ControlChannel>> nodes,
+    transport::Transport* transport, base::Executor* executor) {
+  if (nodes.empty()) return absl::InvalidArgumentError("no nodes were named (--nodes)");
+  std::unique_ptr<KvClient> client(new KvClient(std::move(options), transport, executor));
+  for (std::unique_ptr<wire::ControlChannel>& control : nodes) {
+    Node& node = client->nodes_.emplace_back();
+    node.control = std::move(control);
+    ASSIGN_OR_RETURN(const wire::NodeStatus status, node.control->Status());
+    if (status.protocol_version != wire::kProtocolVersion) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "protocol version mismatch: node ", node.control->address(), " speaks version ",
+          status.protocol_version, ", this worker speaks version ", wire::kProtocolVersion));
+    }
+    node.data = client->data_.AddNode(ReachableData(node.control->address(), status.data_address));
+  }
+  RETURN_IF_ERROR(transport->Start(&client->data_));
+  return client;
+}
+
+absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessionOptions& given) {
+  RemoteSessionOptions options = given;
+  if (options.id.empty()) options.id = RandomId();
+  policy::PlacementOptions placement_options;
+  placement_options.num_nodes = static_cast<int>(nodes_.size());
+  placement_options.shard_rows = options.shard_rows;
+  placement_options.head_shards = options.head_shards;
+  ASSIGN_OR_RETURN(
+      policy::Placement placement,
+      policy::Placement::Create(placement_options, static_cast<int>(options.model.kv_heads),
+                                options.seal_rows, options.id));
+  ASSIGN_OR_RETURN(auto projection, MakeProjection(options));
+  auto session = std::make_shared<RemoteSession>(options, std::move(placement),
+                                                 std::move(projection), nodes_.size(), executor_);
+  wire::SessionSpec spec;
+  spec.session.id = options.id;
+  spec.tenant = options.tenant;
+  spec.model = options.model;
+  spec.dtype = options.dtype;
+  spec.seal_rows = options.seal_rows;
+  spec.min_indexed_rows = options.min_indexed_rows;
+  spec.lsh = options.lsh;
+  spec.indexed_layers = options.indexed_layers;
+  spec.ttl_seconds = options.ttl_seconds;
+  std::vector<int> opened;
+  for (const int index : session->placement().Nodes()) {
+    Node& node = nodes_[static_cast<size_t>(index)];
+    const auto [begin, end] = session->placement().KvHeadsOf(index);
+    spec.kv_head_begin = static_cast<uint32_t>(begin);
+    spec.kv_head_count = static_cast<uint32_t>(end - begin);
+    const absl::StatusOr<wire::OpenResult> answer = node.control->Open(spec);
+    if (answer.ok()) {
+      opened.push_back(index);
+      CloseLeftBehind(node);
+      continue;
+    }
+    // Only what is ours: a node that refuses may have a session of that id that is not.
+    for (const int other : opened) {
+      CloseOn(nodes_[static_cast<size_t>(other)], {spec.session, 0}).IgnoreError();
+    }
+    NoteTimeout(node, answer.status());
+    if (IsAway(answer.status())) LeaveBehind(node, {spec.session, 0});
+    return answer.status();
+  }
+  return session;
+}
+
+absl::Status KvClient::Close(RemoteSession* session) {
+  absl::Status first;
+  for (const int node : session->placement().Nodes()) {
+    wire::SessionOp op;
+    op.session.id = session->id();
+    op.sequence = session->IssuedSequence(node);
+    const absl::Status status = CloseOn(nodes_[static_cast<size_t>(node)], op);
+    if (first.ok()) first = status;
+  }
+  return first;
+}
+
+// A node that does not answer costs one deadline, not one for every session that was on it.
+absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
+  bool away = false;
+  {
+    std::lock_guard lock(away_mutex_);
+    away = executor_->clock().Now() < node.away_until;
+  }
+  absl::Status status;
+  if (away) {
+    status = absl::UnavailableError(
+        absl::StrCat("node ", node.control->address(), " did not answer a moment ago"));
+  } else {
+    status = node.control->Close(op);
+    NoteTimeout(node, status);
+  }
+  if (IsAway(status)) {
+    LeaveBehind(node, op);
+  } else {
+    CloseLeftBehind(node);
+  }
+  return status;
+}
+
+bool KvClient::IsAway(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+// UNAVAILABLE comes at once, so it is nothing to avoid; a node that drains answers with it too.
+void KvClient::NoteTimeout(Node& node, const absl::Status& status) {
+  if (!absl::IsDeadlineExceeded(status)) return;
+  std::lock_guard lock(away_mutex_);
+  node.away_until = std::max(node.away_until, executor_->clock().Now() + options_.deadline);
+}
+
+void KvClient::LeaveBehind(Node& node, const wire::SessionOp& op) {
+  constexpr size_t kMost = 4096;  // the others end by their TTL
+  std::lock_guard lock(away_mutex_);
+  if (node.left_behind.size() < kMost) node.left_behind.push_back(op);
+}
+
+// After the node has answered.
+void KvClient::CloseLeftBehind(Node& node) {
+  std::vector<wire::SessionOp> ops;
+  {
+    std::lock_guard lock(away_mutex_);
+    node.away_until = base::Time{};
+    ops = std::exchange(node.left_behind, {});
+  }
+  bool answers = true;
+  for (wire::SessionOp& op : ops) {
+    op.sequence = 0;  // nothing of it is in flight any more
+    if (answers) {
+      const absl::Status status = node.control->Close(op);
+      NoteTimeout(node, status);
+      answers = !IsAway(status);
+    }
+    if (!answers) LeaveBehind(node, op);
+  }
+}
+
+absl::Status KvClient::Append(RemoteSession* session, const AppendRows& rows) {
+  const base::PositionRange range{rows.first_position, rows.first_position + rows.row_count};
+  for (const policy::Shard& shard : session->placement().ShardsOf(range)) {
+    RETURN_IF_ERROR(AppendToShard(session, rows, shard));
+  }
+  return session->status();
+}
+
+absl::Status KvClient::AppendToShard(RemoteSession* session, const AppendRows& rows,
+                                     const policy::Shard& shard) {
+  const RemoteSessionOptions& options = session->options();
+  const int64_t row_bytes = int64_t{2} * shard.kv_heads() * options.model.head_dim *
+                            static_cast<int64_t>(SizeOf(options.dtype)) * options.model.layers;
+  const int64_t step = std::max<int64_t>(1, options_.append_message_bytes / row_bytes);
+  for (base::Position begin = shard.range.begin; begin < shard.range.end; begin += step) {
+    const base::PositionRange part{begin, std::min(begin + step, shard.range.end)};
+    if (!session->WaitInFlightBelow(static_cast<uint64_t>(options_.append_window_bytes),
+                                    options_.deadline)) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("node ", data_.AddressOf(nodes_[static_cast<size_t>(shard.node)].data),
+                       " does not keep up with appends"));
+    }
+    RETURN_IF_ERROR(session->status());
+    RETURN_IF_ERROR(SendRows(session, rows, shard, part));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
+                                const policy::Shard& shard, base::PositionRange range) {
+  const RemoteSessionOptions& options = session->options();
+  const size_t row_bytes = options.model.head_dim * SizeOf(options.dtype);
+  const size_t head_bytes = static_cast<size_t>(range.size()) * row_bytes;
+  const size_t layer_bytes = static_cast<size_t>(shard.kv_heads()) * head_bytes;
+  const size_t skip = static_cast<size_t>(range.begin - rows.first_position) * row_bytes;
+  wire::AppendRequest request;
+  request.envelope.tenant = options.tenant;
+  request.payload = memory::AlignedBuffer(2 * layer_bytes * options.model.layers);
+  std::vector<uint64_t> sequences;
+  std::byte* out = request.payload.data();
+  for (uint32_t layer = 0; layer < options.model.layers; ++layer) {
+    wire::AppendItem& item = request.items.emplace_back();
+    item.session.id = options.id;
+    item.sequence = session->NextSequence(shard.node, range.begin, 2 * layer_bytes);
+    sequences.push_back(item.sequence);
+    item.layer = layer;
+    item.kv_head_begin = static_cast<uint32_t>(shard.kv_head_begin);
+    item.kv_head_count = static_cast<uint32_t>(shard.kv_heads());
+    item.first_position = range.begin;
+    item.row_count = static_cast<uint32_t>(range.size());
+    item.head_dim = options.model.head_dim;
+    item.dtype = options.dtype;
+    item.seal_after = rows.seal_after && range.end == rows.first_position + rows.row_count;
+    item.keys = {out, layer_bytes};
+    item.values = {out + layer_bytes, layer_bytes};
+    if (layer == 0 && !rows.tokens.empty()) {
+      item.tokens = rows.tokens.subspan(static_cast<size_t>(range.begin - rows.first_position),
+                                        static_cast<size_t>(range.size()));
+    }
+    for (int head = shard.kv_head_begin; head < shard.kv_head_end; ++head, out += head_bytes) {
+      const AppendRows::Head given = rows.rows(layer, static_cast<uint32_t>(head));
+      std::memcpy(out, given.keys.data() + skip, head_bytes);
+      std::memcpy(out + layer_bytes, given.values.data() + skip, head_bytes);
+    }
+    out += layer_bytes;
+  }
+  const uint64_t bytes = 2 * layer_bytes;
+  data_.Append(nodes_[static_cast<size_t>(shard.node)].data, std::move(request), options_.deadline,
+               [session = session->shared_from_this(), node = shard.node, sequences, bytes,
+                address = data_.AddressOf(nodes_[static_cast<size_t>(shard.node)].data)](
+                   const absl::StatusOr<wire::AppendReply>& reply) {
+                 for (size_t i = 0; i < sequences.size(); ++i) {
+                   absl::Status status = reply.ok() ? reply->envelope.status : reply.status();
+                   if (status.ok() && i >= reply->items.size()) {
+                     status = absl::InternalError("the answer has too few items");
+                   }
+                   if (status.ok()) status = reply->items[i].status;
+                   session->OnAppended(node, sequences[i], bytes, NameNode(status, address));
+                 }
+               });
+  return absl::OkStatus();
+}
+
+absl::Status KvClient::WaitAppended(RemoteSession* session, base::Position position) {
+  absl::Status status = session->WaitAcknowledged(position, options_.deadline);
+  if (absl::IsDeadlineExceeded(status) && session->status().ok()) {
+    const int node = session->FirstUnacknowledged(position);
+    if (node >= 0) {
+      status = NameNode(status, data_.AddressOf(nodes_[static_cast<size_t>(node)].data));
+    }
+  }
+  return status;
+}
+
+std::vector<absl::StatusOr<wire::NodeStatus>> KvClient::NodeStatuses() {
+  std::vector<absl::StatusOr<wire::NodeStatus>> statuses;
+  for (Node& node : nodes_) {
+    statuses.push_back(node.control->Status());
+    if (statuses.back().ok()) CloseLeftBehind(node);
+  }
+  return statuses;
+}
+
+}  // namespace sounder::gpu_worker

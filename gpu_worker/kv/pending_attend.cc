@@ -1,0 +1,174 @@
+// Attention over remote rows: one request per node, answers merged in order of position.
+#include <cstring>
+#include <utility>
+
+#include "common/attention/partial_output.h"
+#include "common/base/check.h"
+#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/kv/name_node.h"
+
+namespace sounder::gpu_worker {
+namespace {
+
+// Elements converted to the session's dtype for the wire.
+void ToWire(const float* values, size_t count, base::DType dtype, std::byte* out) {
+  if (dtype == base::DType::kF32) {
+    std::memcpy(out, values, count * sizeof(float));
+    return;
+  }
+  for (size_t i = 0; i < count; ++i) base::StoreElement(values[i], out + 2 * i, dtype);
+}
+
+}  // namespace
+
+std::unique_ptr<KvClient::PendingAttend> KvClient::StartAttend(uint32_t layer,
+                                                               std::span<AttendQuery> queries) {
+  auto pending = std::make_unique<PendingAttend>(queries, executor_);
+  std::vector<wire::AttendRequest> requests;
+  std::vector<std::vector<memory::AlignedBuffer>> tensors;  // alive until sent
+  std::vector<int> call_of(nodes_.size(), -1);
+  std::vector<int> node_of;
+  for (size_t q = 0; q < queries.size(); ++q) {
+    AttendQuery& query = queries[q];
+    const RemoteSessionOptions& options = query.session->options();
+    query.status = query.session->status();
+    query.rows_visible = query.rows_read = query.rows_loaded = query.rows_exact = 0;
+    query.outputs.assign(
+        size_t{query.query_count} * options.model.query_heads * options.model.head_dim, 0);
+    query.lse.assign(size_t{query.query_count} * options.model.query_heads, attention::kEmptyLse);
+    if (!query.status.ok()) continue;
+    for (const policy::Shard& shard : query.session->placement().ShardsOf(query.range)) {
+      int& call = call_of[static_cast<size_t>(shard.node)];
+      if (call < 0) {
+        call = static_cast<int>(requests.size());
+        node_of.push_back(shard.node);
+        requests.emplace_back();
+        tensors.emplace_back();
+        pending->calls_.emplace_back();
+        pending->calls_.back().address =
+            data_.AddressOf(nodes_[static_cast<size_t>(shard.node)].data);
+      }
+      const size_t index = static_cast<size_t>(call);
+      pending->order_.emplace_back(index, pending->calls_[index].items.size());
+      pending->calls_[index].items.push_back({q, shard});
+      AddItem(query, layer, shard, &requests[index], &tensors[index]);
+    }
+  }
+  pending->unanswered_ = requests.size();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    data_.Attend(nodes_[static_cast<size_t>(node_of[i])].data, std::move(requests[i]),
+                 options_.deadline,
+                 [pending = pending.get(), i](absl::StatusOr<wire::AttendReply> reply) {
+                   std::lock_guard lock(pending->mutex_);
+                   pending->calls_[i].reply = std::move(reply);
+                   if (--pending->unanswered_ == 0) pending->done_->NotifyAll();
+                 });
+  }
+  return pending;
+}
+
+void KvClient::AddItem(const AttendQuery& query, uint32_t layer, const policy::Shard& shard,
+                       wire::AttendRequest* request, std::vector<memory::AlignedBuffer>* tensors) {
+  const RemoteSession& session = *query.session;
+  const RemoteSessionOptions& options = session.options();
+  const size_t dim = options.model.head_dim;
+  const size_t group = session.group();
+  const size_t heads = static_cast<size_t>(shard.kv_heads()) * group;  // query heads of the shard
+  const size_t first = static_cast<size_t>(shard.kv_head_begin) * group;
+  wire::AttendItem& item = request->items.emplace_back();
+  item.session.id = options.id;
+  item.sequence = session.IssuedSequence(shard.node);
+  item.step = query.step;
+  item.layer = layer;
+  item.kv_head_begin = static_cast<uint32_t>(shard.kv_head_begin);
+  item.kv_head_count = static_cast<uint32_t>(shard.kv_heads());
+  item.group = static_cast<uint32_t>(group);
+  item.query_count = query.query_count;
+  item.head_dim = options.model.head_dim;
+  item.query_dtype = options.dtype;
+  item.range = shard.range;
+  item.layout_position = query.layout_position;
+  item.causal_from = query.causal_from;
+  item.scale = query.scale;
+  item.attention = query.attention;
+  item.sample_key = query.sample_key;
+  request->envelope.tenant = options.tenant;
+
+  memory::AlignedBuffer queries(query.query_count * heads * dim * SizeOf(options.dtype));
+  for (size_t t = 0; t < query.query_count; ++t) {
+    const float* from = query.queries + (t * options.model.query_heads + first) * dim;
+    ToWire(from, heads * dim, options.dtype,
+           queries.data() + t * heads * dim * SizeOf(options.dtype));
+  }
+  item.queries = queries.bytes();
+  tensors->push_back(std::move(queries));
+  if (query.attention == wire::AttentionKind::kExact) return;
+  CHECK(query.signatures != nullptr && session.projection() != nullptr);
+  const size_t words = static_cast<size_t>(session.projection()->params().words());
+  memory::AlignedBuffer signatures(query.query_count * heads * words * sizeof(uint64_t));
+  for (size_t t = 0; t < query.query_count; ++t) {
+    std::memcpy(signatures.data() + t * heads * words * sizeof(uint64_t),
+                query.signatures + (t * options.model.query_heads + first) * words,
+                heads * words * sizeof(uint64_t));
+  }
+  item.signature_words = static_cast<uint32_t>(words);
+  item.signatures = std::as_const(signatures).As<uint64_t>();
+  tensors->push_back(std::move(signatures));
+}
+
+void KvClient::PendingAttend::Wait() {
+  {
+    std::unique_lock lock(mutex_);
+    // Each call ends by its own deadline; a condition that gave up earlier is asked again.
+    const auto answered = [this] { return unanswered_ == 0; };
+    while (!done_->WaitFor(lock, std::chrono::seconds(1), answered)) {
+    }
+  }
+  if (!merged_) Merge();
+  merged_ = true;
+}
+
+// In order of position, so that the result does not depend on which node answered first.
+void KvClient::PendingAttend::Merge() {
+  for (const auto& [call, item] : order_) MergeItem(calls_[call], item);
+}
+
+void KvClient::PendingAttend::MergeItem(const NodeCall& call, size_t index) {
+  const Item& item = call.items[index];
+  AttendQuery& query = queries_[item.query];
+  absl::Status status = call.reply.ok() ? call.reply->envelope.status : call.reply.status();
+  if (status.ok() && index >= call.reply->items.size()) {
+    status = absl::InternalError("the answer has too few items");
+  }
+  if (status.ok()) status = call.reply->items[index].status;
+  const RemoteSessionOptions& options = query.session->options();
+  const uint32_t heads = static_cast<uint32_t>(item.shard.kv_heads()) * query.session->group();
+  if (status.ok()) {
+    const wire::AttendReplyItem& reply = call.reply->items[index];
+    if (reply.covered != item.shard.range || reply.query_heads != heads ||
+        reply.query_count != query.query_count || reply.head_dim != options.model.head_dim) {
+      status = absl::InternalError("the answer covers something else than was asked for");
+    }
+  }
+  if (!status.ok()) {
+    if (query.status.ok()) query.status = NameNode(status, call.address);
+    return;
+  }
+  const wire::AttendReplyItem& reply = call.reply->items[index];
+  const uint32_t first = static_cast<uint32_t>(item.shard.kv_head_begin) * query.session->group();
+  for (uint32_t t = 0; t < query.query_count; ++t) {
+    for (uint32_t head = 0; head < heads; ++head) {
+      const size_t to = size_t{t} * options.model.query_heads + first + head;
+      const size_t from = size_t{t} * heads + head;
+      attention::MergePartial(query.outputs.data() + to * options.model.head_dim, &query.lse[to],
+                              reply.outputs.data() + from * reply.head_dim, reply.lse[from],
+                              static_cast<int>(reply.head_dim));
+    }
+  }
+  query.rows_visible += reply.rows_visible;
+  query.rows_read += reply.rows_read;
+  query.rows_loaded += reply.rows_loaded;
+  query.rows_exact += reply.rows_exact;
+}
+
+}  // namespace sounder::gpu_worker

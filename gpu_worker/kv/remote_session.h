@@ -1,0 +1,110 @@
+// A session as its worker sees it: identity, placement, and how far each node has got.
+#ifndef SOUNDER_GPU_WORKER_KV_REMOTE_SESSION_H_
+#define SOUNDER_GPU_WORKER_KV_REMOTE_SESSION_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/base/executor.h"
+#include "common/base/ids.h"
+#include "common/lsh/projection.h"
+#include "common/policy/placement.h"
+#include "common/wire/control_service.h"
+
+namespace sounder::gpu_worker {
+
+struct RemoteSessionOptions {
+  base::SessionId id;  // empty: a random one
+  wire::ModelIdentity model;
+  base::DType dtype = base::DType::kBF16;
+  uint32_t seal_rows = 4096;
+  uint32_t min_indexed_rows = 1024;
+  wire::LshOptions lsh;                  // num_tables 0: exact only
+  std::vector<uint32_t> indexed_layers;  // layers that will be asked for sampled attention
+  int64_t shard_rows = 0;                // policy::PlacementOptions
+  int head_shards = 1;
+  uint32_t ttl_seconds = 0;
+  uint32_t tenant = 0;
+};
+
+// Rows to append, of every layer. `rows(layer, kv_head)` gives keys and values [row_count, dim] of
+// the session's dtype, packed, valid during the call.
+struct AppendRows {
+  struct Head {
+    std::span<const std::byte> keys;
+    std::span<const std::byte> values;
+  };
+  base::Position first_position = 0;
+  int64_t row_count = 0;
+  std::span<const int32_t> tokens;  // [row_count] or empty
+  bool seal_after = false;          // the end of the rows is a seal mark
+  std::function<Head(uint32_t layer, uint32_t kv_head)> rows;
+};
+
+// Thread safe where it says so. Shared by whoever opened it and by the appends in flight.
+class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
+ public:
+  RemoteSession(RemoteSessionOptions options, policy::Placement placement,
+                std::shared_ptr<const lsh::Projection> projection, size_t num_nodes,
+                base::Executor* executor)
+      : options_(std::move(options)),
+        placement_(std::move(placement)),
+        projection_(std::move(projection)),
+        changed_(executor->NewCondition()),
+        nodes_(num_nodes) {}
+
+  const base::SessionId& id() const { return options_.id; }
+  const RemoteSessionOptions& options() const { return options_; }
+  const policy::Placement& placement() const { return placement_; }
+  // How queries are signed; null without tables.
+  const lsh::Projection* projection() const { return projection_.get(); }
+  uint32_t group() const { return options_.model.query_heads / options_.model.kv_heads; }
+
+  // Thread safe from here on.
+  // The sequence number of the next operation on a node, whose rows begin at `first`.
+  uint64_t NextSequence(int node, base::Position first, uint64_t bytes);
+  uint64_t IssuedSequence(int node) const;
+  // A node acknowledged (or refused) the operation with that number.
+  void OnAppended(int node, uint64_t sequence, uint64_t bytes, const absl::Status& status);
+  // Waits until fewer than `bytes` are in flight; false past the deadline.
+  bool WaitInFlightBelow(uint64_t bytes, base::Duration deadline);
+  // Waits until every operation with rows before `position` is acknowledged; the first failure.
+  absl::Status WaitAcknowledged(base::Position position, base::Duration deadline);
+  // A node that has not acknowledged rows before `position`; -1: there is none.
+  int FirstUnacknowledged(base::Position position) const;
+  // The first failed append: rows are missing on a node from then on.
+  absl::Status status() const;
+
+ private:
+  struct InFlight {
+    uint64_t sequence = 0;
+    base::Position first = 0;
+  };
+  struct Node {
+    uint64_t issued = 0;
+    std::vector<InFlight> in_flight;
+  };
+
+  int LaggingNode(base::Position position) const;  // with the lock held
+
+  const RemoteSessionOptions options_;
+  const policy::Placement placement_;
+  const std::shared_ptr<const lsh::Projection> projection_;  // shared by sessions of one model
+
+  const std::unique_ptr<base::Condition> changed_;
+
+  mutable std::mutex mutex_;  // guards everything below
+  std::vector<Node> nodes_;
+  uint64_t bytes_in_flight_ = 0;
+  absl::Status failed_;
+};
+
+}  // namespace sounder::gpu_worker
+
+#endif  // SOUNDER_GPU_WORKER_KV_REMOTE_SESSION_H_

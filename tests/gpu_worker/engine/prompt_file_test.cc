@@ -1,0 +1,118 @@
+// Prompts in, answers out.
+#include "gpu_worker/engine/prompt_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include "nlohmann/json.hpp"
+
+namespace sounder::gpu_worker {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class PromptFileTest : public testing::Test {
+ protected:
+  ~PromptFileTest() override { std::remove(path_.c_str()); }
+  absl::StatusOr<std::vector<Prompt>> Read(const std::string& text, bool with_tokenizer = true) {
+    std::ofstream(path_) << text;
+    return ReadPrompts(path_, with_tokenizer ? tokenizer_->get() : nullptr);
+  }
+  // The refusal of a file whose second line is `line`.
+  std::string Refusal(const std::string& line, bool with_tokenizer = true) {
+    const auto prompts = Read("{\"tokens\": [1]}\n" + line + "\n", with_tokenizer);
+    EXPECT_EQ(prompts.status().code(), absl::StatusCode::kInvalidArgument) << line;
+    EXPECT_THAT(prompts.status().ToString(), HasSubstr(path_ + ":2: ")) << line;
+    return prompts.status().ToString();
+  }
+
+  const std::string path_ = testing::TempDir() + "/prompts." + std::to_string(getpid());
+  const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer_ =
+      Tokenizer::Load("tests/golden/llama/gqa_tied/tokenizer.json");
+};
+
+TEST_F(PromptFileTest, ReadsTokensAndText) {
+  const auto prompts = Read(
+      "{\"id\": \"a\", \"tokens\": [5, 6, 7], \"max_tokens\": 3, \"answer\": \"ignored\"}\r\n"
+      "\n"
+      "{\"text\": \"apple river Stone\"}\n"
+      "  {\"tokens\": []}");
+  ASSERT_TRUE(prompts.ok()) << prompts.status();
+  ASSERT_EQ(prompts->size(), 3u);
+  EXPECT_EQ((*prompts)[0].id, "a");
+  EXPECT_THAT((*prompts)[0].tokens, ElementsAre(5, 6, 7));
+  EXPECT_EQ((*prompts)[0].max_tokens, 3);
+  EXPECT_EQ((*prompts)[1].id, "3") << "the line's number";
+  EXPECT_THAT((*prompts)[1].tokens, ElementsAre(3, 4, 5));
+  EXPECT_EQ((*prompts)[1].max_tokens, 16);
+  EXPECT_EQ((*prompts)[2].id, "4");
+  EXPECT_TRUE((*prompts)[2].tokens.empty());
+}
+
+TEST_F(PromptFileTest, EmptyAndMissingFiles) {
+  EXPECT_TRUE(Read("").ok());
+  EXPECT_TRUE(Read("\n \t\r\n")->empty());
+  const absl::Status missing = ReadPrompts("/nowhere/prompts", nullptr).status();
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(missing.ToString(), HasSubstr("/nowhere/prompts"));
+  EXPECT_FALSE(ReadPrompts(testing::TempDir(), nullptr).ok()) << "a directory";
+}
+
+TEST_F(PromptFileTest, EveryMistakeIsNamedWithItsLine) {
+  EXPECT_THAT(Refusal("{\"tokens\": [1"), HasSubstr("JSON object"));
+  EXPECT_THAT(Refusal("[1, 2]"), HasSubstr("JSON object"));
+  EXPECT_THAT(Refusal("{}"), HasSubstr("neither \"text\" nor \"tokens\""));
+  EXPECT_THAT(Refusal("{\"text\": 5}"), HasSubstr("neither"));
+  EXPECT_THAT(Refusal("{\"tokens\": 5}"), HasSubstr("not an array"));
+  EXPECT_THAT(Refusal("{\"tokens\": [1, \"2\"]}"), HasSubstr("no integer"));
+  EXPECT_THAT(Refusal("{\"tokens\": [1, 2.5]}"), HasSubstr("no integer"));
+  EXPECT_THAT(Refusal("{\"id\": 7, \"tokens\": [1]}"), HasSubstr("\"id\""));
+  EXPECT_THAT(Refusal("{\"tokens\": [1], \"max_tokens\": -1}"), HasSubstr("max_tokens"));
+  EXPECT_THAT(Refusal("{\"tokens\": [1], \"max_tokens\": \"9\"}"), HasSubstr("max_tokens"));
+  EXPECT_THAT(Refusal("{\"text\": \"apple\"}", false), HasSubstr("tokenizer.json"));
+}
+
+TEST_F(PromptFileTest, NumbersThatDoNotFitAreRefused) {
+  // Not the token 5 of another number modulo 2^32.
+  EXPECT_THAT(Refusal("{\"tokens\": [4294967301]}"), HasSubstr("4294967301"));
+  EXPECT_THAT(Refusal("{\"tokens\": [-4294967291]}"), HasSubstr("-4294967291"));
+  EXPECT_THAT(Refusal("{\"tokens\": [1], \"max_tokens\": 18446744073709551615}"),
+              HasSubstr("max_tokens"));
+}
+
+TEST_F(PromptFileTest, AnswerLines) {
+  Sequence sequence;
+  sequence.id = "quoted \"id\"\n";
+  sequence.tokens = {9, 9, 3, 4};
+  sequence.prompt_tokens = 2;
+  sequence.counts.rows_read = 12;
+  sequence.decode_steps = 2;
+  const std::string line = AnswerLine(sequence, tokenizer_->get());
+  EXPECT_EQ(line.find('\n'), std::string::npos);
+  const nlohmann::json json = nlohmann::json::parse(line);
+  EXPECT_EQ(json["id"], sequence.id);
+  EXPECT_EQ(json["prompt_tokens"], 2);
+  EXPECT_EQ(json["tokens"], (std::vector<int>{3, 4}));
+  EXPECT_EQ(json["text"], "apple river");
+  EXPECT_EQ(json["status"], "OK");
+  EXPECT_EQ(json["rows_read"], 12);
+  EXPECT_EQ(json["decode_steps"], 2);
+
+  Sequence refused;
+  refused.id = std::string("bytes \xff that are no text");
+  refused.status = absl::UnavailableError("node a:1: gone");
+  const nlohmann::json failed = nlohmann::json::parse(AnswerLine(refused, nullptr));
+  EXPECT_THAT(failed["status"].get<std::string>(), HasSubstr("UNAVAILABLE: node a:1: gone"));
+  EXPECT_FALSE(failed.contains("text"));
+  EXPECT_TRUE(failed["tokens"].empty());
+}
+
+}  // namespace
+}  // namespace sounder::gpu_worker

@@ -1,0 +1,205 @@
+// Attention split between worker and nodes: every position exactly once at every step, and equal to
+// full attention.
+#include "gpu_worker/engine/split_attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/philox.h"
+#include "common/base/virtual_executor.h"
+#include "tests/cluster/local_cluster.h"
+#include "tests/cluster/test_session.h"
+
+namespace sounder::gpu_worker {
+namespace {
+
+using tests::Shape;
+using tests::TestRows;
+
+// Feeds the rows of made-up sequences to a SplitAttention as a forward pass would, one layer, and
+// ships them as the generator does.
+class Feeder {
+ public:
+  Feeder(const Shape& shape, int64_t sinks, int64_t window,
+         const tests::LocalClusterOptions& options, uint64_t seed)
+      : shape_(shape), sinks_(sinks), executor_(seed), cluster_(options, &executor_) {
+    config_.num_layers = 1;
+    config_.num_query_heads = shape.query_heads();
+    config_.num_kv_heads = shape.kv_heads;
+    config_.head_dim = shape.dim;
+    SplitAttentionOptions split;
+    split.sinks = sinks;
+    split.window = window;
+    split.dtype = shape.dtype;
+    split.layers = {LayerMode::kExact};
+    attention_ = std::make_unique<SplitAttention>(split, config_, &cluster_.client());
+  }
+
+  std::unique_ptr<Sequence> NewSequence(uint64_t number, int64_t shard_rows, int head_shards) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->rows.resize(1);
+    for (uint32_t head = 0; head < shape_.kv_heads; ++head) {
+      sequence->rows[0].emplace_back(static_cast<int>(shape_.dim), shape_.dtype, sinks_);
+    }
+    RemoteSessionOptions options = tests::SessionOptions(shape_, number, 16);
+    options.shard_rows = shard_rows;
+    options.head_shards = head_shards;
+    auto session = cluster_.client().Open(options);
+    EXPECT_TRUE(session.ok()) << session.status();
+    sequence->session = *std::move(session);
+    return sequence;
+  }
+
+  // Positions [sequence positions, +count) of each sequence; outputs by slice, [count, query
+  // width].
+  std::vector<std::vector<float>> Feed(
+      const std::vector<std::pair<Sequence*, const TestRows*>>& sequences, int64_t count,
+      const std::vector<float>& queries) {
+    const size_t width = size_t{shape_.query_heads()} * shape_.dim;
+    std::vector<BatchSlice> slices;
+    std::vector<float> k;
+    std::vector<float> v;
+    for (const auto& [sequence, rows] : sequences) {
+      slices.push_back({sequence, static_cast<int64_t>(slices.size()) * count, count});
+      for (base::Position at = sequence->positions; at < sequence->positions + count; ++at) {
+        for (uint32_t head = 0; head < shape_.kv_heads; ++head) {
+          for (uint32_t column = 0; column < shape_.dim; ++column) {
+            k.push_back(rows->Keys(0, head).At(at, static_cast<int>(column)));
+            v.push_back(rows->Values(0, head).At(at, static_cast<int>(column)));
+          }
+        }
+      }
+    }
+    std::vector<float> out(sequences.size() * static_cast<size_t>(count) * width);
+    EXPECT_EQ(queries.size(), out.size());
+    attention_->Begin(slices, step_++);
+    const absl::Status status =
+        attention_->Attend(0, queries.data(), k.data(), v.data(), out.data());
+    EXPECT_TRUE(status.ok()) << status;
+    std::vector<std::vector<float>> outputs;
+    for (const auto& [sequence, rows] : sequences) {
+      EXPECT_TRUE(sequence->status.ok()) << sequence->status;
+      const auto first =
+          out.begin() + static_cast<int64_t>(outputs.size() * static_cast<size_t>(count) * width);
+      outputs.emplace_back(first, first + static_cast<int64_t>(static_cast<size_t>(count) * width));
+      sequence->positions += count;
+    }
+    return outputs;
+  }
+
+  void Ship(Sequence* sequence, const TestRows& rows, base::Position first, bool seal) {
+    const base::Position window = attention_->WindowBegin(sequence->positions);
+    EXPECT_TRUE(cluster_.client()
+                    .Append(sequence->session.get(), rows.Range({first, sequence->positions}, seal))
+                    .ok());
+    EXPECT_TRUE(cluster_.client().WaitAppended(sequence->session.get(), window).ok());
+    for (LocalRows& local : sequence->rows[0]) local.DropBefore(window);
+  }
+
+  const Shape shape_;
+  const int64_t sinks_;
+  base::VirtualExecutor executor_;
+  tests::LocalCluster cluster_;
+  ModelConfig config_;
+  std::unique_ptr<SplitAttention> attention_;
+  int64_t step_ = 0;
+};
+
+tests::LocalClusterOptions Wobbly(int nodes, uint64_t seed) {
+  tests::LocalClusterOptions options;
+  options.nodes = nodes;
+  options.network.latency = std::chrono::microseconds(100);
+  options.client.append_message_bytes = 16 << 10;
+  options.client_faults.delay = options.node_faults.delay = 0.3;
+  options.client_faults.reorder = options.node_faults.reorder = 0.2;
+  options.client_faults.duplicate = options.node_faults.duplicate = 0.2;
+  options.fault_seed = seed;
+  return options;
+}
+
+// With keys of zeros and values that say their position, an output is the count of every position.
+TEST(SplitAttentionTest, EveryPositionIsCountedOnceAtEveryStep) {
+  constexpr int64_t kPositions = 120;
+  const Shape shape{1, 2, 2, 120, base::DType::kBF16};
+  const TestRows rows = TestRows::Indicators(shape, kPositions);
+  int steps = 0;
+  for (uint64_t seed = 1; seed <= 20 && !testing::Test::HasFailure(); ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    base::PhiloxStream random(seed, 0);
+    const int64_t sinks = random.NextBelow(6);
+    const int64_t window = 1 + random.NextBelow(20);
+    Feeder feeder(shape, sinks, window, Wobbly(1 + static_cast<int>(seed % 3), seed), seed);
+    const auto sequence = feeder.NewSequence(seed, 16 * random.NextBelow(3),
+                                             1 + static_cast<int>(random.NextBelow(2)));
+    const int64_t prompt = random.NextBelow(60);
+    if (prompt > 0) {
+      const auto queries = tests::GaussianQueries(shape, static_cast<uint32_t>(prompt), seed);
+      feeder.Feed({{sequence.get(), &rows}}, prompt, queries);
+    }
+    if (prompt > 0) feeder.Ship(sequence.get(), rows, 0, true);
+    sequence->prefilled = true;
+    while (sequence->positions < kPositions) {
+      const auto queries = tests::GaussianQueries(shape, 1, seed + 1000);
+      const std::vector<float> out = feeder.Feed({{sequence.get(), &rows}}, 1, queries)[0];
+      const int64_t n = sequence->positions;
+      for (uint32_t head = 0; head < shape.query_heads(); ++head) {
+        const auto fault = tests::CoverageFault(std::span(out).subspan(head * shape.dim, shape.dim),
+                                                std::log(static_cast<float>(n)), {0, n});
+        ASSERT_EQ(fault.value_or(""), "") << n << " positions, sinks " << sinks << ", window "
+                                          << window << ", query head " << head;
+      }
+      ++steps;
+      feeder.Ship(sequence.get(), rows, n - 1, false);
+    }
+    EXPECT_TRUE(feeder.cluster_.client().Close(sequence->session.get()).ok());
+    EXPECT_EQ(feeder.cluster_.MemoryUsed(), 0u);
+  }
+  EXPECT_GT(steps, 1000);
+}
+
+TEST(SplitAttentionTest, EqualsFullAttention) {
+  const Shape shape{1, 2, 3, 16, base::DType::kBF16};
+  const TestRows first_rows = TestRows::Gaussian(shape, 100, 1);
+  const TestRows second_rows = TestRows::Gaussian(shape, 100, 2);
+  Feeder feeder(shape, 4, 12, Wobbly(3, 1), 1);
+  const auto first = feeder.NewSequence(1, 32, 1);
+  const auto second = feeder.NewSequence(2, 16, 2);
+  const float scale = 1 / std::sqrt(16.0f);
+  const auto check = [&](const TestRows& rows, int64_t positions, std::span<const float> queries,
+                         std::span<const float> out, base::Position causal_from) {
+    const tests::Reference reference =
+        tests::ReferenceOf(rows, 0, queries, {0, positions}, scale, causal_from);
+    for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], reference.outputs[i], 1e-5);
+  };
+  const auto prefill = [&](Sequence* sequence, const TestRows& rows, int64_t prompt) {
+    for (const int64_t count : {prompt / 3, prompt - prompt / 3}) {
+      const base::Position begin = sequence->positions;
+      const auto queries = tests::GaussianQueries(shape, static_cast<uint32_t>(count), 7);
+      const auto out = feeder.Feed({{sequence, &rows}}, count, queries)[0];
+      check(rows, sequence->positions, queries, out, begin);
+    }
+    feeder.Ship(sequence, rows, 0, true);
+    sequence->prefilled = true;
+  };
+  prefill(first.get(), first_rows, 50);
+  prefill(second.get(), second_rows, 13);
+  for (int step = 0; step < 45; ++step) {
+    const auto queries = tests::GaussianQueries(shape, 2, 100 + static_cast<uint64_t>(step));
+    const auto out =
+        feeder.Feed({{first.get(), &first_rows}, {second.get(), &second_rows}}, 1, queries);
+    const auto half = queries.size() / 2;
+    check(first_rows, first->positions, std::span(queries).first(half), out[0], -1);
+    check(second_rows, second->positions, std::span(queries).last(half), out[1], -1);
+    feeder.Ship(first.get(), first_rows, first->positions - 1, false);
+    feeder.Ship(second.get(), second_rows, second->positions - 1, false);
+  }
+}
+
+}  // namespace
+}  // namespace sounder::gpu_worker
