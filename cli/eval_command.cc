@@ -1,0 +1,161 @@
+#include "cli/eval_command.h"
+
+#include <cstdio>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "cli/eval_figures.h"
+#include "cli/exit_codes.h"
+#include "cli/table.h"
+#include "common/base/absl_text.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "common/config/option_set.h"
+#include "common/kernels/simd_level.h"
+#include "common/tensor_file/tensor_writer.h"
+
+namespace sounder::cli {
+namespace {
+
+struct EvalOptions {
+  std::string qkv;
+  std::string sampler = "lsh";
+  int64_t bits = 10;
+  int64_t tables = 150;
+  int64_t min_collisions = 2;
+  int64_t min_indexed_rows = 1024;
+  int64_t sink = 4;
+  int64_t window = 64;
+  int64_t seeds = 8;
+  int64_t seed = 1;
+  std::string projection = std::string(lsh::NameOf(lsh::LshParams().projection));
+  std::string simd = "best";
+  std::string output;
+  bool json = false;
+};
+
+void Declare(config::OptionSet& set, EvalOptions& options) {
+  set.AddText("qkv", &options.qkv,
+              "safetensors file with q [T, query heads, d], k and v [n, kv heads, d]; F32, F16 or "
+              "BF16, d a multiple of 8");
+  set.Require("qkv");
+  set.AddText("sampler", &options.sampler, "how rows are chosen", {"exact", "lsh"});
+  set.AddInt("bits", &options.bits, "lsh: sign bits per table",
+             {.min = 1, .max = base::kMaxBitsPerTable});
+  set.AddInt("tables", &options.tables, "lsh: hash tables", {.min = 1, .max = base::kMaxTables});
+  set.AddInt("min_collisions", &options.min_collisions,
+             "lsh: a row that shares the query's bucket in so many tables is attended",
+             {.min = 1, .max = 255});
+  set.AddText("projection", &options.projection, "lsh: random directions",
+              {"gaussian", "hadamard"});
+  set.AddInt("min_indexed_rows", &options.min_indexed_rows,
+             "lsh: shorter segments are attended exactly", {.min = 1, .max = 65536});
+  set.AddInt("sink", &options.sink, "first rows, attended exactly", {.min = 0});
+  set.AddInt("window", &options.window, "last rows, attended exactly", {.min = 0});
+  set.AddInt("seeds", &options.seeds, "runs with different random directions",
+             {.min = 1, .max = 10000});
+  set.AddInt("seed", &options.seed, "seed of the first run", {.min = 0});
+  set.AddText("simd", &options.simd, "instruction set of the kernels: best, or its name");
+  set.AddText("output", &options.output,
+              "write the outputs of the first run, o [T, query heads, d] F32, to this file");
+  set.AddBool("json", &options.json, "print one JSON object");
+  set.AddCheck([&options] {
+    if (options.min_collisions <= options.tables) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("--min-collisions is ", options.min_collisions,
+                                                   ", expected at most --tables, ",
+                                                   options.tables));
+  });
+  set.AddCheck([&options] { return kernels::ForceSimdLevel(options.simd); });
+}
+
+EvalSpec SpecOf(const EvalOptions& options) {
+  EvalSpec spec;
+  spec.sampler.kind = *kv_node::ParseSamplerKind(options.sampler);
+  spec.sampler.lsh.bits_per_table = static_cast<int>(options.bits);
+  spec.sampler.lsh.num_tables = static_cast<int>(options.tables);
+  spec.sampler.lsh.min_collisions = static_cast<int>(options.min_collisions);
+  spec.sampler.lsh.projection = *lsh::ParseProjectionKind(options.projection);
+  spec.sampler.lsh.seed = static_cast<uint64_t>(options.seed);
+  spec.sampler.min_indexed_rows = options.min_indexed_rows;
+  spec.sinks = options.sink;
+  spec.window = options.window;
+  spec.seeds = options.seeds;
+  return spec;
+}
+
+Record RecordOf(const EvalOptions& options, const EvalInput& input, const EvalFigures& figures) {
+  Record record;
+  record.Add("sampler", options.sampler);
+  if (options.sampler == "lsh") {
+    record.Add("bits", options.bits);
+    record.Add("tables", options.tables);
+    record.Add("min_collisions", options.min_collisions);
+    record.Add("projection", options.projection);
+    record.Add("min_indexed_rows", options.min_indexed_rows);
+  }
+  record.Add("n", input.n);
+  record.Add("d", int64_t{input.dim});
+  record.Add("query_heads", int64_t{input.query_heads});
+  record.Add("kv_heads", int64_t{input.kv_heads});
+  record.Add("queries", input.steps);
+  record.Add("dtype", std::string(base::NameOf(input.dtype())));
+  record.Add("sink", options.sink);
+  record.Add("window", options.window);
+  record.Add("seeds", options.seeds);
+  record.Add("seed", options.seed);
+  record.Add("mean_relative_error", figures.mean_relative_error);
+  record.Add("p95_relative_error", figures.p95_relative_error);
+  record.Add("rows_read_fraction", figures.rows_read_fraction);
+  record.Add("rows_loaded_fraction", figures.rows_loaded_fraction);
+  record.Add("z_ratio", figures.z_ratio);
+  record.Add("index_bytes_per_token", figures.index_bytes_per_token);
+  record.Add("row_bytes_per_token", figures.row_bytes_per_token);
+  record.Add("us_per_step", figures.us_per_step);
+  record.Add("simd", kernels::CurrentSimdLevel());
+  return record;
+}
+
+absl::Status WriteOutputs(const std::string& path, const EvalInput& input,
+                          const std::vector<float>& outputs) {
+  const tensor_file::NamedTensor tensor{.name = "o",
+                                        .dtype = base::DType::kF32,
+                                        .shape = {input.steps, input.query_heads, input.dim},
+                                        .data = std::as_bytes(std::span(outputs))};
+  return tensor_file::WriteTensorFile(path, std::span(&tensor, 1));
+}
+
+absl::Status RunEval(const EvalOptions& options) {
+  ASSIGN_OR_RETURN(const EvalInput input, LoadEvalInput(options.qkv));
+  ASSIGN_OR_RETURN(const EvalFigures figures, Evaluate(input, SpecOf(options)));
+  if (!options.output.empty()) {
+    RETURN_IF_ERROR(WriteOutputs(options.output, input, figures.outputs));
+  }
+  const Record record = RecordOf(options, input, figures);
+  const std::string text = options.json ? record.ToJson() + "\n" : record.ToText();
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    return absl::UnavailableError("cannot write to standard output");
+  }
+  return absl::OkStatus();
+}
+
+int Run(int argc, const char* const* argv, const config::Environment& environment) {
+  EvalOptions options;
+  config::OptionSet set("sounderctl eval",
+                        "Measures a sampler on recorded queries, keys and values against exact "
+                        "attention in float64.");
+  Declare(set, options);
+  if (const std::optional<int> exit = set.ParseOrExit(argc, argv, environment)) return *exit;
+  const absl::Status status = RunEval(options);
+  if (!status.ok()) {
+    std::fprintf(stderr, "sounderctl eval: %s\n", base::MessageOf(status).c_str());
+  }
+  return ExitCodeOf(status);
+}
+
+}  // namespace
+
+config::Command EvalCommand() {
+  return {.name = "eval", .summary = "measure a sampler on recorded tensors", .run = Run};
+}
+
+}  // namespace sounder::cli

@@ -1,0 +1,154 @@
+#include "cli/eval_figures.h"
+
+#include <algorithm>
+#include <cmath>
+#include <ctime>
+#include <memory>
+#include <utility>
+
+#include "cli/eval_head.h"
+#include "cli/eval_reference.h"
+#include "common/base/status_macros.h"
+
+namespace sounder::cli {
+namespace {
+
+using kv_node::Sampler;
+
+double ThreadCpuUs() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) * 1e-3;
+}
+
+// What one kv head is measured against.
+struct Truth {
+  std::vector<double> dynamic_lse;           // [steps * group]
+  std::vector<std::vector<double>> outputs;  // [steps * group][dim]
+};
+
+Truth TruthOf(const EvalInput& input, int kv_head, const RowCut& cut) {
+  const int group = input.group();
+  std::vector<const float*> queries;
+  for (int64_t step = 0; step < input.steps; ++step) {
+    for (int h = 0; h < group; ++h) queries.push_back(input.Query(step, kv_head * group + h));
+  }
+  const memory::RowsView keys = input.Keys(kv_head), values = input.Values(kv_head);
+  const double scale = 1 / std::sqrt(static_cast<double>(input.dim));
+  const auto part = [&](int64_t begin, int64_t end) {
+    return ReferenceAttention(queries, keys.Slice(begin, end), values.Slice(begin, end), scale);
+  };
+  const auto sinks = part(0, cut.dynamic_begin);
+  auto dynamic = part(cut.dynamic_begin, cut.dynamic_end);
+  const auto window = part(cut.dynamic_end, input.n);
+  Truth truth;
+  for (size_t i = 0; i < queries.size(); ++i) {
+    truth.dynamic_lse.push_back(dynamic[i].Lse());
+    dynamic[i].Merge(sinks[i]);
+    dynamic[i].Merge(window[i]);
+    truth.outputs.push_back(dynamic[i].Output());
+  }
+  return truth;
+}
+
+double RelativeError(const float* output, const std::vector<double>& truth) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < truth.size(); ++i) {
+    difference += (output[i] - truth[i]) * (output[i] - truth[i]);
+    norm += truth[i] * truth[i];
+  }
+  return difference == 0 ? 0 : std::sqrt(difference / norm);
+}
+
+// numpy's default: linear between the two nearest order statistics.
+double Percentile(std::vector<double> values, double fraction) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const double at = fraction * static_cast<double>(values.size() - 1);
+  const size_t below = static_cast<size_t>(at);
+  const size_t above = std::min(below + 1, values.size() - 1);
+  return values[below] + (at - static_cast<double>(below)) * (values[above] - values[below]);
+}
+
+// Sums over kv heads and seeds.
+struct Totals {
+  std::vector<double> errors;
+  double z_ratio = 0;
+  double us = 0;
+  kv_node::AttendStats stats;
+  double index_bytes = 0;
+  double bytes = 0;
+};
+
+void Measure(const EvalInput& input, int kv_head, const Truth& truth, bool keep_outputs,
+             EvalHead& head, Totals& totals, std::vector<float>& outputs) {
+  const int group = input.group();
+  for (int64_t step = 0; step < input.steps; ++step) {
+    const double begin = ThreadCpuUs();
+    head.Attend(input.Query(step, kv_head * group), totals.stats);
+    totals.us += ThreadCpuUs() - begin;
+    for (int h = 0; h < group; ++h) {
+      const size_t i = step * group + h;
+      totals.errors.push_back(RelativeError(head.output(h), truth.outputs[i]));
+      totals.z_ratio += std::exp(head.dynamic_lse(h) - truth.dynamic_lse[i]);
+      if (keep_outputs) {
+        std::copy_n(head.output(h), input.dim,
+                    &outputs[(step * input.query_heads + kv_head * group + h) * input.dim]);
+      }
+    }
+  }
+  totals.index_bytes += static_cast<double>(head.index_bytes());
+  totals.bytes += static_cast<double>(head.bytes());
+}
+
+EvalFigures FiguresOf(const EvalInput& input, const EvalSpec& spec, const RowCut& cut,
+                      const Totals& totals) {
+  EvalFigures figures;
+  const double runs = static_cast<double>(spec.seeds) * static_cast<double>(input.steps);
+  double sum = 0;
+  for (const double error : totals.errors) sum += error;
+  figures.mean_relative_error = sum / static_cast<double>(totals.errors.size());
+  figures.p95_relative_error = Percentile(totals.errors, 0.95);
+  figures.us_per_step = totals.us / runs;
+  const double rows = static_cast<double>(cut.dynamic());
+  if (rows == 0) return figures;
+  figures.z_ratio = totals.z_ratio / static_cast<double>(totals.errors.size());
+  figures.rows_read_fraction =
+      static_cast<double>(totals.stats.rows_read) / (runs * input.query_heads * rows);
+  figures.rows_loaded_fraction =
+      static_cast<double>(totals.stats.rows_loaded) / (runs * input.kv_heads * rows);
+  const double stored = static_cast<double>(spec.seeds) * input.kv_heads * rows;
+  figures.index_bytes_per_token = totals.index_bytes / stored;
+  figures.row_bytes_per_token = (totals.bytes - totals.index_bytes) / stored;
+  return figures;
+}
+
+}  // namespace
+
+absl::StatusOr<EvalFigures> Evaluate(const EvalInput& input, const EvalSpec& spec) {
+  const RowCut cut(input.n, spec.sinks, spec.window);
+  kv_node::SamplerSpec sampler_spec = spec.sampler;
+  sampler_spec.dim = input.dim;
+  std::vector<std::unique_ptr<Sampler>> samplers;
+  for (int64_t seed = 0; seed < spec.seeds; ++seed) {
+    ASSIGN_OR_RETURN(auto sampler, kv_node::MakeSampler(sampler_spec));
+    samplers.push_back(std::move(sampler));
+    ++sampler_spec.lsh.seed;
+  }
+  kv_node::Scratch scratch;
+  Totals totals;
+  std::vector<float> outputs(input.q.size());
+  for (int kv_head = 0; kv_head < input.kv_heads; ++kv_head) {
+    const Truth truth = TruthOf(input, kv_head, cut);
+    for (size_t seed = 0; seed < samplers.size(); ++seed) {
+      const Sampler& sampler = *samplers[seed];
+      ASSIGN_OR_RETURN(auto head, EvalHead::Create(input, kv_head, cut, sampler, scratch));
+      Measure(input, kv_head, truth, seed == 0, *head, totals, outputs);
+    }
+  }
+  EvalFigures figures = FiguresOf(input, spec, cut, totals);
+  figures.outputs = std::move(outputs);
+  return figures;
+}
+
+}  // namespace sounder::cli

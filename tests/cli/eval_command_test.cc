@@ -1,0 +1,153 @@
+// `sounderctl eval` as a user runs it: exit statuses, messages, JSON, the output file.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "cli/eval_figures.h"
+#include "common/tensor_file/tensor_file.h"
+#include "tests/cli/qkv_file.h"
+
+namespace sounder::cli {
+namespace {
+
+using testing::HasSubstr;
+
+struct Outcome {
+  int status = -1;
+  std::string out;
+  std::string err;
+};
+
+Outcome RunCtl(const std::string& arguments) {
+  const std::string err_path = TempPath("stderr");
+  const std::string command = std::string(SOUNDERCTL_PATH) + " " + arguments + " 2>" + err_path;
+  Outcome outcome;
+  FILE* pipe = popen(command.c_str(), "r");
+  for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) {
+    outcome.out += static_cast<char>(c);
+  }
+  const int status = pclose(pipe);
+  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  std::ifstream err(err_path);
+  outcome.err.assign(std::istreambuf_iterator<char>(err), {});
+  std::remove(err_path.c_str());
+  return outcome;
+}
+
+class EvalCommandTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    data_.Fill(1);
+    data_.Write(path_);
+  }
+  void TearDown() override { std::remove(path_.c_str()); }
+
+  Qkv data_{.steps = 3,
+            .n = 1500,
+            .query_heads = 4,
+            .kv_heads = 2,
+            .dim = 24,
+            .dtype = base::DType::kBF16};
+  const std::string path_ = TempPath("command.safetensors");
+};
+
+TEST_F(EvalCommandTest, JsonSaysWhatTheLibrarySays) {
+  const Outcome run = RunCtl("eval --qkv " + path_ +
+                             " --sampler lsh --bits 7 --tables 40 --min-collisions 3 --sink 5 "
+                             "--window 33 --seeds 3 --projection gaussian --json");
+  ASSERT_EQ(run.status, 0) << run.err;
+  const auto json = nlohmann::json::parse(run.out);
+  EvalSpec spec;
+  spec.sampler.kind = kv_node::SamplerKind::kLshTables;
+  spec.sampler.lsh.bits_per_table = 7;
+  spec.sampler.lsh.num_tables = 40;
+  spec.sampler.lsh.min_collisions = 3;
+  spec.sampler.lsh.projection = lsh::ProjectionKind::kGaussian;
+  spec.sinks = 5;
+  spec.window = 33;
+  spec.seeds = 3;
+  const auto figures = Evaluate(*LoadEvalInput(path_), spec);
+  ASSERT_TRUE(figures.ok()) << figures.status();
+  EXPECT_EQ(json["mean_relative_error"], figures->mean_relative_error);
+  EXPECT_EQ(json["p95_relative_error"], figures->p95_relative_error);
+  EXPECT_EQ(json["rows_read_fraction"], figures->rows_read_fraction);
+  EXPECT_EQ(json["rows_loaded_fraction"], figures->rows_loaded_fraction);
+  EXPECT_EQ(json["z_ratio"], figures->z_ratio);
+  EXPECT_EQ(json["index_bytes_per_token"], figures->index_bytes_per_token);
+  EXPECT_EQ(json["row_bytes_per_token"], figures->row_bytes_per_token);
+  EXPECT_GT(json["us_per_step"], 0);
+  EXPECT_EQ(json["n"], 1500);
+  EXPECT_EQ(json["d"], 24);
+  EXPECT_EQ(json["query_heads"], 4);
+  EXPECT_EQ(json["kv_heads"], 2);
+  EXPECT_EQ(json["seeds"], 3);
+  EXPECT_EQ(json["sampler"], "lsh");
+  EXPECT_EQ(json["bits"], 7);
+  EXPECT_LT(json["rows_read_fraction"], 0.9);
+}
+
+TEST_F(EvalCommandTest, ExactAndTheTableForPeople) {
+  const Outcome run = RunCtl("eval --qkv " + path_ + " --sampler exact --seeds 1");
+  ASSERT_EQ(run.status, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("rows_read_fraction     1\n"));
+  EXPECT_THAT(run.out, HasSubstr("mean_relative_error"));
+}
+
+TEST_F(EvalCommandTest, WritesTheOutputsOfTheFirstSeed) {
+  const std::string output = TempPath("o.safetensors");
+  const Outcome run =
+      RunCtl("eval --qkv " + path_ + " --sampler exact --seeds 1 --output " + output);
+  ASSERT_EQ(run.status, 0) << run.err;
+  const auto file = tensor_file::TensorFile::Open(output);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto o = (*file)->Find("o", {3, 4, 24});
+  ASSERT_TRUE(o.ok()) << o.status();
+  EXPECT_EQ(o->dtype, base::DType::kF32);
+  std::vector<float> values(o->elements());
+  tensor_file::CopyToF32(*o, values);
+  EvalSpec spec;
+  spec.seeds = 1;
+  const auto figures = Evaluate(*LoadEvalInput(path_), spec);
+  EXPECT_EQ(values, figures->outputs);
+  std::remove(output.c_str());
+}
+
+TEST_F(EvalCommandTest, WrongOptionsAreUsageErrors) {
+  for (const std::string& arguments :
+       {std::string(""), std::string("nonsense"), std::string("eval"),
+        "eval --qkv " + path_ + " --sampler best", "eval --qkv " + path_ + " --bits 17",
+        "eval --qkv " + path_ + " --tables 0", "eval --qkv " + path_ + " --seeds 0",
+        "eval --qkv " + path_ + " --window -1", "eval --qkv " + path_ + " --projection random",
+        "eval --qkv " + path_ + " --min-collisions 9 --tables 8",
+        "eval --qkv " + path_ + " --simd EMU1", "eval --qkv " + path_ + " --nonsense"}) {
+    const Outcome run = RunCtl(arguments);
+    EXPECT_EQ(run.status, 2) << arguments;
+    EXPECT_EQ(run.out, "") << arguments;
+    EXPECT_NE(run.err, "") << arguments;
+  }
+}
+
+TEST_F(EvalCommandTest, BadInputIsRefused) {
+  Outcome run = RunCtl("eval --qkv /no/such/file --json");
+  EXPECT_EQ(run.status, 3);
+  EXPECT_THAT(run.err, HasSubstr("/no/such/file"));
+  EXPECT_EQ(run.out, "");
+  const std::string truncated = TempPath("truncated.safetensors");
+  std::ifstream in(path_, std::ios::binary);
+  const std::string bytes(std::istreambuf_iterator<char>(in), {});
+  std::ofstream(truncated, std::ios::binary) << bytes.substr(0, bytes.size() - 5);
+  run = RunCtl("eval --qkv " + truncated);
+  EXPECT_EQ(run.status, 3);
+  EXPECT_THAT(run.err, HasSubstr(truncated));
+  std::remove(truncated.c_str());
+  run = RunCtl("eval --qkv " + path_ + " --output /no/such/folder/o");
+  EXPECT_EQ(run.status, 3);
+  EXPECT_THAT(run.err, HasSubstr("/no/such/folder"));
+}
+
+}  // namespace
+}  // namespace sounder::cli
