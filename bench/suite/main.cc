@@ -1,0 +1,55 @@
+// bench_suite: measures the speed lines of this project and writes them as one flat JSON object.
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+#include "bench/suite/machine.h"
+#include "bench/suite/suite.h"
+#include "bench/suite/timing.h"
+#include "common/config/option_set.h"
+#include "common/kernels/simd_level.h"
+
+namespace {
+
+// SIMD levels by the names people use; others are the kernels' own (AVX3 is AVX-512).
+std::string LevelOf(const std::string& name) {
+  if (name == "avx2") return "AVX2";
+  if (name == "avx512") return "AVX3";
+  if (name == "sse4") return "SSE4";
+  return name;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace sounder;  // main of a tool
+  std::string output;
+  std::string simd = "best";
+  bool quick = false;
+  int64_t pairs = 0;
+  config::OptionSet set("bench_suite",
+                        "Times exact and sampled attention on one core against reading K and V.");
+  set.AddText("output", &output, "file for the figures, one JSON object");
+  set.AddText("simd", &simd, "instruction set of the kernels: best, avx512, avx2, sse4");
+  set.AddBool("quick", &quick, "a tenth of the work; figures not to be quoted");
+  set.AddInt("pairs", &pairs, "timed pairs; 0: the default, 120", {.min = 0, .max = 100000});
+  set.AddCheck([&simd] { return kernels::ForceSimdLevel(LevelOf(simd)); });
+  if (const auto exit = set.ParseOrExit(argc, argv, config::EnvironmentFromProcess())) return *exit;
+
+  suite::SuiteSpec spec = quick ? suite::QuickSuite() : suite::SuiteSpec();
+  if (pairs > 0) spec.pairs = static_cast<int>(pairs);
+  const int core = suite::PinToCurrentCore();
+  cli::Record record = suite::RunSuite(spec);
+  record.Add("simd", kernels::CurrentSimdLevel());
+  record.Add("cpu", suite::CpuModel());
+  record.Add("core", int64_t{core});
+  record.Add("commit", suite::CommitOf(SOUNDER_SOURCE_DIR));
+  record.Add("quick", quick);
+  std::fputs(record.ToText().c_str(), stdout);
+  if (output.empty()) return 0;
+  std::ofstream file(output);
+  file << record.ToJson() << "\n";
+  if (file.flush()) return 0;
+  std::fprintf(stderr, "bench_suite: cannot write %s\n", output.c_str());
+  return 3;
+}

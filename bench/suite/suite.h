@@ -1,0 +1,29 @@
+// The figures of bench.json: exact and LSH-sampled attention of one kv head against the time to
+// read its K and V once, on one core with cold caches, and what sampling costs in accuracy and
+// ingest.
+#ifndef SOUNDER_BENCH_SUITE_SUITE_H_
+#define SOUNDER_BENCH_SUITE_SUITE_H_
+
+#include "bench/suite/workload.h"
+#include "cli/table.h"
+
+namespace sounder::suite {
+
+struct SuiteSpec {
+  Size size;
+  int pairs = 120;    // of a timed step and a sequential read, interleaved
+  int workloads = 3;  // segments the steps go round
+  int ingest_runs = 9;
+  int data_seeds = 3;  // of the accuracy figures
+  int hash_seeds = 2;
+  int steps = 24;  // queries of the accuracy figures, each of `group` heads
+};
+// A tenth of the work, for a look; its figures are not to be quoted.
+SuiteSpec QuickSuite();
+
+// Takes seconds to minutes; the caller has pinned the thread and chosen the SIMD level.
+cli::Record RunSuite(const SuiteSpec& spec);
+
+}  // namespace sounder::suite
+
+#endif  // SOUNDER_BENCH_SUITE_SUITE_H_

@@ -1,0 +1,94 @@
+#include "bench/suite/workload.h"
+
+#include <cmath>
+#include <utility>
+
+#include "common/base/absl_text.h"
+#include "common/base/check.h"
+#include "common/kernels/signature.h"
+
+namespace sounder::suite {
+namespace {
+
+generator::Head HeadOf(generator::Family family, uint64_t seed, const Size& size) {
+  return generator::Cache(
+             {.family = family, .seed = seed, .dim = size.dim, .group = size.group, .n = size.n})
+      .MakeHead(0, 0);
+}
+
+template <typename T>
+T ValueOf(absl::StatusOr<T> result) {
+  CHECK(result.ok()) << base::MessageOf(result.status());
+  return *std::move(result);
+}
+
+}  // namespace
+
+Rows MakeRows(generator::Family family, uint64_t seed, const Size& size) {
+  const int64_t row_bytes = size.dim * 2;
+  Rows rows{memory::AlignedBuffer(size.n * row_bytes), memory::AlignedBuffer(size.n * row_bytes)};
+  HeadOf(family, seed, size)
+      .RowsAs(base::DType::kBF16, 0, size.n, rows.k.data(), rows.v.data(), row_bytes);
+  return rows;
+}
+
+Workload::Workload(const Size& size, uint64_t seed, int steps, const kv_node::Sampler& sampler,
+                   kv_node::Scratch& scratch)
+    : size_(size) {
+  Rows rows = MakeRows(generator::Family::kPeaked, seed, size);
+  segment_ = ValueOf(kv_node::Segment::Create(0, size.n, size.dim, base::DType::kBF16,
+                                              std::move(rows.k), std::move(rows.v)));
+  segment_->SetIndex(ValueOf(sampler.BuildIndex(*segment_, scratch)));
+  const generator::Head head = HeadOf(generator::Family::kPeaked, seed, size);
+  const lsh::Projection& projection = *sampler.projection();
+  for (int step = 0; step < steps; ++step) {
+    queries_.push_back(head.Queries(step));
+    signatures_.emplace_back(static_cast<size_t>(size.group) * projection.params().words());
+    kernels::SignVectors(projection, queries_.back().data(), size.dim, size.group,
+                         signatures_.back().data());
+  }
+}
+
+kv_node::GroupQuery Workload::Query(int step) const {
+  return {.queries = Queries(step),
+          .group = size_.group,
+          .signatures = signatures_[step % signatures_.size()].data(),
+          .row_begin = 0,
+          .row_end = size_.n,
+          .scale = static_cast<float>(1 / std::sqrt(double(size_.dim))),
+          .lse_hints = {}};
+}
+
+cli::EvalFigures Accuracy(generator::Family family, const Size& size, int data_seeds, int steps,
+                          int hash_seeds, const kv_node::SamplerSpec& sampler) {
+  cli::EvalFigures mean;
+  mean.z_ratio = 0;
+  for (int seed = 1; seed <= data_seeds; ++seed) {
+    const Rows rows = MakeRows(family, seed, size);
+    const generator::Head head = HeadOf(family, seed, size);
+    cli::EvalInput input;
+    input.steps = steps;
+    input.n = size.n;
+    input.query_heads = size.group;
+    input.kv_heads = 1;
+    input.dim = size.dim;
+    input.k = {base::DType::kBF16, {size.n, 1, size.dim}, rows.k.bytes()};
+    input.v = {base::DType::kBF16, {size.n, 1, size.dim}, rows.v.bytes()};
+    for (int step = 0; step < steps; ++step) {
+      const std::vector<float> queries = head.Queries(step);
+      input.q.insert(input.q.end(), queries.begin(), queries.end());
+    }
+    const cli::EvalFigures one = ValueOf(
+        cli::Evaluate(input, {.sampler = sampler, .sinks = 0, .window = 0, .seeds = hash_seeds}));
+    const double weight = 1.0 / data_seeds;
+    mean.mean_relative_error += weight * one.mean_relative_error;
+    mean.p95_relative_error += weight * one.p95_relative_error;
+    mean.rows_read_fraction += weight * one.rows_read_fraction;
+    mean.rows_loaded_fraction += weight * one.rows_loaded_fraction;
+    mean.z_ratio += weight * one.z_ratio;
+    mean.index_bytes_per_token += weight * one.index_bytes_per_token;
+  }
+  return mean;
+}
+
+}  // namespace sounder::suite

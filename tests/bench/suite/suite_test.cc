@@ -1,0 +1,66 @@
+// The suite on a small segment: every figure is there, finite and plausible. (Speed is not tested:
+// machines differ; `./run bench` measures it.)
+#include "bench/suite/suite.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "bench/suite/machine.h"
+#include "bench/suite/timing.h"
+
+namespace sounder::suite {
+namespace {
+
+TEST(SuiteTest, GivesEveryFigure) {
+  SuiteSpec spec = QuickSuite();
+  spec.size = {.n = 2048, .dim = 64, .group = 2};
+  spec.pairs = 3;
+  spec.steps = 3;
+  const auto json = nlohmann::json::parse(RunSuite(spec).ToJson());
+  for (const char* key :
+       {"seq_read_us", "parallel_read_us", "exact_us", "exact_over_seq_read", "lsh_10_150_us",
+        "lsh_10_150_over_seq_read", "lsh_10_150_rows_fraction", "lsh_10_150_error_peaked",
+        "lsh_10_150_error_flat", "ingest_lsh_us_per_token", "signature_query_us"}) {
+    ASSERT_TRUE(json.contains(key)) << key;
+    EXPECT_GT(json[key].get<double>(), 0) << key;
+  }
+  EXPECT_EQ(json["n"], 2048);
+  EXPECT_EQ(json["pairs"], 3);
+  EXPECT_DOUBLE_EQ(json["exact_over_seq_read"].get<double>(),
+                   json["exact_us"].get<double>() / json["seq_read_us"].get<double>());
+  EXPECT_LT(json["lsh_10_150_rows_fraction"], 0.2);
+  EXPECT_LE(json["exact_over_seq_read_p10"], json["exact_over_seq_read_p90"]);
+}
+
+// At the length the project quotes: the share of rows that LSH(10,150) reads on the generator.
+TEST(SuiteTest, SamplesThreePercentOfTheRows) {
+  kv_node::SamplerSpec sampler;
+  sampler.kind = kv_node::SamplerKind::kLshTables;
+  const cli::EvalFigures figures =
+      Accuracy(generator::Family::kPeaked, Size(), /*data_seeds=*/1, /*steps=*/8,
+               /*hash_seeds=*/1, sampler);
+  EXPECT_NEAR(figures.rows_read_fraction, 0.032, 0.003);
+  EXPECT_NEAR(figures.mean_relative_error, 0.3, 0.1);
+}
+
+TEST(TimingTest, QuantilesInterpolate) {
+  EXPECT_EQ(Quantile({3}, 0.9), 3);
+  EXPECT_DOUBLE_EQ(Quantile({4, 1, 3, 2}, 0.5), 2.5);
+  EXPECT_DOUBLE_EQ(Quantile({0, 10}, 0.1), 1);
+  EXPECT_DOUBLE_EQ(Quantile({5, 1}, 1), 5);
+}
+
+TEST(TimingDeathTest, ResultsMustBeFinite) {
+  Use(1);
+  EXPECT_DEATH(Use(0.0 / 0.0), "a timed step gave");
+}
+
+TEST(MachineTest, SaysSomething) {
+  EXPECT_NE(CpuModel(), "");
+  EXPECT_EQ(CommitOf("/no/such/folder"), "unknown");
+}
+
+}  // namespace
+}  // namespace sounder::suite
