@@ -77,10 +77,13 @@ function(sounder_binary)
 endfunction()
 
 # sounder_test(NAME common_base_philox_test SRCS philox_test.cc DEPS common_base [LIBS ...]
-#              [LABELS asan tsan e2e ...] [ENVIRONMENT A=B ...] [TIMEOUT seconds] [ARGS ...])
+#              [LABELS asan tsan e2e ...] [ENVIRONMENT A=B ...] [TIMEOUT seconds] [ARGS ...]
+#              [TSAN_CASES PATTERN])
 # LABELS asan / tsan: the test is built and run in that sanitizer build too (see CMakePresets).
+# TSAN_CASES: under ThreadSanitizer only these cases run, those with threads (a gtest filter).
 function(sounder_test)
-  cmake_parse_arguments(A "" "NAME;TIMEOUT" "SRCS;DEPS;LIBS;LABELS;ENVIRONMENT;ARGS" ${ARGN})
+  cmake_parse_arguments(A "" "NAME;TIMEOUT;TSAN_CASES" "SRCS;DEPS;LIBS;LABELS;ENVIRONMENT;ARGS"
+                        ${ARGN})
   if(SOUNDER_SANITIZE MATCHES "address" AND NOT "asan" IN_LIST A_LABELS)
     return()
   endif()
@@ -93,6 +96,9 @@ function(sounder_test)
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} ${A_LIBS} GTest::gmock GTest::gtest_main)
   if(NOT A_TIMEOUT)
     set(A_TIMEOUT 60)
+  endif()
+  if(SOUNDER_SANITIZE MATCHES "thread" AND A_TSAN_CASES)
+    list(APPEND A_ARGS "--gtest_filter=${A_TSAN_CASES}")
   endif()
   add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${A_ARGS} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   # UCX patches madvise for its memory hooks, which breaks ThreadSanitizer at thread exit.
