@@ -17,11 +17,22 @@
 namespace sounder::kv_node {
 namespace {
 
-constexpr int kDim = 64;
 constexpr int64_t kRows = 4096;
 constexpr int kQueries = 8;
 constexpr int kSeeds = 64;
-const float kScale = 1 / std::sqrt(float{kDim});
+
+// What is tested: the tables of the paper's main settings.
+struct Setting {
+  lsh::ProjectionKind projection;
+  int bits;
+  int tables;
+  int dim;
+};
+
+std::string NameOf(const Setting& setting) {
+  return std::string(lsh::NameOf(setting.projection)) + "_" + std::to_string(setting.bits) + "_" +
+         std::to_string(setting.tables) + "_dim_" + std::to_string(setting.dim);
+}
 
 // Mean over seeds and its standard error.
 struct Statistic {
@@ -41,23 +52,23 @@ struct Statistic {
   double squares = 0;
 };
 
-class MagicPigTest : public testing::TestWithParam<lsh::ProjectionKind> {
+class MagicPigTest : public testing::TestWithParam<Setting> {
  protected:
-  MagicPigTest() {
+  MagicPigTest() : dim_(GetParam().dim), scale_(1 / std::sqrt(static_cast<float>(dim_))) {
     // Keys share an offset, as real keys do; queries lean on it a little.
     const RowFunction key = Gaussian(1, 1, 0.8);
-    keys_ = MakeRows(kRows, kDim, base::DType::kF32, key);
-    values_ = MakeRows(kRows, kDim, base::DType::kF32, Gaussian(2));
+    keys_ = MakeRows(kRows, dim_, base::DType::kF32, key);
+    values_ = MakeRows(kRows, dim_, base::DType::kF32, Gaussian(2));
     const RowFunction query = Gaussian(3, 1.0, 0.05);
-    for (int i = 0; i < kQueries * kDim; ++i) queries_.push_back(query(0, 0));
+    for (int i = 0; i < kQueries * dim_; ++i) queries_.push_back(query(0, 0));
     view_ = {.data = keys_.data(),
              .rows = kRows,
-             .row_stride = kDim * 4,
-             .dim = kDim,
+             .row_stride = dim_ * int64_t{4},
+             .dim = dim_,
              .dtype = base::DType::kF32};
-    mean_.resize(kDim);
+    mean_.resize(dim_);
     kernels::MeanOfRows(view_, mean_.data());
-    const lsh::Projection projection = *lsh::Projection::Create(Params(1), kDim);
+    const lsh::Projection projection = *lsh::Projection::Create(Params(1), dim_);
     for (int q = 0; q < kQueries; ++q) {
       double z = 0;
       double expected = 0;
@@ -73,19 +84,22 @@ class MagicPigTest : public testing::TestWithParam<lsh::ProjectionKind> {
   }
 
   static lsh::LshParams Params(uint64_t seed) {
-    return {.bits_per_table = 8, .num_tables = 75, .projection = GetParam(), .seed = seed};
+    return {.bits_per_table = GetParam().bits,
+            .num_tables = GetParam().tables,
+            .projection = GetParam().projection,
+            .seed = seed};
   }
   double Logit(int q, int64_t r) const {
     double dot = 0;
-    for (int c = 0; c < kDim; ++c) dot += double{queries_[q * kDim + c]} * view_.At(r, c);
-    return dot * kScale;
+    for (int c = 0; c < dim_; ++c) dot += double{queries_[q * dim_ + c]} * view_.At(r, c);
+    return dot * scale_;
   }
   double CentredCosine(int q, int64_t r) const {
     double qk = 0;
     double qq = 0;
     double kk = 0;
-    for (int c = 0; c < kDim; ++c) {
-      const double query = queries_[q * kDim + c];
+    for (int c = 0; c < dim_; ++c) {
+      const double query = queries_[q * dim_ + c];
       const double key = double{view_.At(r, c)} - mean_[c];
       qk += query * key;
       qq += query * query;
@@ -95,10 +109,12 @@ class MagicPigTest : public testing::TestWithParam<lsh::ProjectionKind> {
   }
   std::vector<uint64_t> Signatures(const lsh::Projection& projection) const {
     std::vector<uint64_t> signatures(kQueries * projection.params().words());
-    kernels::SignVectors(projection, queries_.data(), kDim, kQueries, signatures.data());
+    kernels::SignVectors(projection, queries_.data(), dim_, kQueries, signatures.data());
     return signatures;
   }
 
+  const int dim_;
+  const float scale_;
   memory::AlignedBuffer keys_;
   memory::AlignedBuffer values_;
   memory::RowsView view_;
@@ -116,8 +132,8 @@ TEST_P(MagicPigTest, SamplesAndEstimatesWithoutBias) {
   Statistic mutant_exponent;
   for (int seed = 0; seed < kSeeds; ++seed) {
     const auto sampler =
-        *MakeSampler({.kind = SamplerKind::kLshTables, .lsh = Params(100 + seed), .dim = kDim});
-    auto segment = *Segment::Create(0, kRows, kDim, base::DType::kF32,
+        *MakeSampler({.kind = SamplerKind::kLshTables, .lsh = Params(100 + seed), .dim = dim_});
+    auto segment = *Segment::Create(0, kRows, dim_, base::DType::kF32,
                                     memory::AlignedBuffer::CopyOf(keys_.bytes()),
                                     memory::AlignedBuffer::CopyOf(values_.bytes()));
     Scratch scratch;
@@ -128,8 +144,8 @@ TEST_P(MagicPigTest, SamplesAndEstimatesWithoutBias) {
                               .signatures = signatures.data(),
                               .row_begin = 0,
                               .row_end = kRows,
-                              .scale = kScale};
-    std::vector<float> outputs(kQueries * kDim);
+                              .scale = scale_};
+    std::vector<float> outputs(kQueries * dim_);
     std::vector<float> lse(kQueries);
     sampler->Attend(*segment, query, scratch, outputs.data(), lse.data(), nullptr, nullptr);
     double fractions = 0;
@@ -149,11 +165,10 @@ TEST_P(MagicPigTest, SamplesAndEstimatesWithoutBias) {
     z_ratio.Add(ratios);
     mutant_exponent.Add(mutants);
   }
-  const std::string name(lsh::NameOf(GetParam()));
   std::printf(
       "%s: seeds %d, sampled / sum of u %.4f +- %.4f, Z ratio %.4f +- %.4f, with u^1.1 %.4f\n",
-      name.c_str(), kSeeds, fraction.mean(), fraction.standard_error(), z_ratio.mean(),
-      z_ratio.standard_error(), mutant_exponent.mean());
+      NameOf(GetParam()).c_str(), kSeeds, fraction.mean(), fraction.standard_error(),
+      z_ratio.mean(), z_ratio.standard_error(), mutant_exponent.mean());
   EXPECT_LE(fraction.standard_error(), 0.01);
   EXPECT_LE(z_ratio.standard_error(), 0.01);
   EXPECT_TRUE(fraction.IsOne());
@@ -169,18 +184,18 @@ TEST_P(MagicPigTest, CatchesWrongThresholdsAndMissingCentring) {
   Statistic not_centred;
   for (int seed = 0; seed < kSeeds / 2; ++seed) {
     const lsh::LshParams params = Params(100 + seed);
-    const lsh::Projection projection = *lsh::Projection::Create(params, kDim);
+    const lsh::Projection projection = *lsh::Projection::Create(params, dim_);
     const std::vector<uint64_t> signatures = Signatures(projection);
     for (const bool centred : {true, false}) {
       std::vector<uint16_t> codes(params.num_tables * kRows);
       kernels::SignRows(projection, view_, centred ? mean_.data() : nullptr, codes.data(), kRows);
-      std::vector<uint16_t> starts(params.num_tables * 257);
+      std::vector<uint16_t> starts(params.num_tables * ((1 << params.bits_per_table) + 1));
       std::vector<uint16_t> ids(params.num_tables * kRows);
       std::vector<int32_t> full(params.num_tables);
-      BuildBucketTables(codes.data(), kRows, kRows, 8, params.num_tables, starts.data(), ids.data(),
-                        full.data());
+      BuildBucketTables(codes.data(), kRows, kRows, params.bits_per_table, params.num_tables,
+                        starts.data(), ids.data(), full.data());
       const BucketTables tables = {.rows = kRows,
-                                   .bits_per_table = 8,
+                                   .bits_per_table = params.bits_per_table,
                                    .num_tables = params.num_tables,
                                    .starts = starts.data(),
                                    .ids = ids.data(),
@@ -210,12 +225,15 @@ TEST_P(MagicPigTest, CatchesWrongThresholdsAndMissingCentring) {
   EXPECT_FALSE(not_centred.IsOne());
 }
 
-INSTANTIATE_TEST_SUITE_P(Projections, MagicPigTest,
-                         testing::Values(lsh::ProjectionKind::kGaussian,
-                                         lsh::ProjectionKind::kHadamard),
-                         [](const auto& param_info) {
-                           return std::string(lsh::NameOf(param_info.param));
-                         });
+constexpr auto kGaussian = lsh::ProjectionKind::kGaussian;
+constexpr auto kHadamard = lsh::ProjectionKind::kHadamard;
+
+INSTANTIATE_TEST_SUITE_P(
+    Settings, MagicPigTest,
+    testing::Values(Setting{kGaussian, 8, 75, 64}, Setting{kHadamard, 8, 75, 64},
+                    Setting{kGaussian, 9, 120, 128}, Setting{kHadamard, 9, 120, 128},
+                    Setting{kGaussian, 10, 150, 128}, Setting{kHadamard, 10, 150, 128}),
+    [](const auto& test) { return NameOf(test.param); });
 
 }  // namespace
 }  // namespace sounder::kv_node
