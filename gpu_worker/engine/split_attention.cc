@@ -79,9 +79,9 @@ absl::Status SplitAttention::Attend(int layer, const float* q, const float* k, c
     const AttendQuery* middle =
         work_[i].query < 0 ? nullptr : &queries_[static_cast<size_t>(work_[i].query)];
     MergeParts(work_[i], middle, out + slice.first * query_width_);
-    if (middle == nullptr) continue;
-    if (!middle->status.ok()) slice.sequence->status = middle->status;
-    if (mode == LayerMode::kLsh) Count(slice, *middle);
+    // A failed sequence asks nothing, and not because it has all its rows here.
+    if (mode == LayerMode::kLsh && slice.sequence->status.ok()) Count(slice, middle);
+    if (middle != nullptr && !middle->status.ok()) slice.sequence->status = middle->status;
   }
   if (mode == LayerMode::kLsh && !queries_.empty() && options_.audit_every > 0 &&
       step_ % options_.audit_every == 0) {
@@ -252,16 +252,18 @@ SplitAttention::AuditCost SplitAttention::TakeAuditCost() {
   return std::exchange(audit_cost_, AuditCost{});
 }
 
-void SplitAttention::Count(const BatchSlice& slice, const AttendQuery& query) {
+void SplitAttention::Count(const BatchSlice& slice, const AttendQuery* middle) {
   AttentionCounts& counts = slice.sequence->counts;
   const uint64_t heads = static_cast<uint64_t>(query_heads_);
   const uint64_t positions = static_cast<uint64_t>(slice.sequence->positions + slice.count);
-  const uint64_t middle = static_cast<uint64_t>(query.range.size());
+  const uint64_t on_nodes = middle == nullptr ? 0 : static_cast<uint64_t>(middle->range.size());
   counts.positions += heads * positions;
-  counts.positions_exact += heads * (positions - middle) + query.rows_exact;
-  counts.rows_visible += query.rows_visible;
-  counts.rows_read += query.rows_read;
-  counts.rows_loaded += query.rows_loaded;
+  counts.positions_exact += heads * (positions - on_nodes);
+  if (middle == nullptr) return;
+  counts.positions_exact += middle->rows_exact;
+  counts.rows_visible += middle->rows_visible;
+  counts.rows_read += middle->rows_read;
+  counts.rows_loaded += middle->rows_loaded;
 }
 
 }  // namespace sounder::gpu_worker

@@ -74,7 +74,8 @@ class SplitAttention final : public LayerAttention {
   void AttendPiece(int layer, const BatchSlice& slice, bool sinks, HeadsOutput* part);
   void MergeParts(const SliceWork& work, const AttendQuery* middle, float* out) const;
   void Audit(int layer, const float* out);
-  void Count(const BatchSlice& slice, const AttendQuery& query);
+  // What a sampled layer attended to; `middle` is null when no row is on the nodes yet.
+  void Count(const BatchSlice& slice, const AttendQuery* middle);
   base::PositionRange Middle(const BatchSlice& slice) const;
   const float* RoundedRow(int64_t row) const { return rounded_.data() + row * query_width_; }
 

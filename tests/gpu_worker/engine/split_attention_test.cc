@@ -27,7 +27,8 @@ using tests::TestRows;
 class Feeder {
  public:
   Feeder(const Shape& shape, int64_t sinks, int64_t window,
-         const tests::LocalClusterOptions& options, uint64_t seed)
+         const tests::LocalClusterOptions& options, uint64_t seed,
+         LayerMode mode = LayerMode::kExact)
       : shape_(shape), sinks_(sinks), executor_(seed), cluster_(options, &executor_) {
     config_.num_layers = 1;
     config_.num_query_heads = shape.query_heads();
@@ -37,7 +38,7 @@ class Feeder {
     split.sinks = sinks;
     split.window = window;
     split.dtype = shape.dtype;
-    split.layers = {LayerMode::kExact};
+    split.layers = {mode};
     attention_ = std::make_unique<SplitAttention>(split, config_, &cluster_.client());
   }
 
@@ -198,6 +199,25 @@ TEST(SplitAttentionTest, EqualsFullAttention) {
     check(second_rows, second->positions, std::span(queries).last(half), out[1], -1);
     feeder.Ship(first.get(), first_rows, first->positions - 1, false);
     feeder.Ship(second.get(), second_rows, second->positions - 1, false);
+  }
+}
+
+// A sampled layer of a sequence that sinks and window still hold attends to every position exactly.
+TEST(SplitAttentionTest, CountsPositionsOfSequencesThatHaveNothingOnTheNodes) {
+  const Shape shape{1, 2, 3, 16, base::DType::kBF16};
+  const TestRows rows = TestRows::Gaussian(shape, 20, 1);
+  Feeder feeder(shape, 4, 12, Wobbly(1, 1), 1, LayerMode::kLsh);
+  const auto sequence = feeder.NewSequence(1, 0, 1);
+  feeder.Feed({{sequence.get(), &rows}}, 13, tests::GaussianQueries(shape, 13, 1));
+  EXPECT_EQ(sequence->counts.positions, 0u) << "prefill is not counted";
+  sequence->prefilled = true;
+  uint64_t positions = 0;
+  for (const int64_t n : {14, 15, 16}) {
+    feeder.Feed({{sequence.get(), &rows}}, 1, tests::GaussianQueries(shape, 1, 2));
+    positions += shape.query_heads() * static_cast<uint64_t>(n);
+    EXPECT_EQ(sequence->counts.positions, positions);
+    EXPECT_EQ(sequence->counts.positions_exact, positions);
+    EXPECT_EQ(sequence->counts.rows_visible, 0u);
   }
 }
 
