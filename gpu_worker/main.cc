@@ -65,6 +65,7 @@ struct Options {
   transport::UcxOptions ucx;
   std::string simd = "best";
   std::string log_level = "info";
+  bool progress = false;
 };
 
 void Declare(config::OptionSet& set, Options* options) {
@@ -109,6 +110,7 @@ void Declare(config::OptionSet& set, Options* options) {
   set.AddDuration("ucx_spin", &options->ucx.spin, "how long the data plane polls before it sleeps");
   set.AddBool("require_rdma", &options->ucx.require_rdma, "refuse connections without RDMA");
   set.AddText("simd", &options->simd, "instruction set: best, or a level this machine has");
+  set.AddBool("progress", &options->progress, "count answered prompts on stderr");
   config::AddLogOptions(set, &options->log_level);
   set.Require("model");
   set.Require("prompts");
@@ -257,6 +259,73 @@ void OnStopSignal(int number) {
   signal(number, SIG_DFL);
 }
 
+// What a run writes; not open where no option names a file.
+struct Files {
+  std::ofstream answers;
+  std::ofstream summary;
+};
+
+absl::Status OpenFiles(const Options& options, Files* files) {
+  for (auto [path, file] : {std::pair(&options.output, &files->answers),
+                            std::pair(&options.summary, &files->summary)}) {
+    if (!path->empty()) file->open(*path);
+    if (!*file) return absl::NotFoundError(*path + ": cannot be written");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<KvClient>> Connect(const Options& options,
+                                                  transport::Transport* transport,
+                                                  base::Executor* executor) {
+  KvClientOptions client_options;
+  client_options.deadline = options.deadline;
+  std::vector<std::unique_ptr<wire::ControlChannel>> nodes;
+  for (const std::string& node : options.nodes) {
+    nodes.push_back(std::make_unique<wire::ControlClient>(node, options.deadline));
+  }
+  return KvClient::Create(client_options, std::move(nodes), transport, executor);
+}
+
+// Answers the prompts; `client` is null when every layer is local. The exit status.
+int Answer(const Options& options, Generator* generator, std::vector<Prompt> prompts,
+           const Tokenizer* words, const KvClient* client, Files* files) {
+  Summary summary;
+  absl::Status first_failure;
+  const size_t wanted = prompts.size();
+  const auto start = std::chrono::steady_clock::now();
+  const absl::Status ran = generator->Run(std::move(prompts), [&](const Sequence& sequence) {
+    summary.Add(sequence);
+    if (first_failure.ok()) first_failure = sequence.status;
+    const std::string line = AnswerLine(sequence, words) + "\n";
+    if (options.output.empty()) {
+      std::fputs(line.c_str(), stdout);
+    } else {
+      files->answers << line << std::flush;
+    }
+    if (options.progress) {
+      std::fprintf(stderr, "\r  %lld of %zu prompts", static_cast<long long>(summary.prompts),
+                   wanted);
+    }
+  });
+  if (options.progress) std::fputs("\n", stderr);
+  const double wall =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  summary.audit_bytes = generator->audit_bytes();
+  if (!options.summary.empty()) {
+    files->summary << SummaryJson(summary, client, wall) << std::flush;
+  }
+  if (!ran.ok()) return Fail(ExitCodeOf(ran), ran);
+  if (!files->answers || !files->summary) {
+    return Fail(kExitUnavailable,
+                absl::DataLossError("not everything could be written to " +
+                                    (files->answers ? options.summary : options.output)));
+  }
+  if (first_failure.ok()) return 0;
+  std::fprintf(stderr, "sounder_worker: %lld of %lld prompts failed\n",
+               static_cast<long long>(summary.failed), static_cast<long long>(summary.prompts));
+  return Fail(ExitCodeOf(first_failure), first_failure);
+}
+
 int Generate(const Options& options) {
   signal(SIGPIPE, SIG_IGN);
   signal(SIGINT, OnStopSignal);
@@ -283,75 +352,21 @@ int Generate(const Options& options) {
                 absl::InvalidArgumentError("--attention exact and lsh need nodes (--nodes)"));
   }
   generator_options->stop = &stop_requested;
-
-  std::ofstream output_file;
-  if (!options.output.empty()) {
-    output_file.open(options.output);
-    if (!output_file) {
-      return Fail(kExitBadInput, absl::NotFoundError(options.output + ": cannot be written"));
-    }
-  }
-  std::ofstream summary_file;
-  if (!options.summary.empty()) {
-    summary_file.open(options.summary);
-    if (!summary_file) {
-      return Fail(kExitBadInput, absl::NotFoundError(options.summary + ": cannot be written"));
-    }
+  Files files;
+  if (absl::Status status = OpenFiles(options, &files); !status.ok()) {
+    return Fail(kExitBadInput, status);
   }
 
   base::ThreadExecutor executor(1, "worker");
-  std::unique_ptr<KvClient> client;
-  auto transport = std::make_unique<transport::UcxTransport>(options.ucx);
-  if (remote && options.nodes.empty()) {
-    return Fail(config::kExitUsage,
-                absl::InvalidArgumentError("--nodes: attention on nodes needs at least one node"));
-  }
+  std::unique_ptr<KvClient> client;  // outlives the transport
+  transport::UcxTransport transport(options.ucx);
   if (remote) {
-    KvClientOptions client_options;
-    client_options.deadline = options.deadline;
-    std::vector<std::unique_ptr<wire::ControlChannel>> nodes;
-    for (const std::string& node : options.nodes) {
-      nodes.push_back(std::make_unique<wire::ControlClient>(node, options.deadline));
-    }
-    absl::StatusOr<std::unique_ptr<KvClient>> created =
-        KvClient::Create(client_options, std::move(nodes), transport.get(), &executor);
+    absl::StatusOr<std::unique_ptr<KvClient>> created = Connect(options, &transport, &executor);
     if (!created.ok()) return Fail(ExitCodeOf(created.status()), created.status());
     client = *std::move(created);
   }
-
-  Summary summary;
-  absl::Status first_failure;
-  const auto start = std::chrono::steady_clock::now();
   Generator generator(*generator_options, model->get(), client.get());
-  const absl::Status ran = generator.Run(*std::move(prompts), [&](const Sequence& sequence) {
-    summary.Add(sequence);
-    if (first_failure.ok()) first_failure = sequence.status;
-    const std::string line = AnswerLine(sequence, words) + "\n";
-    if (options.output.empty()) {
-      std::fputs(line.c_str(), stdout);
-    } else {
-      output_file << line << std::flush;
-    }
-  });
-  const double wall =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  summary.audit_bytes = generator.audit_bytes();
-  if (!options.summary.empty()) {
-    summary_file << SummaryJson(summary, client.get(), wall) << std::flush;
-  }
-  transport.reset();  // before what its events reach
-  if (!ran.ok()) return Fail(ExitCodeOf(ran), ran);
-  if (!output_file || !summary_file) {
-    return Fail(kExitUnavailable,
-                absl::DataLossError("not everything could be written to " +
-                                    (output_file ? options.summary : options.output)));
-  }
-  if (!first_failure.ok()) {
-    std::fprintf(stderr, "sounder_worker: %lld of %lld prompts failed\n",
-                 static_cast<long long>(summary.failed), static_cast<long long>(summary.prompts));
-    return Fail(ExitCodeOf(first_failure), first_failure);
-  }
-  return 0;
+  return Answer(options, &generator, *std::move(prompts), words, client.get(), &files);
 }
 
 int GenerateCommand(int argc, const char* const* argv, const config::Environment& environment) {
