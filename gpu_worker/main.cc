@@ -215,6 +215,8 @@ std::string SummaryJson(const Summary& summary, const KvClient* client, double w
   json["wall_seconds"] = wall_seconds;
   json["prefill_seconds"] = summary.prefill_seconds;
   json["ms_per_step"] = 1e3 * ratio(summary.decode_seconds, static_cast<double>(summary.steps));
+  json["positions"] = counts.positions;
+  json["rows_visible"] = counts.rows_visible;
   json["rows_read_fraction"] =
       ratio(static_cast<double>(counts.rows_read), static_cast<double>(counts.rows_visible));
   json["exact_share"] =

@@ -84,7 +84,7 @@ generate() {
   shift
   run "$bin/sounder_worker" generate --model "$model" --nodes "$nodes" --dtype bf16 \
     --prompts "$out/prompts.jsonl" --output "$out/$name.jsonl" \
-    --summary "$out/$name.summary.json" --log-level warning "$@"
+    --summary "$out/$name.summary.json" --log-level warning --progress "$@"
   echo "  $name: $((SECONDS - begin)) s"
 }
 generate exact --attention exact
@@ -97,7 +97,9 @@ echo
   exact lsh_10_150 lsh_9_120 lsh_8_75 | tee "$out/model.txt"
 echo "rows read: per query head, of the rows on the nodes. exact share: positions attended exactly"
 echo "(sinks, window). error: mean |o - o*| / |o*| of the attention outputs, each also computed"
-echo "exactly. KiB/step: attention requests and answers per decoded token, without those audits."
+echo "exactly. KiB/step: attention requests and answers per decoded token. MiB total: those and the"
+echo "rows sent to the nodes. Both are without the traffic of computing exactly beside sampling."
+echo "Answers with a * are wrong."
 
 echo
 echo "(b) scale: one synthetic session of $positions positions (generated data, no model)"
