@@ -25,14 +25,18 @@ model=tests/models/two_tasks
 rm -rf "$out"
 mkdir -p "$out"
 
-pids=()
-stop_nodes() {
-  local pid
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-  pids=()
+# Everything this shell has started in the background ends, at once if a second signal asks for it.
+stop_all() {
+  local running
+  trap - EXIT
+  trap 'kill -KILL $(jobs -p) 2>/dev/null || true' INT TERM HUP
+  running=$(jobs -p)
+  # shellcheck disable=SC2086  # one word each
+  [ -z "$running" ] || kill $running 2>/dev/null || true
+  while [ -n "$(jobs -pr)" ]; do wait || true; done
 }
-trap stop_nodes EXIT
+trap stop_all EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -44,7 +48,6 @@ start_node() {
   mkfifo "$log.ready"
   "$bin/sounder_node" --control 127.0.0.1:0 --data 127.0.0.1:0 --http 127.0.0.1:0 "$@" \
     >"$log.ready" 2>"$log.log" &
-  pids+=($!)
   if ! read -r -t 30 ready <"$log.ready"; then
     echo "demo: a node did not start:" >&2
     cat "$log.log" >&2
@@ -55,16 +58,14 @@ start_node() {
   echo "  $ready"
 }
 
-# run COMMAND...: in the background and waited for, so that Ctrl-C is acted on at once.
+# run COMMAND...: in the background and waited for, so that a signal is acted on at once. Not for
+# pipelines: there it would run in a shell that stop_all knows nothing of.
 run() {
   "$@" &
-  local pid=$!
-  pids+=("$pid")
-  wait "$pid" || { echo "demo: failed: $*" >&2; exit 1; }
-  unset 'pids[-1]'
+  wait $! || { echo "demo: failed: $*" >&2; exit 1; }
 }
 
-threads=$(((($(nproc) + 1)) / 2))
+threads=$((($(nproc) + 1) / 2))
 echo "starting two KV nodes with $threads thread(s) each"
 start_node node-a --threads "$threads" --memory 4GiB
 start_node node-b --threads "$threads" --memory 4GiB
@@ -73,8 +74,8 @@ echo
 echo "(a) a trained model, $prompts prompts of 2,048 tokens for each of two tasks; the last 96"
 echo "    tokens before the question are filler, so the 64-token window alone cannot answer"
 for task in recall words; do
-  "$bin/two_tasks_prompts" --task "$task" --count "$prompts" --length 2048 --tail 96 --seed 20260 \
-    --model "$model" >"$out/$task.jsonl"
+  run "$bin/two_tasks_prompts" --task "$task" --count "$prompts" --length 2048 --tail 96 \
+    --seed 20260 --model "$model" >"$out/$task.jsonl"
 done
 cat "$out/recall.jsonl" "$out/words.jsonl" >"$out/prompts.jsonl"
 
@@ -92,6 +93,7 @@ generate lsh_10_150 --attention lsh --bits 10 --tables 150 --audit-every 1
 generate lsh_9_120 --attention lsh --bits 9 --tables 120 --audit-every 1
 generate lsh_8_75 --attention lsh --bits 8 --tables 75 --audit-every 1
 
+
 echo
 "$bin/demo_report" --prompts "$out/recall.jsonl" --prompts "$out/words.jsonl" "$out" \
   exact lsh_10_150 lsh_9_120 lsh_8_75 | tee "$out/model.txt"
@@ -103,9 +105,9 @@ echo "Answers with a * are wrong."
 
 echo
 echo "(b) scale: one synthetic session of $positions positions (generated data, no model)"
-run "$bin/demo_scale" --nodes "$nodes" --positions "$positions" | tee "$out/scale.txt"
+run "$bin/demo_scale" --nodes "$nodes" --positions "$positions" >"$out/scale.txt"
+cat "$out/scale.txt"
 
-stop_nodes
-trap - EXIT
+stop_all
 echo
 echo "demo: ok"

@@ -3,7 +3,7 @@
 #include <signal.h>
 
 #include <filesystem>
-#include <fstream>
+#include <ostream>
 
 #include "tests/e2e/processes.h"
 
@@ -27,30 +27,72 @@ std::vector<std::string> RunningIn(pid_t group) {
   return running;
 }
 
-// `moment`: the beginning of the line of output that it is interrupted after.
-void InterruptDemo(const std::string& moment, int signal, bool whole_group) {
-  const TemporaryFolder folder;
-  Process demo("scripts/demo.sh",
-               {"--prompts", "2", "--positions", "8192", "--output", folder.Path("demo")},
-               /*own_group=*/true);
-  const pid_t group = demo.pid();
-  ASSERT_TRUE(demo.WaitForLine("  ready ", seconds(20)).has_value()) << demo.Errors();
-  ASSERT_TRUE(demo.WaitForLine(moment, seconds(30)).has_value()) << demo.Errors();
-  EXPECT_GE(RunningIn(group).size(), 3u);  // the script and two nodes
-  ASSERT_EQ(::kill(whole_group ? -group : group, signal), 0);
-  const std::optional<int> exit = demo.Wait(seconds(8));
-  EXPECT_EQ(exit, 128 + signal) << demo.Errors();
+bool IsRunningIn(pid_t group, const std::string& program) {
+  for (const std::string& process : RunningIn(group)) {
+    if (process.find("(" + program + ")") != std::string::npos) return true;
+  }
+  return false;
+}
+
+void ExpectNothingLeft(pid_t group) {
   std::vector<std::string> left;
   const bool gone = Eventually([&] { return (left = RunningIn(group)).empty(); }, seconds(2));
   for (const std::string& process : left) ADD_FAILURE() << "left behind: " << process;
   if (!gone) ::kill(-group, SIGKILL);
 }
 
-TEST(DemoTest, ControlC) { InterruptDemo("(a) ", SIGINT, /*whole_group=*/true); }
+struct Interrupt {
+  const char* line;     // of output, its beginning
+  const char* program;  // that runs when the signal comes, after that line
+  const char* positions;
+  int signal;  // SIGINT: to all processes, as from a terminal; others: to the script
+  friend void PrintTo(const Interrupt& moment, std::ostream* out) {
+    *out << "signal " << moment.signal << " after \"" << moment.line << "\"";
+  }
+};
 
-TEST(DemoTest, ControlCWhileAWorkerRuns) { InterruptDemo("  exact: ", SIGINT, true); }
+class InterruptedDemoTest : public testing::TestWithParam<Interrupt> {};
 
-TEST(DemoTest, Terminated) { InterruptDemo("  exact: ", SIGTERM, /*whole_group=*/false); }
+TEST_P(InterruptedDemoTest, LeavesNothingBehind) {
+  const Interrupt& moment = GetParam();
+  const TemporaryFolder folder;
+  Process demo("scripts/demo.sh",
+               {"--prompts", "2", "--positions", moment.positions, "--output", folder.Path("demo")},
+               /*own_group=*/true);
+  const pid_t group = demo.pid();
+  ASSERT_TRUE(demo.WaitForLine(moment.line, seconds(60)).has_value()) << demo.Errors();
+  ASSERT_TRUE(Eventually([&] { return IsRunningIn(group, moment.program); })) << demo.Errors();
+  EXPECT_GE(RunningIn(group).size(), 2u);
+  ASSERT_EQ(::kill(moment.signal == SIGINT ? -group : group, moment.signal), 0);
+  const std::optional<int> exit = demo.Wait(seconds(8));
+  EXPECT_EQ(exit, 128 + moment.signal) << demo.Errors();
+  ExpectNothingLeft(group);
+}
+
+// The positions of part (b) take far longer than a demo may take to end.
+INSTANTIATE_TEST_SUITE_P(Moments, InterruptedDemoTest,
+                         testing::Values(Interrupt{"starting ", "sounder_node", "8192", SIGINT},
+                                         Interrupt{"(a) ", "sounder_worker", "8192", SIGINT},
+                                         Interrupt{"(a) ", "sounder_worker", "8192", SIGTERM},
+                                         Interrupt{"  exact: ", "sounder_worker", "8192", SIGHUP},
+                                         Interrupt{"(b) ", "demo_scale", "10000000", SIGINT},
+                                         Interrupt{"(b) ", "demo_scale", "10000000", SIGTERM}));
+
+TEST(DemoTest, RunsToItsEnd) {
+  const TemporaryFolder folder;
+  Process demo("scripts/demo.sh",
+               {"--prompts", "2", "--positions", "8192", "--output", folder.Path("demo")},
+               /*own_group=*/true);
+  const pid_t group = demo.pid();
+  EXPECT_EQ(demo.Wait(seconds(90)), 0) << demo.Errors();
+  ExpectNothingLeft(group);
+  const std::string& output = demo.Output();
+  EXPECT_EQ(output.substr(output.rfind('\n', output.size() - 2) + 1), "demo: ok\n");
+  for (const char* part : {"\nlsh_10_150  ", "\nrecall-1 ", "\nwords-1 ", "lsh_ms_per_step"}) {
+    EXPECT_NE(output.find(part), std::string::npos) << part << " is not in\n" << output;
+  }
+  EXPECT_NE(demo.Errors().find("4 of 4 prompts"), std::string::npos) << demo.Errors();
+}
 
 }  // namespace
 }  // namespace sounder::e2e
