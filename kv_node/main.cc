@@ -71,7 +71,8 @@ void Declare(config::OptionSet& set, Options* options) {
                   "how long a close waits for appends in flight");
   set.AddText("ucx_tls", &options->ucx.tls,
               "transports: auto, tcp, shm, or a UCX_TLS list such as rc,tcp");
-  set.AddText("ucx_devices", &options->ucx.net_devices, "network devices, as in UCX_NET_DEVICES");
+  set.AddText("ucx_devices", &options->ucx.net_devices,
+              "network devices, as in UCX_NET_DEVICES; empty: lo if --data is on it, or else all");
   set.AddText("ucx_port_range", &options->ucx.port_range, "ports of data connections, lo-hi");
   set.AddDuration("ucx_spin", &options->ucx.spin,
                   "how long the data plane polls before it sleeps; longer is faster and burns CPU");
@@ -132,6 +133,38 @@ int Fail(const std::string& what, const absl::Status& status) {
   return kExitUnavailable;
 }
 
+// UCX opens a port on every device it may use, whatever address --data has. A node on loopback is
+// meant for this machine, unless the options speak of devices or of RDMA.
+transport::UcxOptions DataPlaneOptions(const Options& options) {
+  transport::UcxOptions ucx = options.ucx;
+  const bool any_device = ucx.tls == "auto" || ucx.tls == "tcp" || ucx.tls == "shm";
+  const std::string host = config::ParseHostPort(options.data_address)->host;  // checked before
+  const bool loopback = host == "localhost" || host.rfind("127.", 0) == 0;
+  if (loopback && any_device && ucx.net_devices.empty() && !ucx.require_rdma) {
+    ucx.net_devices = "lo";
+  }
+  return ucx;
+}
+
+absl::StatusOr<std::unique_ptr<http::HttpServer>> StartHttp(const Options& options,
+                                                            const config::OptionSet& set,
+                                                            const NodeService& service,
+                                                            const metrics::Registry& registry) {
+  http::RouteTable routes;
+  http::EndpointSources sources;
+  sources.registry = &registry;
+  sources.health = [] { return absl::OkStatus(); };
+  sources.ready = [&service] {
+    return service.draining() ? absl::UnavailableError("draining") : absl::OkStatus();
+  };
+  sources.status_json = [&service] { return StatusJson(service.CurrentStatus()); };
+  sources.conf_json = [&set] { return config::ConfJson(set.Values()); };
+  http::AddStandardEndpoints(routes, sources);
+  http::HttpServerOptions http_options;
+  http_options.address = options.http_address;
+  return http::HttpServer::Create(http_options, std::move(routes));
+}
+
 int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
   metrics::Registry registry;
@@ -144,7 +177,7 @@ int Run(const Options& options, const config::OptionSet& set) {
        static_cast<uint64_t>(options.memory), static_cast<size_t>(options.max_sessions)},
       &executor);
   ServerProbe probe(registry, sessions);
-  auto transport = std::make_unique<transport::UcxTransport>(options.ucx);
+  auto transport = std::make_unique<transport::UcxTransport>(DataPlaneOptions(options));
   DataServer data(transport.get(), &sessions, &executor, static_cast<int>(options.threads), &probe);
 
   std::mutex identity_mutex;
@@ -173,20 +206,8 @@ int Run(const Options& options, const config::OptionSet& set) {
   if (!data_address.ok()) return Fail("data plane", data_address.status());
   set_address(&wire::NodeStatus::data_address, *data_address);
 
-  http::RouteTable routes;
-  http::EndpointSources sources;
-  sources.registry = &registry;
-  sources.health = [] { return absl::OkStatus(); };
-  sources.ready = [&service] {
-    return service.draining() ? absl::UnavailableError("draining") : absl::OkStatus();
-  };
-  sources.status_json = [&service] { return StatusJson(service.CurrentStatus()); };
-  sources.conf_json = [&set] { return config::ConfJson(set.Values()); };
-  http::AddStandardEndpoints(routes, sources);
-  http::HttpServerOptions http_options;
-  http_options.address = options.http_address;
   absl::StatusOr<std::unique_ptr<http::HttpServer>> http =
-      http::HttpServer::Create(http_options, std::move(routes));
+      StartHttp(options, set, service, registry);
   if (!http.ok()) return Fail("http", http.status());
   set_address(&wire::NodeStatus::http_address, (*http)->address());
 

@@ -6,6 +6,8 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 
 #include "tests/e2e/processes.h"
 
@@ -115,6 +117,39 @@ TEST(StatusTest, NodeAway) {
   EXPECT_FALSE(views[0].contains("error"));  // the other one is shown all the same
   EXPECT_EQ(views[0].at("sessions"), 0);
   EXPECT_TRUE(views[1].contains("error"));
+}
+
+// Local addresses of a process's listening TCP sockets, as the kernel writes them: in v4 the
+// address as a little-endian number, colon, port, all hexadecimal.
+std::vector<std::string> Listeners(pid_t pid) {
+  std::set<std::string> sockets;  // "socket:[INODE]"
+  const std::string process = "/proc/" + std::to_string(pid);
+  for (const auto& entry : std::filesystem::directory_iterator(process + "/fd")) {
+    std::error_code gone;
+    sockets.insert(std::filesystem::read_symlink(entry.path(), gone).string());
+  }
+  std::vector<std::string> listeners;
+  for (const char* table : {"/net/tcp", "/net/tcp6"}) {
+    std::istringstream lines(ReadFile(process + table));
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream words(line);
+      std::string slot, local, remote, state, skipped, inode;
+      words >> slot >> local >> remote >> state;
+      for (int i = 0; i < 5; ++i) words >> skipped;
+      words >> inode;
+      if (state == "0A" && sockets.contains("socket:[" + inode + "]")) listeners.push_back(local);
+    }
+  }
+  return listeners;
+}
+
+TEST(ListenTest, ANodeOnLoopbackListensNowhereElse) {
+  for (const char* tls : {"auto", "tcp", "shm"}) {
+    Node node({"--threads", "1", "--ucx-tls", tls});
+    const std::vector<std::string> listeners = Listeners(node.process().pid());
+    EXPECT_GE(listeners.size(), 4u) << "control, data, HTTP and UCX's own";
+    EXPECT_THAT(listeners, testing::Each(testing::StartsWith("0100007F:"))) << tls;
+  }
 }
 
 TEST(HttpTest, EndpointsOfALiveNode) {
