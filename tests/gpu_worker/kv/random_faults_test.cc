@@ -110,7 +110,7 @@ class World {
   }
 
   void Count(const absl::Status& status) {
-    // A damaged header may say anything; otherwise answers are late or connections lost.
+    // Damage is answered with what it did; otherwise answers are late or connections lost.
     const bool lost = absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
     EXPECT_TRUE(damages_ || lost) << status;
     EXPECT_NE(status.ToString().find("node"), std::string::npos) << "names no node: " << status;
