@@ -170,10 +170,40 @@ TEST(Tidy, Layout) {
   EXPECT_THAT(Rules("a.cc", "x"), ElementsAre("layout"));
   EXPECT_THAT(Rules("a.cc", ""), IsEmpty());
   std::string lines;
-  for (int i = 0; i < 600; ++i) lines += "x\n";
+  for (int i = 0; i < 400; ++i) lines += "x\n";
   EXPECT_THAT(Rules("a.cc", lines), IsEmpty());
   EXPECT_THAT(Rules("a.cc", lines + "x\n"), ElementsAre("length"));
+  EXPECT_THAT(Rules("a.md", lines + "x\n"), IsEmpty());
+  for (int i = 0; i < 200; ++i) lines += "x\n";
+  EXPECT_THAT(Rules("tests/a.cc", lines), IsEmpty());
+  EXPECT_THAT(Rules("tests/a.cc", lines + "x\n"), ElementsAre("length"));
   EXPECT_THAT(Rules("data.txt", std::string(500, ' ')), IsEmpty()) << "data is not text";
+}
+
+TEST(Tidy, Functions) {
+  const auto lines = [](int count, const std::string& line) {
+    std::string text;
+    for (int i = 0; i < count; ++i) text += line + "\n";
+    return text;
+  };
+  // With its first and last line: 70, then 71.
+  const std::string most = "int F() {\n" + lines(68, "  x();") + "}\n";
+  const std::string more = "int F() {\n" + lines(69, "  x();") + "}\n";
+  EXPECT_THAT(Rules("a.cc", most + most), IsEmpty());
+  EXPECT_THAT(Rules("a.cc", most + more), ElementsAre("function"));
+  EXPECT_THAT(Rules("tests/a.cc", more), IsEmpty());
+  EXPECT_EQ(CheckFile(ToyHouse(), "a.cc", "// F.\n\n" + more)[0].line, 3u);
+  // Its first line is the one at its column, wherever the brace is; preprocessor lines are inside.
+  EXPECT_THAT(Rules("a.cc", "int F(int a,\n      int b) {\n" + lines(68, "  x();") + "}\n"),
+              ElementsAre("function"));
+  EXPECT_THAT(Rules("a.cc", "int F() {\n#if X\n" + lines(68, "  x();") + "}\n"),
+              ElementsAre("function"));
+  // In a class, which may be longer.
+  const std::string method = "  int F() {\n" + lines(69, "    x();") + "  }\n";
+  EXPECT_THAT(Rules("a.cc", "class A {\n" + method + "};\n"), ElementsAre("function"));
+  EXPECT_THAT(Rules("a.cc", "class A {\n" + lines(100, "  int x;") + "};\n"), IsEmpty());
+  EXPECT_THAT(Rules("a.cc", "namespace a {\n" + lines(100, "  x") + "}  // namespace a\n"),
+              IsEmpty());
 }
 
 TEST(Tidy, WordsThatAreBanned) {
