@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds a preset and runs all its tests; lists what was skipped and why.
+# Builds a preset and runs all its tests; lists what was skipped and why, and tests over 20 s.
 #   scripts/run_tests.sh PRESET [CTEST ARGUMENT...]      e.g. scripts/run_tests.sh tsan -R http
 # The last line is "N passed, N failed, N skipped", by CTest's count; build/PRESET/test_counts
 # holds the three numbers.
@@ -21,7 +21,7 @@ ctest --test-dir "$build" --output-on-failure -j "$(nproc)" --test-output-size-p
 # Reads CTest's report: "count passed|failed|skipped" for each test, and "skip WHAT: WHY" for each
 # test CTest skipped and each case inside a test program that skipped itself (GTEST_SKIP prints
 # "file:line: Skipped", the reason below it, then "[  SKIPPED ] Suite.Case (0 ms)"). A test that
-# did not run for any other reason than its own wish counts as failed.
+# did not run for any other reason than its own wish counts as failed. "slow TEST (N s)": took long.
 digest=$(awk '
   function plain(text) {
     gsub(/&lt;/, "<", text); gsub(/&gt;/, ">", text); gsub(/&quot;/, "\"", text)
@@ -30,6 +30,8 @@ digest=$(awk '
   }
   /<testcase / {
     match($0, /name="[^"]*"/); test = substr($0, RSTART + 6, RLENGTH - 7)
+    match($0, / time="[^"]*"/); seconds = substr($0, RSTART + 7, RLENGTH - 8) + 0
+    if (seconds > 20) printf "slow %s (%.0f s)\n", test, seconds
     match($0, /status="[^"]*"/); state = substr($0, RSTART + 8, RLENGTH - 9)
     reason = ""; reason_next = 0; own_wish = 0
     if (state == "run") print "count passed"
@@ -57,6 +59,9 @@ if grep -q '^skip ' <<<"$digest"; then
 else
   echo "skipped: nothing"
 fi
+
+slow=$(sed -n 's/^slow //p' <<<"$digest" | paste -sd, | sed 's/,/, /g')
+echo "slow: ${slow:-nothing over 20 s}"
 
 count() { grep -cxF "count $1" <<<"$digest" || true; }
 passed=$(count passed) failed=$(count failed) skipped=$(count skipped)
