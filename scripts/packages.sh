@@ -10,7 +10,7 @@ packages_build=(
   libssl-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
 
-# For ./run format.
+# For ./run format and the test that everything is formatted.
 packages_format=(clang-format)
 
 # For scripts/on_bare_debian.sh.
