@@ -87,12 +87,12 @@ done
 echo
 echo "acceptance of part $part at $commit$([ $clean = 1 ] || echo ' with changes')"
 status=0
-printf '%-62s | %-34s | %-26s | %s\n' line command figure verdict
+printf '%-62s | %-36s | %-49s | %s\n' line command figure verdict
 for i in "${!ids[@]}"; do
   id=${ids[$i]}
   verdict=$(verdict_of "$id")
   [ "$verdict" = pass ] || status=1
-  printf '%-62s | %-34s | %-26s | %s\n' "${texts[$i]}" "${commands[$i]}" \
+  printf '%-62s | %-36s | %-49s | %s\n' "${texts[$i]}" "${commands[$i]}" \
     "$(cat "$results/$id.figure" 2>/dev/null || echo -)" "$verdict"
 done
 echo "logs: ${results#"$PWD"/}"
