@@ -89,11 +89,12 @@ endfunction()
 
 # sounder_test(NAME common_base_philox_test SRCS philox_test.cc DEPS common_base [LIBS ...]
 #              [LABELS asan tsan e2e ...] [ENVIRONMENT A=B ...] [TIMEOUT seconds] [ARGS ...]
-#              [TSAN_CASES PATTERN])
+#              [ASAN_CASES PATTERN] [TSAN_CASES PATTERN])
 # LABELS asan / tsan: the test is built and run in that sanitizer build too (see CMakePresets).
-# TSAN_CASES: under ThreadSanitizer only these cases run, those with threads (a gtest filter).
+# ASAN_CASES / TSAN_CASES: under that sanitizer only these cases run (a gtest filter): those that do
+# not repeat others at greater length, and those with threads.
 function(sounder_test)
-  cmake_parse_arguments(A "" "NAME;TIMEOUT;TSAN_CASES" "SRCS;DEPS;LIBS;LABELS;ENVIRONMENT;ARGS"
+  cmake_parse_arguments(A "" "NAME;TIMEOUT;ASAN_CASES;TSAN_CASES" "SRCS;DEPS;LIBS;LABELS;ENVIRONMENT;ARGS"
                         ${ARGN})
   if(SOUNDER_SANITIZE MATCHES "address" AND NOT "asan" IN_LIST A_LABELS)
     return()
@@ -108,35 +109,47 @@ function(sounder_test)
   if(NOT A_TIMEOUT)
     set(A_TIMEOUT 60)
   endif()
+  if(SOUNDER_SANITIZE MATCHES "address" AND A_ASAN_CASES)
+    list(APPEND A_ARGS "--gtest_filter=${A_ASAN_CASES}")
+  endif()
   if(SOUNDER_SANITIZE MATCHES "thread" AND A_TSAN_CASES)
     list(APPEND A_ARGS "--gtest_filter=${A_TSAN_CASES}")
   endif()
   add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${A_ARGS} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  if(SOUNDER_SANITIZE MATCHES "thread")
+    set(suppressions ${PROJECT_SOURCE_DIR}/tests/sanitizers/tsan.supp)
+    list(APPEND A_ENVIRONMENT
+         "TSAN_OPTIONS=suppressions=${suppressions}:second_deadlock_stack=1:history_size=4")
+  endif()
   # UCX patches madvise for its memory hooks, which breaks ThreadSanitizer at thread exit.
   set_tests_properties(${A_NAME} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}"
     ENVIRONMENT "UCX_MEM_MMAP_HOOK_MODE=none;${A_ENVIRONMENT}")
 endfunction()
 
-# Adds every folder of the house that has a CMakeLists.txt, in order.
+# sounder_add_house([EXCLUDE_FROM_ALL]): adds every folder of the house that has a CMakeLists.txt, in
+# order. EXCLUDE_FROM_ALL: built only where something needs them.
 function(sounder_add_house)
   foreach(side common kv_node gpu_worker cli)
     foreach(folder IN LISTS SOUNDER_HOUSE_${side})
       if(EXISTS ${PROJECT_SOURCE_DIR}/${side}/${folder}/CMakeLists.txt)
-        add_subdirectory(${PROJECT_SOURCE_DIR}/${side}/${folder})
+        add_subdirectory(${PROJECT_SOURCE_DIR}/${side}/${folder}
+                         ${CMAKE_BINARY_DIR}/${side}/${folder} ${ARGN})
       endif()
     endforeach()
     if(EXISTS ${PROJECT_SOURCE_DIR}/${side}/CMakeLists.txt)
-      add_subdirectory(${PROJECT_SOURCE_DIR}/${side})  # the binary
+      add_subdirectory(${PROJECT_SOURCE_DIR}/${side} ${CMAKE_BINARY_DIR}/${side} ${ARGN})  # binary
     endif()
   endforeach()
 endfunction()
 
-# Adds every folder below `root` that has a CMakeLists.txt (tests/ and bench/ mirror the tree).
+# sounder_add_rooms(ROOT [EXCLUDE_FROM_ALL]): adds every folder below ROOT that has a CMakeLists.txt
+# (tests/ and bench/ mirror the tree).
 function(sounder_add_rooms root)
   file(GLOB_RECURSE lists CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${root}/CMakeLists.txt)
   list(SORT lists)
   foreach(list IN LISTS lists)
     get_filename_component(folder ${list} DIRECTORY)
-    add_subdirectory(${folder})
+    file(RELATIVE_PATH place ${PROJECT_SOURCE_DIR} ${folder})
+    add_subdirectory(${folder} ${CMAKE_BINARY_DIR}/${place} ${ARGN})
   endforeach()
 endfunction()
