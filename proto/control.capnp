@@ -25,6 +25,7 @@ struct ModelIdentity {
   headDim @5 :UInt32;
   ropeDigest @6 :Text;
   adapter @7 :Text;
+  kvLayout @8 :Text;              # what a row is, in words: "llama: k after rope, v"
 }
 
 enum Projection { hadamard @0; gaussian @1; }
@@ -55,6 +56,7 @@ struct SessionSpec {
   kvHeadCount @12 :UInt32;
   ttlSeconds @13 :UInt32;         # 0: until closed
   durability @14 :Durability;
+  rowFormat @15 :Data.RowFormat;  # kept for sampling; appended rows have the dtype either way
 }
 
 struct OpenResult {

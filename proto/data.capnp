@@ -33,6 +33,12 @@ enum Attention {
   lshTables @1;  # sampled by the session's LSH tables (the session must have been opened with them)
 }
 
+enum RowFormat {
+  asAppended @0;
+  int8 @1;       # int8 rows with centred keys, per-row scales, chosen by the session; unquantised
+                 # rows stay for exact
+}
+
 struct DataHeader {
   version @0 :UInt16;
   kind @1 :Kind;
@@ -92,6 +98,7 @@ struct AttendItem {
   signatureWords @19 :UInt32;
   hasLseHints @20 :Bool;
   wantErrorTerms @21 :Bool;
+  rowFormat @22 :RowFormat;   # of the rows that the sampled part reads
 }
 
 struct AttendItems { items @0 :List(AttendItem); }

@@ -27,14 +27,6 @@ absl::Status Bad(size_t index, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat("item ", index, ": ", what));
 }
 
-absl::StatusOr<base::DType> GetDType(proto::DType dtype) {
-  const auto value = static_cast<uint16_t>(dtype);
-  if (value > static_cast<uint16_t>(base::DType::kBF16)) {
-    return absl::InvalidArgumentError(absl::StrCat("unknown dtype ", value));
-  }
-  return static_cast<base::DType>(value);
-}
-
 absl::Status CheckDims(uint32_t layer, uint32_t head_begin, uint32_t heads, uint32_t dim) {
   if (layer >= base::kMaxLayers) return absl::InvalidArgumentError(absl::StrCat("layer ", layer));
   if (heads == 0 || heads > base::kMaxKvHeads || head_begin > base::kMaxKvHeads - heads) {
@@ -83,6 +75,7 @@ void PutAttendItem(const AttendItem& item, proto::AttendItem::Builder out, Tenso
   out.setSignatureWords(item.signature_words);
   out.setHasLseHints(!item.lse_hints.empty());
   out.setWantErrorTerms(item.want_error_terms);
+  out.setRowFormat(static_cast<proto::RowFormat>(item.row_format));
   tensors->push_back(item.queries);
   if (!item.signatures.empty()) tensors->push_back(std::as_bytes(item.signatures));
   if (!item.lse_hints.empty()) tensors->push_back(std::as_bytes(item.lse_hints));
@@ -137,6 +130,7 @@ absl::StatusOr<AttendItem> GetAttendItem(proto::AttendItem::Reader in, TensorCur
   item.rows_cap = in.getRowsCap();
   item.signature_words = in.getSignatureWords();
   item.want_error_terms = in.getWantErrorTerms();
+  ASSIGN_OR_RETURN(item.row_format, GetRowFormat(in.getRowFormat()));
   RETURN_IF_ERROR(CheckAttendItem(item));
   const uint64_t rows = uint64_t{item.query_count} * item.query_heads();
   if (!tensors->Next(rows * item.head_dim * base::SizeOf(item.query_dtype), &item.queries) ||

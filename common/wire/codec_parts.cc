@@ -25,6 +25,22 @@ absl::Status FromWire(uint16_t code, std::string message) {
   return absl::Status(static_cast<absl::StatusCode>(value), message);
 }
 
+absl::StatusOr<base::DType> GetDType(proto::DType dtype) {
+  const auto value = static_cast<uint16_t>(dtype);
+  if (value > static_cast<uint16_t>(base::DType::kBF16)) {
+    return absl::InvalidArgumentError(absl::StrCat("unknown dtype ", value));
+  }
+  return static_cast<base::DType>(value);
+}
+
+absl::StatusOr<RowFormat> GetRowFormat(proto::RowFormat format) {
+  const auto value = static_cast<uint16_t>(format);
+  if (value > static_cast<uint16_t>(RowFormat::kInt8)) {
+    return absl::InvalidArgumentError(absl::StrCat("unknown row format ", value));
+  }
+  return static_cast<RowFormat>(value);
+}
+
 std::vector<std::byte> EncodeHeader(const Envelope& envelope, const PayloadShape& shape) {
   capnp::MallocMessageBuilder builder;
   auto header = builder.initRoot<proto::DataHeader>();

@@ -39,6 +39,10 @@ std::string ToWireText(const absl::Status& status);  // at most kMaxStatusMessag
 // An unknown code becomes UNKNOWN; a message longer than the protocol allows is cut.
 absl::Status FromWire(uint16_t code, std::string message);
 
+// INVALID_ARGUMENT for values that this version does not know.
+absl::StatusOr<base::DType> GetDType(proto::DType dtype);
+absl::StatusOr<RowFormat> GetRowFormat(proto::RowFormat format);
+
 std::vector<std::byte> EncodeHeader(const Envelope& envelope, const PayloadShape& shape);
 absl::StatusOr<Envelope> DecodeHeader(std::span<const std::byte> header, PayloadShape* shape);
 

@@ -27,6 +27,7 @@ void PutModel(const ModelIdentity& model, proto::ModelIdentity::Builder out) {
   out.setHeadDim(model.head_dim);
   out.setRopeDigest(model.rope_digest.c_str());
   out.setAdapter(model.adapter.c_str());
+  out.setKvLayout(model.kv_layout.c_str());
 }
 
 absl::StatusOr<ModelIdentity> GetModel(proto::ModelIdentity::Reader in) {
@@ -35,6 +36,7 @@ absl::StatusOr<ModelIdentity> GetModel(proto::ModelIdentity::Reader in) {
   ASSIGN_OR_RETURN(model.weights_digest, GetName(in.getWeightsDigest(), "weights digest"));
   ASSIGN_OR_RETURN(model.rope_digest, GetName(in.getRopeDigest(), "rope digest"));
   ASSIGN_OR_RETURN(model.adapter, GetName(in.getAdapter(), "adapter"));
+  ASSIGN_OR_RETURN(model.kv_layout, GetName(in.getKvLayout(), "kv layout"));
   model.layers = in.getLayers();
   model.kv_heads = in.getKvHeads();
   model.query_heads = in.getQueryHeads();
@@ -120,6 +122,7 @@ void Put(const SessionSpec& spec, proto::SessionSpec::Builder out) {
   out.setKvHeadCount(spec.kv_head_count);
   out.setTtlSeconds(spec.ttl_seconds);
   out.setDurability(static_cast<proto::Durability>(spec.durability));
+  out.setRowFormat(static_cast<proto::RowFormat>(spec.row_format));
 }
 
 absl::StatusOr<SessionSpec> Get(proto::SessionSpec::Reader in) {
@@ -134,13 +137,14 @@ absl::StatusOr<SessionSpec> Get(proto::SessionSpec::Reader in) {
   if (spec.session.id.empty()) return absl::InvalidArgumentError("the session id is empty");
   spec.tenant = in.getTenant();
   ASSIGN_OR_RETURN(spec.model, GetModel(in.getModel()));
-  const auto dtype = static_cast<uint16_t>(in.getDtype());
+  ASSIGN_OR_RETURN(spec.dtype, GetDType(in.getDtype()));
+  ASSIGN_OR_RETURN(spec.row_format, GetRowFormat(in.getRowFormat()));
   const auto projection = static_cast<uint16_t>(in.getLsh().getProjection());
   const auto durability = static_cast<uint16_t>(in.getDurability());
-  if (dtype > 2 || projection > 1 || durability > 1) {
-    return absl::InvalidArgumentError("unknown dtype, projection or durability");
+  if (projection > 1 || durability > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("unknown projection ", projection, " or durability ", durability));
   }
-  spec.dtype = static_cast<base::DType>(dtype);
   spec.seal_rows = in.getSealRows();
   spec.min_indexed_rows = in.getMinIndexedRows();
   const auto lsh = in.getLsh();

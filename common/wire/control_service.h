@@ -26,6 +26,7 @@ struct ModelIdentity {
   uint32_t head_dim = 0;
   std::string rope_digest;
   std::string adapter;
+  std::string kv_layout = {};
   friend bool operator==(const ModelIdentity&, const ModelIdentity&) = default;
 };
 
@@ -56,6 +57,7 @@ struct SessionSpec {
   uint32_t kv_head_count = 0;
   uint32_t ttl_seconds = 0;
   Durability durability = Durability::kMemory;
+  RowFormat row_format = RowFormat::kAsAppended;
 };
 
 struct OpenResult {

@@ -29,6 +29,9 @@ enum class MessageKind : uint16_t {
 
 enum class AttentionKind : uint8_t { kExact = 0, kLshTables = 1 };
 
+// What sampling reads; exact attention reads rows as they were appended.
+enum class RowFormat : uint8_t { kAsAppended = 0, kInt8 = 1 };
+
 struct Timings {
   uint32_t queue_us = 0;
   uint32_t wait_us = 0;
@@ -76,6 +79,7 @@ struct AttendItem {
   uint64_t rows_cap = 0;
   uint32_t signature_words = 0;
   bool want_error_terms = false;
+  RowFormat row_format = RowFormat::kAsAppended;
 
   std::span<const std::byte> queries;    // [T, query_heads(), head_dim] of query_dtype
   std::span<const uint64_t> signatures;  // [T, query_heads(), signature_words] or empty

@@ -49,6 +49,9 @@ absl::Status Session::CheckAttend(const wire::AttendItem& item) const {
                      item.kv_head_begin + item.kv_head_count, "); this node holds [",
                      spec_.kv_head_begin, ", ", spec_.kv_head_begin + spec_.kv_head_count, ")"));
   }
+  if (item.row_format == wire::RowFormat::kInt8) {
+    return absl::UnimplementedError("row format 'int8': this node keeps rows as appended only");
+  }
   if (!Sampled(item)) return absl::OkStatus();
   if (!IndexedLayer(item.layer)) {
     return absl::FailedPreconditionError(absl::StrCat("layer ", item.layer, " of ", "session ",

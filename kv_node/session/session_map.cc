@@ -14,9 +14,9 @@ absl::Status NotFound(const base::SessionId& id) {
 
 std::string Describe(const wire::ModelIdentity& model) {
   return absl::StrCat("model '", model.name, "' (weights ", model.weights_digest, ", rope ",
-                      model.rope_digest, ", adapter '", model.adapter, "', ", model.layers,
-                      " layers, ", model.query_heads, "/", model.kv_heads, " heads of ",
-                      model.head_dim, ")");
+                      model.rope_digest, ", adapter '", model.adapter, "', kv layout '",
+                      model.kv_layout, "', ", model.layers, " layers, ", model.query_heads, "/",
+                      model.kv_heads, " heads of ", model.head_dim, ")");
 }
 
 // What must agree for two opens to mean the same session.
@@ -24,7 +24,7 @@ bool SameSession(const wire::SessionSpec& a, const wire::SessionSpec& b) {
   return a.session.epoch == b.session.epoch && a.tenant == b.tenant && a.dtype == b.dtype &&
          a.seal_rows == b.seal_rows && a.min_indexed_rows == b.min_indexed_rows && a.lsh == b.lsh &&
          a.indexed_layers == b.indexed_layers && a.kv_head_begin == b.kv_head_begin &&
-         a.kv_head_count == b.kv_head_count;
+         a.kv_head_count == b.kv_head_count && a.row_format == b.row_format;
 }
 
 lsh::LshParams ParamsOf(const wire::LshOptions& options) {
@@ -70,6 +70,9 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
   if (spec.min_indexed_rows == 0) spec.min_indexed_rows = options_.min_indexed_rows;
   if (spec.durability == wire::Durability::kDisk) {
     return absl::UnimplementedError("durability 'disk': this node keeps sessions in memory only");
+  }
+  if (spec.row_format == wire::RowFormat::kInt8) {
+    return absl::UnimplementedError("row format 'int8': this node keeps rows as appended only");
   }
   const wire::OpenResult result{spec.seal_rows, spec.min_indexed_rows};
   std::lock_guard lock(mutex_);

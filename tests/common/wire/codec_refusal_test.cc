@@ -115,6 +115,7 @@ TEST_F(CodecRefusalTest, FieldsOfAnAttend) {
   refused([](AttendItem& item) { item.query_count = base::kMaxQueryBlock + 1; }, "block of 4097");
   refused([](AttendItem& item) { item.query_dtype = static_cast<base::DType>(3); }, "dtype 3");
   refused([](AttendItem& item) { item.attention = static_cast<AttentionKind>(2); }, "attention");
+  refused([](AttendItem& item) { item.row_format = static_cast<RowFormat>(2); }, "row format 2");
   refused([](AttendItem& item) { item.range = {-1, 5}; }, "[-1, 5)");
   refused([](AttendItem& item) { item.range = {6, 5}; }, "[6, 5)");
   refused([](AttendItem& item) { item.range = {0, base::kMaxPositions + 1}; }, "position range");

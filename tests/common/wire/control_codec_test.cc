@@ -73,6 +73,7 @@ TEST(ControlCodecTest, EveryRuleOfASpecIsChecked) {
   refused([](SessionSpec& s) { s.model.weights_digest.assign(257, 'x'); }, "weights digest");
   refused([](SessionSpec& s) { s.model.rope_digest.assign(257, 'x'); }, "rope digest");
   refused([](SessionSpec& s) { s.model.adapter.assign(257, 'x'); }, "adapter");
+  refused([](SessionSpec& s) { s.model.kv_layout.assign(257, 'x'); }, "kv layout of 257 bytes");
   refused([](SessionSpec& s) { s.model.layers = 0; }, "model of 0 layers");
   refused([](SessionSpec& s) { s.model.layers = base::kMaxLayers + 1; }, "model of 1025 layers");
   refused([](SessionSpec& s) { s.model.kv_heads = 0; }, "0 kv heads");
@@ -94,7 +95,8 @@ TEST(ControlCodecTest, EveryRuleOfASpecIsChecked) {
   refused([](SessionSpec& s) { s.lsh.min_collisions = 151; }, "151 collisions");
   refused([](SessionSpec& s) { s.indexed_layers = {s.model.layers}; }, "indexed layer");
   refused([](SessionSpec& s) { s.indexed_layers.assign(1025, 0); }, "too many indexed layers");
-  refused([](SessionSpec& s) { s.dtype = static_cast<base::DType>(3); }, "unknown dtype");
+  refused([](SessionSpec& s) { s.dtype = static_cast<base::DType>(3); }, "unknown dtype 3");
+  refused([](SessionSpec& s) { s.row_format = static_cast<RowFormat>(2); }, "row format 2");
   refused([](SessionSpec& s) { s.lsh.projection = static_cast<Projection>(2); }, "projection");
   refused([](SessionSpec& s) { s.durability = static_cast<Durability>(2); }, "durability");
   // Without tables their other options mean nothing.

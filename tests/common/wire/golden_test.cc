@@ -1,8 +1,9 @@
 // The formats as they were first released: one committed file per kind of message. A file is never
-// changed; a new version of the protocol adds files of its own. Missing files are written by
+// changed; fields that came later have files of their own. Missing files are written by
 //   common_wire_golden_test --gtest_also_run_disabled_tests --gtest_filter='*WriteMissingFiles'
 #include <capnp/message.h>
 #include <capnp/serialize.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -17,6 +18,8 @@
 
 namespace sounder::wire {
 namespace {
+
+using testing::HasSubstr;
 
 constexpr uint64_t kSeed = 2024;
 
@@ -100,7 +103,9 @@ std::vector<Golden> All() {
   Fill(&item, /*hints=*/true, &tensors);
   attend.items.push_back(item);
   attend.items.push_back(SmallAttend(&tensors));
-  all.push_back(OfMessage("attend", attend));
+  all.push_back(OfMessage("attend", attend));  // written before there were row formats
+  attend.items[0].row_format = RowFormat::kInt8;
+  all.push_back(OfMessage("attend_int8", attend));
 
   tensors = Tensors(kSeed + 1);
   AttendReply reply;
@@ -169,6 +174,10 @@ std::vector<Golden> All() {
   spec.ttl_seconds = 600;
   spec.durability = Durability::kDisk;
   all.push_back({"session_spec", PackControl<proto::SessionSpec>(spec), Describe(spec)});
+  SessionSpec int8 = spec;
+  int8.row_format = RowFormat::kInt8;
+  int8.model.kv_layout = "llama: k after rope, v";
+  all.push_back({"session_spec_int8", PackControl<proto::SessionSpec>(int8), Describe(int8)});
   const SessionInfo info{spec, 18, 4, 100003, 12, 2, 4096, 512, 3};
   all.push_back({"session_info", PackControl<proto::SessionInfo>(info), Describe(info)});
   const NodeStatus status{"0.1.0", 1,
@@ -190,7 +199,7 @@ std::string FieldsOf(const absl::StatusOr<Value>& value) {
 
 // Decodes a file by what its name promises.
 std::string Decode(const std::string& name, const std::string& file) {
-  if (name == "attend") return FieldsOf(DecodeAttend(Unpack(file)));
+  if (name == "attend" || name == "attend_int8") return FieldsOf(DecodeAttend(Unpack(file)));
   if (name == "attend_reply") return FieldsOf(DecodeAttendReply(Unpack(file)));
   if (name == "append") return FieldsOf(DecodeAppend(Unpack(file)));
   if (name == "append_reply") return FieldsOf(DecodeAppendReply(Unpack(file)));
@@ -199,7 +208,9 @@ std::string Decode(const std::string& name, const std::string& file) {
   std::vector<capnp::word> words(file.size() / sizeof(capnp::word));
   std::memcpy(static_cast<void*>(words.data()), file.data(), words.size() * sizeof(capnp::word));
   capnp::FlatArrayMessageReader reader(kj::arrayPtr(words.data(), words.size()));
-  if (name == "session_spec") return FieldsOf(Get(reader.getRoot<proto::SessionSpec>()));
+  if (name == "session_spec" || name == "session_spec_int8") {
+    return FieldsOf(Get(reader.getRoot<proto::SessionSpec>()));
+  }
   if (name == "session_info") return FieldsOf(Get(reader.getRoot<proto::SessionInfo>()));
   return Describe(Get(reader.getRoot<proto::NodeStatus>()));
 }
@@ -215,6 +226,16 @@ TEST(GoldenTest, OldFilesStillMeanTheSame) {
     ASSERT_FALSE(file.empty()) << PathOf(golden.name);
     EXPECT_EQ(Decode(golden.name, file), golden.fields) << golden.name;
   }
+}
+
+// A worker or node that does not know of row formats means rows as they were appended.
+TEST(GoldenTest, WithoutTheFieldRowsAreAsAppended) {
+  const auto attend = DecodeAttend(Unpack(FileText(PathOf("attend"))));
+  ASSERT_TRUE(attend.ok()) << attend.status();
+  EXPECT_EQ(attend->items[0].row_format, RowFormat::kAsAppended);
+  EXPECT_THAT(Decode("session_spec", FileText(PathOf("session_spec"))), HasSubstr("row format 0"));
+  EXPECT_THAT(Decode("session_spec_int8", FileText(PathOf("session_spec_int8"))),
+              HasSubstr("row format 1"));
 }
 
 // Today's encoder and decoder agree on the same values.

@@ -87,7 +87,8 @@ void Add(Text& text, const AttendItem& item) {
       "end", item.range.end)("layout", item.layout_position)("causal", item.causal_from)(
       "scale", std::bit_cast<uint32_t>(item.scale))("kind", static_cast<int>(item.attention))(
       "key", item.sample_key)("budget", std::bit_cast<uint32_t>(item.rows_budget))(
-      "cap", item.rows_cap)("words", item.signature_words)("errors", item.want_error_terms);
+      "cap", item.rows_cap)("words", item.signature_words)("errors", item.want_error_terms)(
+      "row format", static_cast<int>(item.row_format));
   text.Span("q", item.queries).Span("signatures", item.signatures).Span("hints", item.lse_hints);
 }
 
@@ -116,15 +117,16 @@ void Add(Text& text, const SessionSpec& spec) {
   text("version", spec.protocol_version)
       .Session(spec.session)("tenant", spec.tenant)("model", model.name)(
           "weights", model.weights_digest)("layers", model.layers)("kv", model.kv_heads)(
-          "q", model.query_heads)("dim", model.head_dim)("rope", model.rope_digest)("adapter",
-                                                                                    model.adapter);
+          "q", model.query_heads)("dim", model.head_dim)("rope", model.rope_digest)(
+          "adapter", model.adapter)("kv layout", model.kv_layout);
   text("dtype", static_cast<int>(spec.dtype))("seal", spec.seal_rows)(
       "indexed", spec.min_indexed_rows)("bits", spec.lsh.bits_per_table)(
       "tables", spec.lsh.num_tables)("collisions", spec.lsh.min_collisions)(
       "projection", static_cast<int>(spec.lsh.projection))("seed", spec.lsh.seed);
   for (const uint32_t layer : spec.indexed_layers) text("layer", layer);
   text("head", spec.kv_head_begin)("heads", spec.kv_head_count)("ttl", spec.ttl_seconds)(
-      "durability", static_cast<int>(spec.durability));
+      "durability", static_cast<int>(spec.durability))("row format",
+                                                       static_cast<int>(spec.row_format));
 }
 
 template <typename Message>
@@ -254,6 +256,7 @@ AttendRequest RandomAttend(base::PhiloxStream& random, Tensors* tensors) {
     item.rows_cap = random.Next64();
     item.signature_words = Coin(random) ? 0 : Pick(random, 1, 5);
     item.want_error_terms = Coin(random);
+    item.row_format = static_cast<RowFormat>(Coin(random));
     Fill(&item, Coin(random), tensors);
     request.items.push_back(item);
   }
@@ -320,6 +323,7 @@ SessionSpec RandomSpec(base::PhiloxStream& random) {
   spec.model.weights_digest = RandomText(random, 64);
   spec.model.rope_digest = RandomText(random, 64);
   spec.model.adapter = RandomText(random, 10);
+  spec.model.kv_layout = RandomText(random, 40);
   spec.model.layers = Pick(random, 1, base::kMaxLayers);
   spec.model.kv_heads = Pick(random, 1, 20);
   spec.model.query_heads = spec.model.kv_heads * Pick(random, 1, base::kMaxGroup);
@@ -340,6 +344,7 @@ SessionSpec RandomSpec(base::PhiloxStream& random) {
   spec.kv_head_begin = random.NextBelow(spec.model.kv_heads - spec.kv_head_count + 1);
   spec.ttl_seconds = random.Next32();
   spec.durability = static_cast<Durability>(Coin(random));
+  spec.row_format = static_cast<RowFormat>(Coin(random));
   return spec;
 }
 

@@ -53,6 +53,7 @@ void CheckItem(const memory::AlignedBuffer& payload, const wire::AttendItem& ite
   CHECK(item.query_count > 0 && item.query_count <= base::kMaxQueryBlock);
   CHECK(item.query_dtype <= base::DType::kBF16);
   CHECK(item.attention <= wire::AttentionKind::kLshTables);
+  CHECK(item.row_format <= wire::RowFormat::kInt8);
   CHECK(item.rows_budget >= 0 && item.rows_budget <= 1);
   const uint64_t rows = uint64_t{item.query_count} * item.query_heads();
   CheckTensor(payload, item.queries, rows * item.head_dim * base::SizeOf(item.query_dtype));

@@ -45,6 +45,16 @@ class PlanTest : public testing::Test {
   std::shared_ptr<Session> session_ = driver_.Open(SessionDriver::Spec(1));
 };
 
+TEST_F(PlanTest, Int8RowsAreRefusedByName) {
+  Append(1, 1, 0, 16);
+  wire::AttendItem item = driver_.Query(*session_, 1, 1, {0, 16}, /*sampled=*/true);
+  item.row_format = wire::RowFormat::kInt8;
+  const auto plan = driver_.Plan(*session_, item);
+  ASSERT_TRUE(plan->has_value());
+  EXPECT_EQ((*plan)->status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT((*plan)->status().ToString(), HasSubstr("row format 'int8'"));
+}
+
 TEST_F(PlanTest, WaitsForRowsInFlight) {
   Append(1, 0, 0, 10);
   const auto plan = driver_.Plan(*session_, driver_.Query(*session_, 3, 0, {0, 30}));

@@ -51,6 +51,24 @@ TEST_F(SessionMapTest, AnotherModelIsRefusedNamingBoth) {
   EXPECT_THAT(status.ToString(), HasSubstr("the request to model 'another' (weights feedface"));
 }
 
+TEST_F(SessionMapTest, AnotherKvLayoutIsAnotherModel) {
+  driver_.Open(SessionDriver::Spec(1));
+  wire::SessionSpec other = SessionDriver::Spec(1);
+  other.model.kv_layout = "llama: k before rope, v";
+  const absl::Status status = driver_.map.Open(other).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.ToString(), HasSubstr("kv layout 'llama: k before rope, v'"));
+}
+
+TEST_F(SessionMapTest, Int8RowsAreRefusedByName) {
+  wire::SessionSpec spec = SessionDriver::Spec(1);
+  spec.row_format = wire::RowFormat::kInt8;
+  const absl::Status opened = driver_.map.Open(spec).status();
+  EXPECT_EQ(opened.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(opened.ToString(), HasSubstr("row format 'int8'"));
+  EXPECT_EQ(driver_.map.size(), 0u);
+}
+
 TEST_F(SessionMapTest, OtherOptionsAreRefused) {
   driver_.Open(SessionDriver::Spec(1));
   const auto refused = [&](const std::function<void(wire::SessionSpec&)>& change) {
