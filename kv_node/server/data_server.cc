@@ -75,6 +75,13 @@ void DataServer::OnMessage(transport::ConnectionId connection, transport::Messag
   if (!envelope.ok()) {
     probe_->MessageRefused();
     config::LogWarning("refused a data message: " + base::MessageOf(envelope.status()));
+    // Another version of our protocol looks at the version before all else, so it is told in ours.
+    if (absl::IsFailedPrecondition(envelope.status())) {
+      wire::Envelope refusal;
+      refusal.kind = wire::MessageKind::kPong;
+      refusal.status = base::Annotate(envelope.status(), "refused by the node");
+      transport_->Send(connection, wire::EncodeBare(refusal), transport::SendMode::kEager, nullptr);
+    }
     transport_->Close(connection);  // whoever this is does not speak our protocol
     return;
   }

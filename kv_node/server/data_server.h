@@ -18,8 +18,8 @@
 namespace sounder::kv_node {
 
 // Thread safe. A request that cannot be decoded is answered with what was wrong where its envelope
-// could be read, and dropped (and counted) where not. Destroy it after the transport and when the
-// executor is idle.
+// could be read, and dropped (and counted) where not; a peer of another protocol version is told
+// both versions. Destroy it after the transport and when the executor is idle.
 class DataServer final : public transport::TransportEvents {
  public:
   // All outlive the server. num_threads: how many of the executor's threads one request may use.

@@ -323,6 +323,25 @@ TEST_P(DataClientTest, APeerThatDoesNotSpeakOurProtocolIsGivenUpAndNamed) {
   EXPECT_EQ(node.accepted(), 2);
 }
 
+// As a node answers that does not speak our version.
+TEST_P(DataClientTest, ANodeOfAnotherVersionIsNamedWithBothVersions) {
+  DataNode node(&world_.fabric, "a:1");
+  node.SetAnswer([](const transport::Message&) {
+    Envelope refusal;
+    refusal.kind = MessageKind::kPong;
+    refusal.status = absl::FailedPreconditionError("whatever it says");
+    transport::Message forged = EncodeBare(refusal);
+    forged.header[16] = std::byte{7};  // behind Cap'n Proto's segment table and root pointer
+    return One(std::move(forged));
+  });
+  const auto a = world_.client->AddNode("a:1");
+  world_.client->Attend(a, AttendOf(1), kPatience, ends_.OfAttend("attend"));
+  ASSERT_TRUE(ends_.WaitFor(1));
+  ExpectStatus(ends_.StatusOf("attend"), kUnavailable,
+               "a:1: data protocol version mismatch: the peer speaks version 7, this side speaks "
+               "version 1");
+}
+
 // Questions of a node are no answers to ours, whatever their tickets.
 TEST_P(DataClientTest, PingsOfANodeAreAnswered) {
   DataNode node(&world_.fabric, "a:1");

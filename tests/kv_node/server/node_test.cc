@@ -66,6 +66,23 @@ TEST_F(NodeTest, StrangersAreShownTheDoor) {
   EXPECT_THAT(cluster_.Metrics(0), HasSubstr("sounder_node_refused_messages_total 2"));
 }
 
+TEST_F(NodeTest, APeerOfAnotherVersionIsToldBothVersions) {
+  Stranger stranger(&cluster_.fabric());
+  wire::Envelope ping;
+  ping.kind = wire::MessageKind::kPing;
+  transport::Message forged = wire::EncodeBare(ping);
+  forged.header[16] = std::byte{7};  // behind Cap'n Proto's segment table and root pointer
+  stranger.Send(cluster_.Address(0), std::move(forged));
+  Settle();
+  EXPECT_EQ(stranger.closed, 1);
+  ASSERT_EQ(stranger.answers.size(), 1u);
+  const auto answer = wire::DecodeEnvelope(stranger.answers[0]);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(answer->status.ToString(), HasSubstr("the peer speaks version 7"));
+  EXPECT_THAT(answer->status.ToString(), HasSubstr("this side speaks version 1"));
+}
+
 TEST_F(NodeTest, RequestsWithADamagedPayloadAreAnsweredWithWhatIsWrong) {
   Stranger stranger(&cluster_.fabric());
   wire::AttendRequest attend;
