@@ -156,7 +156,8 @@ void UcxEngine::Finish(UcxConnection& connection) {
     const std::lock_guard lock(infos_mutex_);
     infos_.erase(connection.id);
   }
-  if (connection.touched) std::erase(touched_, &connection);
+  // Touched again when UCX lets go of an abandoned one.
+  if (std::exchange(connection.touched, false)) std::erase(touched_, &connection);
   RunFinishedSends();
   if (connection.announced) {
     connection.port->events->OnClosed(connection.id, std::move(connection.reason));
