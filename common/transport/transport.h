@@ -17,7 +17,8 @@
 //     says nothing about the receiver), an error otherwise. It happens like an event; for messages
 //     sent before OnClosed it happens before OnClosed.
 //  4. A peer that died is reported by OnClosed(UNAVAILABLE) where the network tells; a peer that
-//     hangs is never reported: users keep deadlines of their own and call Close.
+//     hangs is not (but for one whose payload stays half-way, where an implementation says so):
+//     users keep deadlines of their own and call Close.
 //  5. Close returns at once. What was sent before may still go out, for a time that the
 //     implementation bounds; then every Send has ended, and OnClosed(OK) says that the connection
 //     is released. Messages that were on their way to us may be delivered before it or be lost.

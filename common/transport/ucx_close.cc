@@ -23,6 +23,12 @@ void UcxEngine::Fail(UcxConnection& connection, absl::Status reason) {
 
 void UcxEngine::Expire(UcxConnection& connection) {
   if (connection.state == State::kClosing) return Abandon(connection);
+  if (connection.state == State::kOpen) {
+    return Fail(connection,
+                absl::DeadlineExceededError(absl::StrCat(
+                    "a payload from ", connection.peer, " did not arrive within ",
+                    std::chrono::duration<double>(options_.receive_timeout).count(), " s")));
+  }
   Fail(connection, absl::DeadlineExceededError(absl::StrCat(
                        "no answer from ", connection.peer, " within ",
                        std::chrono::duration<double>(options_.connect_timeout).count(), " s")));
@@ -73,7 +79,7 @@ void UcxEngine::Open(UcxConnection& connection) {
   absl::Status status = LearnTransport(connection);
   if (!status.ok()) return Fail(connection, std::move(status));
   connection.state = State::kOpen;
-  SetDeadline(connection, base::kNever);
+  WatchReceives(connection);  // the hello has come: its deadline ends
   if (connection.announced) return;
   connection.announced = true;
   connection.port->events->OnAccept(connection.id, connection.peer);
@@ -142,10 +148,7 @@ void UcxEngine::Abandon(UcxConnection& connection) {
     if (send->done == nullptr) continue;
     finished_sends_.emplace_back(std::exchange(send->done, nullptr), SendFailure(connection));
   }
-  for (auto& [raw, receive] : connection.receives) {
-    receiving_bytes_ -= std::exchange(receive->payload_bytes, 0);
-    receives_ended_ = true;
-  }
+  for (auto& [raw, receive] : connection.receives) EndReceiving(*receive);
   Finish(connection);
 }
 

@@ -66,6 +66,7 @@ struct UcxReceive {
   size_t lane = 0;
   uint64_t sequence = 0;
   void* descriptor = nullptr;  // UCX's, until the transfer starts
+  base::Time deadline{};       // of the transfer
   size_t payload_bytes = 0;
   Message message;
 };
@@ -105,8 +106,9 @@ struct UcxConnection {
   // What UCX holds and will call back for.
   std::unordered_map<UcxSend*, std::unique_ptr<UcxSend>> sends;
   std::unordered_map<UcxReceive*, std::unique_ptr<UcxReceive>> receives;
-  int user_sends = 0;    // those of `sends` that are the user's
-  int own_requests = 0;  // flush and close
+  size_t receiving_bytes = 0;  // of `receives`
+  int user_sends = 0;          // those of `sends` that are the user's
+  int own_requests = 0;        // flush and close
   // UCX did not give everything back in time; the user has been told all the same.
   bool abandoned = false;
 
@@ -190,6 +192,8 @@ class UcxEngine {
   void StartReceives();
   void StartReceive(std::unique_ptr<UcxReceive> receive);
   static void OnReceived(void* request, ucs_status_t status, size_t bytes, void* receive);
+  void EndReceiving(UcxReceive& receive);
+  void WatchReceives(UcxConnection& connection);
   void DropWaitingReceives(UcxConnection& connection);
 
   // ucx_close.cc: the life of a connection after it was made.

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -109,13 +111,23 @@ ucs_status_t UcxEngine::Receive(UcxConnection& connection, const Frame& frame,
   return UCS_OK;
 }
 
-// Starts the waiting transfers for which there is room; one may always run.
+// Starts the waiting transfers for which there is room; one may always run. They start in the order
+// they came, but nobody waits behind a connection that has its share.
 void UcxEngine::StartReceives() {
-  while (!waiting_receives_.empty()) {
-    const size_t bytes = waiting_receives_.front()->payload_bytes;
+  std::set<const UcxConnection*> full;
+  for (auto entry = waiting_receives_.begin(); entry != waiting_receives_.end();) {
+    const UcxConnection& connection = *(*entry)->connection;
+    const size_t bytes = (*entry)->payload_bytes;
+    if (full.contains(&connection) ||
+        (connection.receiving_bytes > 0 &&
+         connection.receiving_bytes + bytes > options_.connection_receive_bytes_max)) {
+      full.insert(&connection);
+      ++entry;
+      continue;
+    }
     if (receiving_bytes_ > 0 && receiving_bytes_ + bytes > options_.receive_bytes_max) return;
-    std::unique_ptr<UcxReceive> receive = std::move(waiting_receives_.front());
-    waiting_receives_.pop_front();
+    std::unique_ptr<UcxReceive> receive = std::move(*entry);
+    entry = waiting_receives_.erase(entry);
     StartReceive(std::move(receive));
   }
 }
@@ -124,6 +136,7 @@ void UcxEngine::StartReceive(std::unique_ptr<UcxReceive> receive) {
   UcxReceive* const raw = receive.get();
   UcxConnection& connection = *raw->connection;
   raw->message.payload = memory::AlignedBuffer(raw->payload_bytes);
+  raw->deadline = now_ + options_.receive_timeout;
   ucp_request_param_t params{};
   params.op_attr_mask =
       UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
@@ -131,10 +144,11 @@ void UcxEngine::StartReceive(std::unique_ptr<UcxReceive> receive) {
   params.user_data = raw;
   connection.receives.emplace(raw, std::move(receive));
   receiving_bytes_ += raw->payload_bytes;
+  connection.receiving_bytes += raw->payload_bytes;
   const ucs_status_ptr_t request = ucp_am_recv_data_nbx(
       worker_.get(), raw->descriptor, raw->message.payload.data(), raw->payload_bytes, &params);
-  if (UCS_PTR_IS_PTR(request)) return;  // OnReceived will come
-  receiving_bytes_ -= raw->payload_bytes;
+  if (UCS_PTR_IS_PTR(request)) return WatchReceives(connection);  // OnReceived will come
+  EndReceiving(*raw);
   connection.receives.erase(raw);
   Fail(connection,
        absl::UnavailableError(absl::StrCat("receiving from ", connection.peer, ": ",
@@ -147,7 +161,8 @@ void UcxEngine::OnReceived(void* request, ucs_status_t status, size_t, void* arg
       std::move(connection.receives.extract(static_cast<UcxReceive*>(argument)).mapped());
   UcxEngine& engine = *connection.engine;
   ucp_request_free(request);
-  engine.receiving_bytes_ -= receive->payload_bytes;
+  engine.EndReceiving(*receive);
+  engine.WatchReceives(connection);
   if (status == UCS_OK) {
     connection.received.Put(receive->lane, receive->sequence, std::move(receive->message));
   } else {
@@ -155,7 +170,22 @@ void UcxEngine::OnReceived(void* request, ucs_status_t status, size_t, void* arg
                                                                 ": ", ucs_status_string(status))));
   }
   engine.Touch(connection);
-  engine.receives_ended_ = true;
+}
+
+// Its bytes count no longer.
+void UcxEngine::EndReceiving(UcxReceive& receive) {
+  const size_t bytes = std::exchange(receive.payload_bytes, 0);
+  receiving_bytes_ -= bytes;
+  receive.connection->receiving_bytes -= bytes;
+  receives_ended_ = true;
+}
+
+// An open connection has a deadline while payloads are on their way: that of the first of them.
+void UcxEngine::WatchReceives(UcxConnection& connection) {
+  if (connection.state != UcxConnection::State::kOpen) return;
+  base::Time first = base::kNever;
+  for (const auto& [raw, receive] : connection.receives) first = std::min(first, raw->deadline);
+  SetDeadline(connection, first);
 }
 
 // Gives descriptors of transfers that have not started back to UCX.

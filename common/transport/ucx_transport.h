@@ -21,6 +21,7 @@
 #include <string>
 
 #include "common/base/clock.h"
+#include "common/base/limits.h"
 #include "common/transport/transport.h"
 
 namespace sounder::transport {
@@ -44,6 +45,11 @@ struct UcxOptions {
   size_t rendezvous_bytes = size_t{1} << 20;
   // Rendezvous payloads received at once, over all connections; more wait at the sender.
   size_t receive_bytes_max = size_t{1} << 30;
+  // Of those, over one connection, so that a peer that hangs does not hold up the others.
+  size_t connection_receive_bytes_max = base::kMaxPayloadBytes;
+  // A rendezvous payload that has not arrived so long after its transfer began fails its connection
+  // (DEADLINE_EXCEEDED): UCX would wait for a hung peer for ever.
+  base::Duration receive_timeout = std::chrono::seconds(10);
   // Fail connections that did not get an RDMA transport (FAILED_PRECONDITION).
   bool require_rdma = false;
 };

@@ -10,7 +10,7 @@
 
 namespace sounder::transport {
 
-PeerProcess::PeerProcess(const std::string& tls, const std::string& address) {
+PeerProcess::PeerProcess(const std::string& tls, const std::string& address, int copies) {
   int input[2], output[2];
   CHECK(::pipe2(input, O_CLOEXEC) == 0 && ::pipe2(output, O_CLOEXEC) == 0);
   posix_spawn_file_actions_t actions;
@@ -18,7 +18,9 @@ PeerProcess::PeerProcess(const std::string& tls, const std::string& address) {
   posix_spawn_file_actions_adddup2(&actions, input[0], STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
   std::string program = SOUNDER_TRANSPORT_PEER, tls_argument = tls, address_argument = address;
-  char* arguments[] = {program.data(), tls_argument.data(), address_argument.data(), nullptr};
+  std::string copies_argument = std::to_string(copies);
+  char* arguments[] = {program.data(), tls_argument.data(), address_argument.data(),
+                       copies_argument.data(), nullptr};
   CHECK(::posix_spawn(&pid_, program.c_str(), &actions, nullptr, arguments, environ) == 0)
       << program;
   posix_spawn_file_actions_destroy(&actions);

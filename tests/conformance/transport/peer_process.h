@@ -11,8 +11,8 @@ namespace sounder::transport {
 // Killed when destroyed.
 class PeerProcess {
  public:
-  // Returns when it listens; CHECK-fails if it cannot.
-  PeerProcess(const std::string& tls, const std::string& address);
+  // Returns when it listens; CHECK-fails if it cannot. It sends back `copies` of each message.
+  PeerProcess(const std::string& tls, const std::string& address, int copies = 1);
   ~PeerProcess();
   PeerProcess(const PeerProcess&) = delete;
   PeerProcess& operator=(const PeerProcess&) = delete;

@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <utility>
 
 #include "common/transport/ucx_transport.h"
 #include "tests/conformance/transport/peer_process.h"
@@ -14,10 +15,9 @@ namespace {
 class UcxFailureTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    UcxOptions options;
-    options.tls = GetParam();
-    options.linger = std::chrono::milliseconds(200);
-    transport_ = std::make_unique<UcxTransport>(options);
+    options_.tls = GetParam();
+    options_.linger = std::chrono::milliseconds(200);
+    transport_ = std::make_unique<UcxTransport>(options_);
     ASSERT_TRUE(transport_->Start(&events_).ok());
     peer_ = std::make_unique<PeerProcess>(GetParam(), "127.0.0.1:0");
   }
@@ -46,6 +46,33 @@ class UcxFailureTest : public testing::TestWithParam<const char*> {
     EXPECT_TRUE(pulse_.WaitFor([&] { return events_.done_count() == events_.done_asked(); }));
   }
 
+  // Leaves us with `options`, and with a peer that is stopped while it sends us large payloads: it
+  // has been told to send four, and one of them has come.
+  void StopInMidAppend(const UcxOptions& options, ConnectionId* stopped) {
+    transport_.reset();
+    peer_ = std::make_unique<PeerProcess>(GetParam(), "127.0.0.1:0", /*copies=*/4);
+    events_.on_message = [this, first = true](ConnectionId, Message&) mutable {
+      if (std::exchange(first, false)) peer_->Signal(SIGSTOP);
+    };
+    transport_ = std::make_unique<UcxTransport>(options);
+    ASSERT_TRUE(transport_->Start(&events_).ok());
+    const auto connected = transport_->Connect(peer_->address());
+    ASSERT_TRUE(connected.ok()) << connected.status();
+    *stopped = *connected;
+    Send(*stopped, kLarge, 1);
+    ASSERT_TRUE(pulse_.WaitFor([&] { return events_.message_count() >= 1; }));
+  }
+  // A payload goes there and back by rendezvous.
+  void ExpectRendezvous(const PeerProcess& peer) {
+    const auto connected = transport_->Connect(peer.address());
+    ASSERT_TRUE(connected.ok()) << connected.status();
+    const size_t before = events_.message_count();
+    Send(*connected, 2 << 20, 2);
+    ASSERT_TRUE(pulse_.WaitFor([&] { return events_.message_count() == before + 1; }));
+  }
+
+  static constexpr size_t kLarge = 16 << 20;  // more than the buffers of a socket hold
+  UcxOptions options_;
   Pulse pulse_;
   Recorder events_{&pulse_};
   std::unique_ptr<UcxTransport> transport_;
@@ -111,6 +138,29 @@ TEST_P(UcxFailureTest, AStoppedPeerIsNotReportedAndCloseEndsItsSends) {
   EXPECT_TRUE(events_.CloseReason(connection).ok()) << events_.CloseReason(connection);
   EXPECT_EQ(events_.done_count(), events_.done_asked());
   EXPECT_FALSE(events_.IsClosed(healthy));
+}
+
+TEST_P(UcxFailureTest, APeerStoppedInMidAppendTakesNoMoreThanItsShare) {
+  options_.receive_bytes_max = 2 * kLarge;
+  options_.connection_receive_bytes_max = kLarge;
+  options_.receive_timeout = std::chrono::hours(1);
+  PeerProcess other(GetParam(), "127.0.0.1:0");
+  ConnectionId stopped;
+  ASSERT_NO_FATAL_FAILURE(StopInMidAppend(options_, &stopped));
+  ASSERT_NO_FATAL_FAILURE(ExpectRendezvous(other));
+  EXPECT_FALSE(events_.IsClosed(stopped));
+  peer_->Signal(SIGCONT);
+  ASSERT_TRUE(pulse_.WaitFor([&] { return events_.message_count() == 5; }));
+}
+
+TEST_P(UcxFailureTest, APeerStoppedInMidAppendIsGivenUpInTime) {
+  options_.receive_bytes_max = kLarge;  // which the stopped peer takes, all of it
+  options_.receive_timeout = std::chrono::seconds(4);
+  PeerProcess other(GetParam(), "127.0.0.1:0");
+  ConnectionId stopped;
+  ASSERT_NO_FATAL_FAILURE(StopInMidAppend(options_, &stopped));
+  ASSERT_NO_FATAL_FAILURE(ExpectRendezvous(other));
+  WaitClosed(stopped, absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST_P(UcxFailureTest, APeerThatLeavesSaysGoodbye) {
