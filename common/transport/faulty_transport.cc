@@ -37,8 +37,8 @@ const char* NameOf(Fault fault) {
   return kNames[static_cast<size_t>(fault)];
 }
 
-// The mutex is never held while user code runs; the inner transport's Send and Close are called
-// under it, which is safe because no transport calls back from inside them.
+// The mutex is never held while user code runs; the inner transport's Connect, Send and Close are
+// called under it, which is safe because no transport calls back from inside them.
 class FaultyTransport::State final : public TransportEvents,
                                      public std::enable_shared_from_this<State> {
  public:
@@ -46,6 +46,10 @@ class FaultyTransport::State final : public TransportEvents,
       : inner_(inner), executor_(executor), options_(options), seed_(seed) {}
 
   void OnAccept(ConnectionId connection, const std::string& peer) override {
+    {
+      const std::lock_guard lock(mutex_);
+      lines_.try_emplace(connection, seed_, connection);
+    }
     events->OnAccept(connection, peer);
   }
   void OnMessage(ConnectionId connection, Message message) override {
@@ -53,8 +57,11 @@ class FaultyTransport::State final : public TransportEvents,
   }
   void OnClosed(ConnectionId connection, absl::Status reason) override;
 
+  absl::StatusOr<ConnectionId> Connect(const std::string& address);
   void Send(ConnectionId connection, Message message, SendMode mode, SendDone done);
   void Close(ConnectionId connection);
+  // No timer touches the inner transport any more. What callbacks still do before it is gone goes
+  // straight to it.
   void Stop();
 
   std::vector<FaultRecord> faults() const {
@@ -96,12 +103,13 @@ class FaultyTransport::State final : public TransportEvents,
   void At(base::Duration delay, ConnectionId connection, void (State::*act)(ConnectionId, Line&));
   void SendFirstDelayed(ConnectionId connection, Line& line);
 
-  Transport* inner_;  // null once stopped; guarded by mutex_
+  Transport* const inner_;
   base::Executor* const executor_;
   const FaultOptions options_;
   const uint64_t seed_;
   mutable std::mutex mutex_;
-  std::unordered_map<ConnectionId, Line> lines_;  // guarded by mutex_
+  bool stopped_ = false;                          // guarded by mutex_
+  std::unordered_map<ConnectionId, Line> lines_;  // of live connections; guarded by mutex_
   std::vector<FaultRecord> faults_;               // guarded by mutex_
 };
 
@@ -118,13 +126,23 @@ FaultyTransport::State::Draw FaultyTransport::State::DrawFaults(Line& line) cons
   return draw;
 }
 
+// Under the mutex, so that the connection has its line before it can end.
+absl::StatusOr<ConnectionId> FaultyTransport::State::Connect(const std::string& address) {
+  const std::lock_guard lock(mutex_);
+  absl::StatusOr<ConnectionId> connection = inner_->Connect(address);
+  if (connection.ok()) lines_.try_emplace(*connection, seed_, *connection);
+  return connection;
+}
+
 void FaultyTransport::State::Send(ConnectionId connection, Message message, SendMode mode,
                                   SendDone done) {
   const std::lock_guard lock(mutex_);
-  if (inner_ == nullptr) return;
   Parcel parcel{std::move(message), mode, std::move(done)};
-  if (!CheckLimits(parcel.message).ok()) return SendNow(connection, std::move(parcel));
-  Line& line = lines_.try_emplace(connection, seed_, connection).first->second;
+  const auto found = lines_.find(connection);
+  if (stopped_ || found == lines_.end() || !CheckLimits(parcel.message).ok()) {
+    return SendNow(connection, std::move(parcel));
+  }
+  Line& line = found->second;
   const Draw draw = DrawFaults(line);
   const uint64_t number = line.messages++;
   const auto strikes = [&](Fault fault) {
@@ -196,7 +214,7 @@ void FaultyTransport::State::At(base::Duration delay, ConnectionId connection,
     if (self == nullptr) return;
     const std::lock_guard lock(self->mutex_);
     const auto found = self->lines_.find(connection);
-    if (self->inner_ == nullptr || found == self->lines_.end()) return;
+    if (self->stopped_ || found == self->lines_.end()) return;
     ((*self).*act)(connection, found->second);
   });
 }
@@ -220,7 +238,6 @@ std::vector<SendDone> FaultyTransport::State::TakeUnsent(Line& line) {
 
 void FaultyTransport::State::Close(ConnectionId connection) {
   const std::lock_guard lock(mutex_);
-  if (inner_ == nullptr) return;
   const auto found = lines_.find(connection);
   if (found != lines_.end()) {
     for (SendDone& done : TakeUnsent(found->second)) {
@@ -247,6 +264,7 @@ void FaultyTransport::State::OnClosed(ConnectionId connection, absl::Status reas
 
 void FaultyTransport::State::Stop() {
   const std::lock_guard lock(mutex_);
+  stopped_ = true;
   for (auto& [connection, line] : lines_) {
     for (SendDone& done : TakeUnsent(line)) {
       Answer(std::move(done), absl::CancelledError("the transport is being destroyed"));
@@ -273,7 +291,7 @@ absl::StatusOr<std::string> FaultyTransport::Listen(const std::string& address) 
   return inner_->Listen(address);
 }
 absl::StatusOr<ConnectionId> FaultyTransport::Connect(const std::string& address) {
-  return inner_->Connect(address);
+  return state_->Connect(address);
 }
 void FaultyTransport::Send(ConnectionId connection, Message message, SendMode mode, SendDone done) {
   state_->Send(connection, std::move(message), mode, std::move(done));

@@ -84,6 +84,41 @@ TEST(FaultyTransportTest, WithoutFaultsNothingHappens) {
   for (uint32_t i = 0; i < kMessages; ++i) EXPECT_EQ(NumberOf(outcome.arrived[i]), i);
 }
 
+// Also those that a user sends when he hears of the end of a connection, which then get no faults:
+// while the transport lives, and while it is being destroyed.
+TEST(FaultyTransportTest, SendsOnAConnectionThatIsGoneEndAtOnce) {
+  Pulse pulse;
+  base::VirtualExecutor executor(/*seed=*/5);
+  LoopbackFabric fabric(&executor);
+  Recorder receiver_events(&pulse), sender_events(&pulse);
+  LoopbackTransport receiver(&fabric);
+  auto sender = std::make_unique<FaultyTransport>(std::make_unique<LoopbackTransport>(&fabric),
+                                                  &executor, FaultOptions{.reorder = 1}, 1);
+  const auto send = [&, sender = sender.get()](ConnectionId connection) {
+    sender->Send(connection, NumberedMessage(1), SendMode::kAuto, sender_events.Done());
+  };
+  sender_events.on_closed = send;
+  ASSERT_TRUE(receiver.Start(&receiver_events).ok() && sender->Start(&sender_events).ok());
+  ASSERT_TRUE(receiver.Listen("r:1").ok());
+  const ConnectionId first = *sender->Connect("r:1");
+  const ConnectionId second = *sender->Connect("r:1");
+  const base::Time start = executor.clock().Now();
+  sender->Close(first);
+  while (executor.Step()) continue;
+  EXPECT_TRUE(sender_events.IsClosed(first));
+  EXPECT_EQ(executor.clock().Now(), start) << "a message for nobody was held back";
+  EXPECT_EQ(sender_events.done_count(), 1);
+  EXPECT_TRUE(sender->Faults().empty());
+  send(second);
+  sender.reset();
+  EXPECT_TRUE(sender_events.IsClosed(second));
+  EXPECT_EQ(sender_events.done_count(), 3);
+  EXPECT_EQ(sender_events.done_ok_count(), 0);
+  while (executor.Step()) continue;
+  EXPECT_EQ(sender_events.done_count(), 3);
+  EXPECT_EQ(sender_events.Violations(), "");
+}
+
 TEST(FaultyTransportTest, DropsExactlyTheListedMessages) {
   const Outcome outcome = Simulate({.drop = 0.25}, 2);
   ExpectCount(outcome, Fault::kDrop, 0.25);
