@@ -136,7 +136,10 @@ class Dispatcher::Parser final : public httplib::Server {
 
   void Exchange(DeadlineStream& stream) {
     bool closed = false;
-    if (process_request(stream, /*close_connection=*/true, closed, nullptr)) stream.Finish();
+    // The library would send every range that a client asks for, the same bytes as often as it
+    // likes, and call the answer whole.
+    const auto ignore_ranges = [](httplib::Request& request) { request.ranges.clear(); };
+    if (process_request(stream, /*close_connection=*/true, closed, ignore_ranges)) stream.Finish();
   }
 };
 
