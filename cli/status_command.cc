@@ -33,7 +33,7 @@ struct StatusOptions {
 struct NodeView {
   std::string control;
   absl::StatusOr<wire::NodeStatus> status = absl::UnknownError("");
-  std::vector<wire::SessionInfo> sessions;
+  absl::StatusOr<std::vector<wire::SessionInfo>> sessions = std::vector<wire::SessionInfo>();
   // Of a data connection made for this purpose.
   absl::StatusOr<transport::ConnectionInfo> connection = absl::UnavailableError("not tried");
 };
@@ -72,13 +72,13 @@ std::vector<NodeView> Look(const StatusOptions& options) {
     wire::ControlClient control(address, options.deadline);
     view.status = control.Status();
     if (!view.status.ok()) continue;
-    if (options.sessions) {
-      absl::StatusOr<std::vector<wire::SessionInfo>> sessions = control.List();
-      if (sessions.ok()) view.sessions = *std::move(sessions);
+    if (options.sessions) view.sessions = control.List();
+    if (!started.ok()) {
+      view.connection = base::Annotate(started, "--ucx-tls");
+      continue;
     }
-    view.connection = started.ok()
-                          ? Probe(&data, &executor, view.status->data_address, options.deadline)
-                          : absl::StatusOr<transport::ConnectionInfo>(started);
+    const std::string data_address = config::ReachableData(address, view.status->data_address);
+    view.connection = Probe(&data, &executor, data_address, options.deadline);
   }
   transport.reset();
   return views;
@@ -120,7 +120,8 @@ void PrintText(const std::vector<NodeView>& views) {
       connections.AddRow({view.control, connection.peer, connection.transport});
       any_connection = true;
     }
-    for (const wire::SessionInfo& session : view.sessions) {
+    if (!view.sessions.ok()) continue;
+    for (const wire::SessionInfo& session : *view.sessions) {
       sessions.AddRow({view.control, session.spec.session.id.ToString(), session.spec.model.name,
                        absl::StrCat("[", session.first_position, ", ", session.end_position, ")"),
                        static_cast<int64_t>(session.rows), static_cast<int64_t>(session.segments),
@@ -160,8 +161,12 @@ nlohmann::json ToJson(const NodeView& view) {
   for (const wire::NodeConnection& connection : status.connections) {
     json["connections"].push_back({{"peer", connection.peer}, {"transport", connection.transport}});
   }
+  if (!view.sessions.ok()) {
+    json["session_list_error"] = base::MessageOf(view.sessions.status());
+    return json;
+  }
   json["session_list"] = nlohmann::json::array();
-  for (const wire::SessionInfo& session : view.sessions) {
+  for (const wire::SessionInfo& session : *view.sessions) {
     json["session_list"].push_back({{"id", session.spec.session.id.ToString()},
                                     {"model", session.spec.model.name},
                                     {"first_position", session.first_position},
@@ -172,6 +177,23 @@ nlohmann::json ToJson(const NodeView& view) {
                                     {"index_bytes", session.index_bytes}});
   }
   return json;
+}
+
+// Says on stderr what could not be had from the node; the exit status for it.
+int Report(const NodeView& view) {
+  const auto report = [&view](const char* what, const absl::Status& status) {
+    std::fprintf(stderr, "sounderctl: node %s: %s: %s\n", view.control.c_str(), what,
+                 base::MessageOf(status).c_str());
+    return kExitUnavailable;
+  };
+  if (!view.status.ok()) {
+    std::fprintf(stderr, "sounderctl: %s\n", base::MessageOf(view.status.status()).c_str());
+    return ExitCodeOf(view.status.status());
+  }
+  int exit = kExitOk;
+  if (!view.sessions.ok()) exit = report("listing its sessions", view.sessions.status());
+  if (!view.connection.ok()) exit = report("its data plane", view.connection.status());
+  return exit;
 }
 
 int Run(int argc, const char* const* argv, const config::Environment& environment) {
@@ -195,9 +217,7 @@ int Run(int argc, const char* const* argv, const config::Environment& environmen
   }
   int exit = kExitOk;
   for (const NodeView& view : views) {
-    if (view.status.ok()) continue;
-    std::fprintf(stderr, "sounderctl: %s\n", base::MessageOf(view.status.status()).c_str());
-    exit = ExitCodeOf(view.status.status());
+    if (const int each = Report(view); each != kExitOk) exit = each;
   }
   return exit;
 }

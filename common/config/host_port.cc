@@ -37,6 +37,14 @@ absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
   return HostPort{std::string(host), port};
 }
 
+std::string ReachableData(const std::string& reached, const std::string& listening) {
+  const absl::StatusOr<HostPort> here = ParseHostPort(reached);
+  absl::StatusOr<HostPort> there = ParseHostPort(listening);
+  if (!here.ok() || !there.ok() || there->host != "0.0.0.0") return listening;
+  there->host = here->host;
+  return there->ToString();
+}
+
 absl::Status CheckAddresses(const std::string& flag, const std::vector<std::string>& addresses) {
   for (const std::string& address : addresses) {
     const absl::Status status = ParseHostPort(address).status();

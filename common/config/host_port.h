@@ -21,6 +21,10 @@ struct HostPort {
 // INVALID_ARGUMENT, naming the text and what was expected.
 absl::StatusOr<HostPort> ParseHostPort(std::string_view text);
 
+// Where a node listens, seen from here: `listening` on every interface is reached by the host that
+// another of its ports is `reached` by. What is no address stays as it is.
+std::string ReachableData(const std::string& reached, const std::string& listening);
+
 // For OptionSet::AddCheck: the first of the addresses given to `flag` that is none.
 absl::Status CheckAddresses(const std::string& flag, const std::vector<std::string>& addresses);
 

@@ -1,7 +1,6 @@
 // `sounderctl eval` as a user runs it: exit statuses, messages, JSON, the output file.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <cstdio>
 #include <fstream>
@@ -10,33 +9,12 @@
 #include "cli/eval_figures.h"
 #include "common/tensor_file/tensor_file.h"
 #include "tests/cli/qkv_file.h"
+#include "tests/cli/run_ctl.h"
 
 namespace sounder::cli {
 namespace {
 
 using testing::HasSubstr;
-
-struct Outcome {
-  int status = -1;
-  std::string out;
-  std::string err;
-};
-
-Outcome RunCtl(const std::string& arguments) {
-  const std::string err_path = TempPath("stderr");
-  const std::string command = std::string(SOUNDERCTL_PATH) + " " + arguments + " 2>" + err_path;
-  Outcome outcome;
-  FILE* pipe = popen(command.c_str(), "r");
-  for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) {
-    outcome.out += static_cast<char>(c);
-  }
-  const int status = pclose(pipe);
-  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  std::ifstream err(err_path);
-  outcome.err.assign(std::istreambuf_iterator<char>(err), {});
-  std::remove(err_path.c_str());
-  return outcome;
-}
 
 class EvalCommandTest : public testing::Test {
  protected:

@@ -24,6 +24,13 @@ TEST(HostPort, RefusesAndNames) {
   }
 }
 
+TEST(HostPort, ANodeOnEveryInterfaceIsReachedByTheHostThatWasNamed) {
+  EXPECT_EQ(ReachableData("node-3:7400", "0.0.0.0:7401"), "node-3:7401");
+  EXPECT_EQ(ReachableData("[::1]:7400", "0.0.0.0:7401"), "[::1]:7401");
+  EXPECT_EQ(ReachableData("node-3:7400", "10.0.0.3:7401"), "10.0.0.3:7401");
+  EXPECT_EQ(ReachableData("node-3:7400", ""), "");
+}
+
 TEST(HostPort, WritesWhatItReads) {
   for (const char* text : {"127.0.0.1:7400", "[fe80::1]:80", "localhost:0"}) {
     EXPECT_EQ(ParseHostPort(text)->ToString(), text);

@@ -18,7 +18,7 @@
 
 namespace sounder::wire {
 
-class FakeService final : public ControlService {
+class FakeService : public ControlService {
  public:
   enum class Mode {
     kInline,  // answers inside the call
