@@ -23,7 +23,7 @@ struct EvalOptions {
   int64_t bits = 10;
   int64_t tables = 150;
   int64_t min_collisions = 2;
-  int64_t min_indexed_rows = 1024;
+  int64_t min_indexed_rows = 1;  // what is measured is the sampler, whatever is left for the end
   int64_t sink = 4;
   int64_t window = 64;
   int64_t seeds = 8;
@@ -36,8 +36,9 @@ struct EvalOptions {
 
 void Declare(config::OptionSet& set, EvalOptions& options) {
   set.AddText("qkv", &options.qkv,
-              "safetensors file with q [T, query heads, d], k and v [n, kv heads, d]; F32, F16 or "
-              "BF16, d a multiple of 8");
+              absl::StrCat("safetensors file with q [T, query heads, d], k and v [n, kv heads, d]; "
+                           "F32, F16 or BF16, k and v alike; d a multiple of 8, at most ",
+                           base::kMaxHeadDim));
   set.Require("qkv");
   set.AddText("sampler", &options.sampler, "how rows are chosen", {"exact", "lsh"});
   set.AddInt("bits", &options.bits, "lsh: sign bits per table",
@@ -49,7 +50,9 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
   set.AddText("projection", &options.projection, "lsh: random directions",
               {"gaussian", "hadamard"});
   set.AddInt("min_indexed_rows", &options.min_indexed_rows,
-             "lsh: shorter segments are attended exactly", {.min = 1, .max = 65536});
+             "lsh: shorter segments are attended exactly, as nodes do with theirs of fewer than "
+             "1024 rows",
+             {.min = 1, .max = 65536});
   set.AddInt("sink", &options.sink, "first rows, attended exactly", {.min = 0});
   set.AddInt("window", &options.window, "last rows, attended exactly", {.min = 0});
   set.AddInt("seeds", &options.seeds, "runs with different random directions",
@@ -107,6 +110,7 @@ Record RecordOf(const EvalOptions& options, const EvalInput& input, const EvalFi
   record.Add("p95_relative_error", figures.p95_relative_error);
   record.Add("rows_read_fraction", figures.rows_read_fraction);
   record.Add("rows_loaded_fraction", figures.rows_loaded_fraction);
+  record.Add("rows_exact_fraction", figures.rows_exact_fraction);
   record.Add("z_ratio", figures.z_ratio);
   record.Add("index_bytes_per_token", figures.index_bytes_per_token);
   record.Add("row_bytes_per_token", figures.row_bytes_per_token);

@@ -76,6 +76,7 @@ struct Totals {
   double z_ratio = 0;
   double us = 0;
   kv_node::AttendStats stats;
+  int64_t rows_exact = 0;
   double index_bytes = 0;
   double bytes = 0;
 };
@@ -97,6 +98,7 @@ void Measure(const EvalInput& input, int kv_head, const Truth& truth, bool keep_
       }
     }
   }
+  totals.rows_exact += head.rows_exact();
   totals.index_bytes += static_cast<double>(head.index_bytes());
   totals.bytes += static_cast<double>(head.bytes());
 }
@@ -117,6 +119,10 @@ EvalFigures FiguresOf(const EvalInput& input, const EvalSpec& spec, const RowCut
       static_cast<double>(totals.stats.rows_read) / (runs * input.query_heads * rows);
   figures.rows_loaded_fraction =
       static_cast<double>(totals.stats.rows_loaded) / (runs * input.kv_heads * rows);
+  if (totals.stats.rows_read > 0) {
+    figures.rows_exact_fraction =
+        static_cast<double>(totals.rows_exact) / static_cast<double>(totals.stats.rows_read);
+  }
   const double stored = static_cast<double>(spec.seeds) * input.kv_heads * rows;
   figures.index_bytes_per_token = totals.index_bytes / stored;
   figures.row_bytes_per_token = (totals.bytes - totals.index_bytes) / stored;

@@ -27,6 +27,7 @@ struct EvalFigures {
   double p95_relative_error = 0;    // 95th percentile, interpolated linearly
   double rows_read_fraction = 0;    // rows a query head attends / dynamic rows
   double rows_loaded_fraction = 0;  // distinct rows of the group / dynamic rows
+  double rows_exact_fraction = 0;   // of the rows attended: those in segments attended exactly
   double z_ratio = 1;               // exp(lse - lse*) over the dynamic rows; 1 where there are none
   // Memory of the segments / (dynamic rows x kv heads).
   double index_bytes_per_token = 0;

@@ -106,6 +106,7 @@ void EvalHead::Attend(const float* queries, kv_node::AttendStats& stats) {
                      .lse_hints = {}},
                     scratch_, part_.data(), part_lse_.data(), nullptr, &one);
     stats.Add(one);
+    rows_exact_ += one.exact ? one.rows_read : 0;
     for (int h = 0; h < group_; ++h) {
       dynamic_lse_[h] = attention::WeightsOfMerge(dynamic_lse_[h], part_lse_[h]).lse;
     }

@@ -57,6 +57,9 @@ class EvalHead {
   const float* output(int member) const { return outputs_.data() + member * dim_; }
   float dynamic_lse(int member) const { return dynamic_lse_[member]; }
 
+  // Rows of segments attended exactly, summed over queries and all calls of Attend.
+  int64_t rows_exact() const { return rows_exact_; }
+
   // Memory of the segments.
   size_t index_bytes() const;
   size_t bytes() const;
@@ -75,6 +78,7 @@ class EvalHead {
   const int group_;
   const int dim_;
   const float scale_;
+  int64_t rows_exact_ = 0;
   std::vector<uint64_t> signatures_;
   std::vector<float> outputs_;
   std::vector<float> lse_;

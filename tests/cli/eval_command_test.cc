@@ -47,6 +47,7 @@ TEST_F(EvalCommandTest, JsonSaysWhatTheLibrarySays) {
   spec.sampler.lsh.projection = lsh::ProjectionKind::kGaussian;
   spec.sinks = 5;
   spec.window = 33;
+  spec.sampler.min_indexed_rows = 1;
   spec.seeds = 3;
   const auto figures = Evaluate(*LoadEvalInput(path_), spec);
   ASSERT_TRUE(figures.ok()) << figures.status();
@@ -54,6 +55,7 @@ TEST_F(EvalCommandTest, JsonSaysWhatTheLibrarySays) {
   EXPECT_EQ(json["p95_relative_error"], figures->p95_relative_error);
   EXPECT_EQ(json["rows_read_fraction"], figures->rows_read_fraction);
   EXPECT_EQ(json["rows_loaded_fraction"], figures->rows_loaded_fraction);
+  EXPECT_EQ(json["rows_exact_fraction"], 0);
   EXPECT_EQ(json["z_ratio"], figures->z_ratio);
   EXPECT_EQ(json["index_bytes_per_token"], figures->index_bytes_per_token);
   EXPECT_EQ(json["row_bytes_per_token"], figures->row_bytes_per_token);
@@ -66,6 +68,25 @@ TEST_F(EvalCommandTest, JsonSaysWhatTheLibrarySays) {
   EXPECT_EQ(json["sampler"], "lsh");
   EXPECT_EQ(json["bits"], 7);
   EXPECT_LT(json["rows_read_fraction"], 0.9);
+}
+
+// A file of a few rows is sampled like any other, unless asked otherwise; the figures say so.
+TEST_F(EvalCommandTest, ShortSegmentsAreSampledUnlessAskedOtherwise) {
+  data_.n = 500;
+  data_.Fill(1);
+  data_.Write(path_);
+  const auto figures = [&](const std::string& more) {
+    const Outcome run = RunCtl("eval --qkv " + path_ +
+                               " --sampler lsh --bits 7 --tables 40 --seeds 1 --json" + more);
+    EXPECT_EQ(run.status, 0) << run.err;
+    return nlohmann::json::parse(run.out);
+  };
+  const auto sampled = figures("");
+  EXPECT_LT(sampled["rows_read_fraction"], 0.9);
+  EXPECT_EQ(sampled["rows_exact_fraction"], 0);
+  const auto exact = figures(" --min-indexed-rows 1024");
+  EXPECT_EQ(exact["rows_read_fraction"], 1);
+  EXPECT_EQ(exact["rows_exact_fraction"], 1);
 }
 
 TEST_F(EvalCommandTest, ExactAndTheTableForPeople) {

@@ -21,7 +21,7 @@ namespace {
 
 struct Expected {
   std::vector<double> errors;
-  double rows_read = 0, rows_loaded = 0, z_ratio = 0;
+  double rows_read = 0, rows_loaded = 0, rows_exact = 0, z_ratio = 0;
   std::vector<double> outputs;  // of the first seed
 };
 
@@ -51,6 +51,7 @@ class Recount {
     }
     const double count = static_cast<double>(expected_.errors.size());
     const double rows = static_cast<double>(end_ - begin_);
+    if (expected_.rows_read > 0) expected_.rows_exact /= expected_.rows_read;
     if (rows > 0) {
       expected_.rows_read /= count * rows;
       expected_.rows_loaded /=
@@ -155,6 +156,7 @@ class Recount {
         if (u == 0) continue;
         loaded.insert(row);
         ++expected_.rows_read;
+        expected_.rows_exact += Sampled(part) ? 0 : 1;
       }
     }
     double top = -std::numeric_limits<double>::infinity();
@@ -238,6 +240,7 @@ void ExpectSame(const Qkv& data, const EvalSpec& spec) {
   EXPECT_NEAR(figures.p95_relative_error, P95Of(expected.errors), 5e-3 * error + 2e-6);
   EXPECT_DOUBLE_EQ(figures.rows_read_fraction, expected.rows_read);
   EXPECT_DOUBLE_EQ(figures.rows_loaded_fraction, expected.rows_loaded);
+  EXPECT_DOUBLE_EQ(figures.rows_exact_fraction, expected.rows_exact);
   EXPECT_NEAR(figures.z_ratio, expected.z_ratio, 2e-3 * expected.z_ratio);
   ASSERT_EQ(figures.outputs.size(), data.q.size());
   for (size_t i = 0; i < expected.outputs.size(); ++i) {
@@ -315,6 +318,12 @@ TEST(EvalFiguresTest, SeveralSegments) {
   EXPECT_LT(figures.index_bytes_per_token, 3 * 24);
   EXPECT_GE(figures.row_bytes_per_token, 2 * 8 * 2);
   EXPECT_LT(figures.row_bytes_per_token, 2 * 8 * 2 + 1);
+  EXPECT_EQ(figures.rows_exact_fraction, 0);
+  spec.sampler.min_indexed_rows = 1024;  // the second segment is too short
+  ExpectSame(data, spec);
+  const double exact = FiguresOf(data, spec).rows_exact_fraction;
+  EXPECT_GT(exact, 0);
+  EXPECT_LT(exact, 1);
 }
 
 TEST(EvalFiguresTest, ExactIsExact) {
@@ -328,6 +337,7 @@ TEST(EvalFiguresTest, ExactIsExact) {
     EXPECT_LT(figures.p95_relative_error, 1e-5);
     EXPECT_EQ(figures.rows_read_fraction, 1);
     EXPECT_EQ(figures.rows_loaded_fraction, 1);
+    EXPECT_EQ(figures.rows_exact_fraction, 1);
     EXPECT_EQ(figures.index_bytes_per_token, 0);
   }
 }

@@ -74,7 +74,7 @@ TEST(EvalInputTest, RefusesShapesThatDoNotFit) {
   EXPECT_THAT(MessageOf(Load({.q = {2, 4, 12}, .k = {5, 2, 12}, .v = {5, 2, 12}})),
               HasSubstr("dim is 12, expected a multiple of 8"));
   EXPECT_THAT(MessageOf(Load({.q = {1, 1, 520}, .k = {1, 1, 520}, .v = {1, 1, 520}})),
-              HasSubstr("dim is 520"));
+              HasSubstr("dim is 520, expected a multiple of 8 in [8, 512]"));
   EXPECT_THAT(MessageOf(Load({.q = {2, 64}})), HasSubstr("tensor q has shape [2, 64]"));
   EXPECT_THAT(MessageOf(Load({.k_dtype = base::DType::kF16})), HasSubstr("k is f16 and v bf16"));
 }
