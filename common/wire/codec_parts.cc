@@ -179,8 +179,9 @@ absl::StatusOr<Envelope> DecodeAndCheck(const transport::Message& message, Messa
                                         PayloadShape* shape) {
   ASSIGN_OR_RETURN(Envelope envelope, DecodeHeader(message.header, shape));
   if (envelope.kind != kind) {
-    return absl::InvalidArgumentError(absl::StrCat("message of kind ", int(envelope.kind),
-                                                   ", expected ", static_cast<int>(kind)));
+    return absl::InvalidArgumentError(absl::StrCat("message of kind ",
+                                                   static_cast<int>(envelope.kind), ", expected ",
+                                                   static_cast<int>(kind)));
   }
   RETURN_IF_ERROR(CheckPayloadSize(message.payload, *shape));
   if (shape->item_count > base::kMaxItems) {

@@ -72,7 +72,7 @@ class NodeAdapter final : public proto::Node::Server {
     }
     auto [promise, reply] = PromiseReply<OpenResult>(inbox_);
     service_->Open(*spec, std::move(reply));
-    return promise.then([context](Boxed<OpenResult> result) mutable {
+    return promise.then([context](const Boxed<OpenResult>& result) mutable {
       auto results = context.getResults();
       Put(result->status(), results.initStatus());
       if (!result->ok()) return;
@@ -122,7 +122,7 @@ class NodeAdapter final : public proto::Node::Server {
   kj::Promise<void> list(ListContext context) override {
     auto [promise, reply] = PromiseReply<std::vector<SessionInfo>>(inbox_);
     service_->List(std::move(reply));
-    return promise.then([context](Boxed<std::vector<SessionInfo>> sessions) mutable {
+    return promise.then([context](const Boxed<std::vector<SessionInfo>>& sessions) mutable {
       auto results = context.getResults();
       Put(sessions->status(), results.initStatus());
       if (!sessions->ok()) return;
@@ -154,7 +154,7 @@ class NodeAdapter final : public proto::Node::Server {
   kj::Promise<void> status(StatusContext context) override {
     auto [promise, reply] = PromiseReply<NodeStatus>(inbox_);
     service_->Status(std::move(reply));
-    return promise.then([context](Boxed<NodeStatus> status) mutable {
+    return promise.then([context](const Boxed<NodeStatus>& status) mutable {
       auto results = context.getResults();
       Put(status->status(), results.initStatus());
       if (status->ok()) Put(**status, results.initNode());
@@ -164,14 +164,14 @@ class NodeAdapter final : public proto::Node::Server {
  private:
   template <typename Context>
   static kj::Promise<void> Finish(kj::Promise<Boxed<bool>> promise, Context context) {
-    return promise.then([context](Boxed<bool> result) mutable {
+    return promise.then([context](const Boxed<bool>& result) mutable {
       Put(result->status(), context.getResults().initStatus());
     });
   }
 
   template <typename Context>
   static kj::Promise<void> FinishInfo(kj::Promise<Boxed<SessionInfo>> promise, Context context) {
-    return promise.then([context](Boxed<SessionInfo> info) mutable {
+    return promise.then([context](const Boxed<SessionInfo>& info) mutable {
       auto results = context.getResults();
       Put(info->status(), results.initStatus());
       if (info->ok()) Put(**info, results.initInfo());
