@@ -11,16 +11,17 @@
 #include "kv_node/server/attend_job.h"
 
 namespace sounder::kv_node {
-namespace {
 
 // An append request until all of its items are applied or refused.
-struct AppendJob {
+struct DataServer::AppendJob {
   wire::AppendRequest request;
   wire::AppendReply reply;
   std::atomic<size_t> unfinished{0};
   uint64_t rows = 0;
   uint64_t bytes = 0;
 };
+
+namespace {
 
 // What the tensors of the answer take, paddings included.
 size_t AnswerBytes(const wire::AttendRequest& request) {
@@ -134,7 +135,7 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
             reply, std::chrono::duration<double>(executor_->clock().Now() - arrival).count());
         transport_->Send(connection, wire::Encode(reply), transport::SendMode::kAuto, nullptr);
       });
-  job->Start();
+  executor_->Run([job] { job->Start(); });
 }
 
 void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelope& envelope,
@@ -154,13 +155,19 @@ void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelo
     job->rows += uint64_t{item.row_count} * item.kv_head_count;
     job->bytes += item.keys.size() + item.values.size();
   }
+  const uint32_t micros = envelope.deadline_us == 0 ? 60'000'000 : envelope.deadline_us;
+  const base::Time deadline = executor_->clock().Now() + std::chrono::microseconds(micros);
+  executor_->Run([this, connection, job, deadline] { Apply(connection, job, deadline); });
+}
+
+// Messages that overtake each other on the executor's threads wait in their session for their turn.
+void DataServer::Apply(transport::ConnectionId connection, const std::shared_ptr<AppendJob>& job,
+                       base::Time deadline) {
   const auto finish_one = [this, connection, job] {
     if (job->unfinished.fetch_sub(1) != 1) return;
     probe_->AppendDone(job->reply, job->rows, job->bytes);
     transport_->Send(connection, wire::Encode(job->reply), transport::SendMode::kEager, nullptr);
   };
-  const uint32_t micros = envelope.deadline_us == 0 ? 60'000'000 : envelope.deadline_us;
-  const base::Time deadline = executor_->clock().Now() + std::chrono::microseconds(micros);
   for (size_t i = 0; i < job->request.items.size(); ++i) {
     const wire::AppendItem& item = job->request.items[i];
     absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(item.session.id);

@@ -17,9 +17,10 @@
 
 namespace sounder::kv_node {
 
-// Thread safe. A request that cannot be decoded is answered with what was wrong where its envelope
-// could be read, and dropped (and counted) where not; a peer of another protocol version is told
-// both versions. Destroy it after the transport and when the executor is idle.
+// Thread safe. The transport's thread only decodes: sessions are touched on the executor. A request
+// that cannot be decoded is answered with what was wrong where its envelope could be read, and
+// dropped (and counted) where not; a peer of another protocol version is told both versions.
+// Destroy it after the transport and when the executor is idle.
 class DataServer final : public transport::TransportEvents {
  public:
   // All outlive the server. num_threads: how many of the executor's threads one request may use.
@@ -30,17 +31,21 @@ class DataServer final : public transport::TransportEvents {
   void OnMessage(transport::ConnectionId connection, transport::Message message) override;
   void OnClosed(transport::ConnectionId connection, absl::Status reason) override;
 
-  // Takes no messages any more; returns when none is being taken.
+  // Takes no messages any more; returns when none is being taken. Requests taken before are still
+  // answered: the executor's end waits for them, so it comes before the transport's.
   void Stop();
 
   // The open connections and what carries them.
   std::vector<wire::NodeConnection> Connections() const;
 
  private:
+  struct AppendJob;
   void OnAttend(transport::ConnectionId connection, const wire::Envelope& envelope,
                 transport::Message message);
   void OnAppend(transport::ConnectionId connection, const wire::Envelope& envelope,
                 transport::Message message);
+  void Apply(transport::ConnectionId connection, const std::shared_ptr<AppendJob>& job,
+             base::Time deadline);
   void Refuse(transport::ConnectionId connection, wire::Envelope envelope,
               wire::MessageKind reply_kind, absl::Status status);
 

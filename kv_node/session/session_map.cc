@@ -76,6 +76,7 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
   }
   const wire::OpenResult result{spec.seal_rows, spec.min_indexed_rows};
   std::lock_guard lock(mutex_);
+  if (!ended_.ok()) return ended_;
   const auto found = sessions_.find(spec.session.id);
   if (found != sessions_.end()) {
     const wire::SessionSpec& open = found->second->spec();
@@ -102,8 +103,8 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
 absl::StatusOr<std::shared_ptr<Session>> SessionMap::Find(const base::SessionId& id) const {
   std::lock_guard lock(mutex_);
   const auto found = sessions_.find(id);
-  if (found == sessions_.end()) return NotFound(id);
-  return found->second;
+  if (found != sessions_.end()) return found->second;
+  return ended_.ok() ? NotFound(id) : ended_;
 }
 
 // Not by its id alone: that may have been closed and opened again meanwhile.
@@ -150,6 +151,10 @@ size_t SessionMap::CloseExpired() {
 }
 
 void SessionMap::CloseAll(const absl::Status& reason) {
+  {
+    std::lock_guard lock(mutex_);
+    ended_ = reason;
+  }
   for (const std::shared_ptr<Session>& session : All()) {
     Erase(session, reason);
   }

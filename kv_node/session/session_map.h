@@ -38,6 +38,7 @@ class SessionMap {
   void Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply);
   // Closes sessions whose TTL has passed since their writer's last message. Returns how many.
   size_t CloseExpired();
+  // The end: later calls get `reason` too.
   void CloseAll(const absl::Status& reason);
 
   std::vector<std::shared_ptr<Session>> All() const;
@@ -53,6 +54,7 @@ class SessionMap {
   MemoryBudget budget_;
 
   mutable std::mutex mutex_;  // guards everything below
+  absl::Status ended_;        // not OK: all were closed, and why
   absl::flat_hash_map<base::SessionId, std::shared_ptr<Session>> sessions_;
   // Samplers by their parameters, shared by the sessions that use them.
   std::map<std::string, std::weak_ptr<const Sampler>> samplers_;

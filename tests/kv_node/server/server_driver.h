@@ -1,0 +1,111 @@
+// A data server behind a transport that only keeps what is sent, for tests that decide when each
+// message arrives and when the executor's work runs.
+#ifndef SOUNDER_TESTS_KV_NODE_SERVER_SERVER_DRIVER_H_
+#define SOUNDER_TESTS_KV_NODE_SERVER_SERVER_DRIVER_H_
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/metrics/registry.h"
+#include "common/wire/codec.h"
+#include "kv_node/server/data_server.h"
+#include "tests/kv_node/session/session_driver.h"
+
+namespace sounder::kv_node {
+
+class SentMessages final : public transport::Transport {
+ public:
+  absl::Status Start(transport::TransportEvents*) override { return absl::OkStatus(); }
+  absl::StatusOr<std::string> Listen(const std::string& address) override { return address; }
+  absl::StatusOr<transport::ConnectionId> Connect(const std::string&) override { return 1; }
+  void Send(transport::ConnectionId, transport::Message message, transport::SendMode,
+            transport::SendDone) override {
+    std::lock_guard lock(mutex_);
+    sent_.push_back(std::move(message));
+  }
+  void Close(transport::ConnectionId) override {}
+  absl::StatusOr<transport::ConnectionInfo> Describe(transport::ConnectionId) override {
+    return absl::NotFoundError("none");
+  }
+  // What was sent since the last call.
+  std::vector<transport::Message> Take() {
+    std::lock_guard lock(mutex_);
+    return std::exchange(sent_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<transport::Message> sent_;  // guarded by mutex_
+};
+
+// The server, its sessions and its metrics, on any executor.
+struct ServerDriver {
+  explicit ServerDriver(base::Executor* executor, const SessionMapOptions& options = {})
+      : map(options, executor),
+        probe(registry, map),
+        server(&transport, &map, executor, /*num_threads=*/2, &probe) {}
+
+  std::shared_ptr<Session> Open(const wire::SessionSpec& spec) {
+    const auto opened = map.Open(spec);
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    return *map.Find(spec.session.id);
+  }
+  // Gives the server an append of the items, with rows of zeros.
+  void Append(std::vector<wire::AppendItem> items, wire::Envelope envelope = {}) {
+    wire::AppendRequest request;
+    request.envelope = std::move(envelope);
+    request.envelope.kind = wire::MessageKind::kAppend;
+    size_t most = 0;
+    for (const wire::AppendItem& item : items) {
+      most = std::max(most, item.kv_head_count * item.head_bytes());
+    }
+    const memory::AlignedBuffer zeros = memory::AlignedBuffer::Zeroed(most);
+    for (wire::AppendItem& item : items) {
+      item.keys = item.values = zeros.bytes().first(item.kv_head_count * item.head_bytes());
+    }
+    request.items = std::move(items);
+    server.OnMessage(1, wire::Encode(request));
+  }
+  // Gives the server an attend of the items, with queries of zeros and signatures of zeros.
+  void Attend(std::vector<wire::AttendItem> items, wire::Envelope envelope = {}) {
+    wire::AttendRequest request;
+    request.envelope = std::move(envelope);
+    request.envelope.kind = wire::MessageKind::kAttend;
+    const memory::AlignedBuffer zeros = memory::AlignedBuffer::Zeroed(size_t{1} << 20);
+    for (wire::AttendItem& item : items) {
+      const size_t rows = size_t{item.query_count} * item.query_heads();
+      item.queries = zeros.bytes().first(rows * item.head_dim * SizeOf(item.query_dtype));
+      item.signatures = zeros.As<uint64_t>().first(rows * item.signature_words);
+    }
+    request.items = std::move(items);
+    server.OnMessage(1, wire::Encode(request));
+  }
+  std::vector<wire::AppendReply> AppendReplies() {
+    std::vector<wire::AppendReply> replies;
+    for (transport::Message& message : transport.Take()) {
+      replies.push_back(*wire::DecodeAppendReply(std::move(message)));
+    }
+    return replies;
+  }
+  std::vector<wire::AttendReply> AttendReplies() {
+    std::vector<wire::AttendReply> replies;
+    for (transport::Message& message : transport.Take()) {
+      replies.push_back(*wire::DecodeAttendReply(std::move(message)));
+    }
+    return replies;
+  }
+
+  SessionMap map;
+  metrics::Registry registry;
+  ServerProbe probe;
+  SentMessages transport;
+  DataServer server;
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_TESTS_KV_NODE_SERVER_SERVER_DRIVER_H_
