@@ -44,6 +44,7 @@ struct Options {
   int64_t seal_rows = 4096;
   int64_t min_indexed_rows = 1024;
   int64_t max_sessions = 4096;
+  int64_t index_backlog_rows = 262144;
   base::Duration close_deadline = std::chrono::seconds(2);
   transport::UcxOptions ucx;
   std::string simd = "best";
@@ -66,6 +67,10 @@ void Declare(config::OptionSet& set, Options* options) {
   set.AddInt("min_indexed_rows", &options->min_indexed_rows,
              "shorter segments get no index and are attended exactly",
              {.min = 1, .max = base::kMaxSegmentRows});
+  set.AddInt("index_backlog_rows", &options->index_backlog_rows,
+             "rows (counted per layer and kv head) that may wait for their index before appends "
+             "are acknowledged late, so that a prompt does not outrun its indexes",
+             {.min = 0});
   set.AddInt("max_sessions", &options->max_sessions, "sessions held at once", {.min = 1});
   set.AddDuration("close_deadline", &options->close_deadline,
                   "how long a close waits for appends in flight");
@@ -165,6 +170,18 @@ absl::StatusOr<std::unique_ptr<http::HttpServer>> StartHttp(const Options& optio
   return http::HttpServer::Create(http_options, std::move(routes));
 }
 
+SessionMapOptions MapOptions(const Options& options) {
+  SessionMapOptions map;
+  map.seal_rows = static_cast<uint32_t>(options.seal_rows);
+  map.min_indexed_rows = static_cast<uint32_t>(options.min_indexed_rows);
+  map.memory_bytes = static_cast<uint64_t>(options.memory);
+  map.max_sessions = static_cast<size_t>(options.max_sessions);
+  // Where there are two threads, one is always free for attends.
+  map.index.builds = static_cast<int>(std::max<int64_t>(1, options.threads - 1));
+  map.index.backlog_rows = options.index_backlog_rows;
+  return map;
+}
+
 int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
   metrics::Registry registry;
@@ -172,10 +189,7 @@ int Run(const Options& options, const config::OptionSet& set) {
   auto owned_executor =
       std::make_unique<base::ThreadExecutor>(static_cast<int>(options.threads), "attend");
   base::ThreadExecutor& executor = *owned_executor;
-  SessionMap sessions(
-      {static_cast<uint32_t>(options.seal_rows), static_cast<uint32_t>(options.min_indexed_rows),
-       static_cast<uint64_t>(options.memory), static_cast<size_t>(options.max_sessions)},
-      &executor);
+  SessionMap sessions(MapOptions(options), &executor);
   ServerProbe probe(registry, sessions);
   auto transport = std::make_unique<transport::UcxTransport>(DataPlaneOptions(options));
   DataServer data(transport.get(), &sessions, &executor, static_cast<int>(options.threads), &probe);

@@ -11,7 +11,7 @@
 #include "common/base/executor.h"
 #include "common/wire/messages.h"
 #include "kv_node/sampler/sampler.h"
-#include "kv_node/server/scratch_pool.h"
+#include "kv_node/sampler/scratch_pool.h"
 #include "kv_node/session/session_map.h"
 
 namespace sounder::kv_node {

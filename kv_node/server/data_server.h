@@ -11,8 +11,8 @@
 #include "common/base/executor.h"
 #include "common/transport/transport.h"
 #include "common/wire/control_service.h"
+#include "kv_node/sampler/scratch_pool.h"
 #include "kv_node/server/probe.h"
-#include "kv_node/server/scratch_pool.h"
 #include "kv_node/session/session_map.h"
 
 namespace sounder::kv_node {

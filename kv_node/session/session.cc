@@ -18,11 +18,12 @@ std::string Name(const base::SessionId& id) { return "session " + id.ToString();
 }  // namespace
 
 Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
-                 MemoryBudget* budget, base::Executor* executor)
+                 MemoryBudget* budget, base::Executor* executor, IndexLane* lane)
     : spec_(std::move(spec)),
       sampler_(std::move(sampler)),
       budget_(budget),
       executor_(executor),
+      lane_(lane),
       indexed_(spec_.model.layers, false),
       tokens_(budget),
       last_touched_(executor->clock().Now()) {
@@ -178,18 +179,20 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
     stream.SetReady(segment.get(), 0);
     return absl::OkStatus();
   }
-  executor_->Run([self = shared_from_this(), layer, head, segment = std::move(segment)] {
-    self->BuildIndex(layer, head, segment);
-  });
+  ++unbuilt_;
+  const int64_t rows = segment->num_rows();
+  lane_->Run(this, rows,
+             [self = shared_from_this(), layer, head, segment = std::move(segment)](
+                 Scratch& scratch) { self->BuildIndex(layer, head, segment, scratch); });
   return absl::OkStatus();
 }
 
-void Session::BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment> segment) {
+void Session::BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment> segment,
+                         Scratch& scratch) {
   {
     std::lock_guard lock(mutex_);
     if (!closed_.ok()) return;
   }
-  Scratch scratch;
   absl::StatusOr<std::unique_ptr<SegmentIndex>> index = sampler_->BuildIndex(*segment, scratch);
   CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
   const uint64_t bytes = *index == nullptr ? 0 : (*index)->bytes();
@@ -199,6 +202,7 @@ void Session::BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment>
     if (!closed_.ok()) return;
     if (*index != nullptr) segment->SetIndex(*std::move(index));
     Stream(layer, head).SetReady(segment.get(), bytes);
+    --unbuilt_;
     WakeWaiters(&calls);
   }
   for (const auto& call : calls) call();
@@ -254,6 +258,13 @@ void Session::Plan(const wire::AttendItem& item, base::Time deadline, PlanDone d
 void Session::WhenApplied(uint64_t sequence, base::Time deadline,
                           std::function<void(absl::Status)> done) {
   Wait(sequence, nullptr, deadline, "for operations in flight", std::move(done));
+}
+
+// A build of this session wakes it: the last of them at the latest.
+void Session::WhenCaughtUp(base::Time latest, std::function<void()> done) {
+  Wait(
+      0, [this] { return unbuilt_ == 0 || lane_->CaughtUp(); }, latest, "for index builds",
+      [done = std::move(done)](const absl::Status&) { done(); });
 }
 
 void Session::Wait(uint64_t sequence, std::function<bool()> ready, base::Time deadline,

@@ -17,6 +17,7 @@
 #include "common/wire/control_service.h"
 #include "common/wire/messages.h"
 #include "kv_node/sampler/sampler.h"
+#include "kv_node/session/index_lane.h"
 #include "kv_node/session/memory_budget.h"
 #include "kv_node/session/row_stream.h"
 #include "kv_node/session/token_runs.h"
@@ -45,9 +46,9 @@ class Session : public std::enable_shared_from_this<Session> {
   using PlanDone = std::function<void(absl::StatusOr<AttendPlan>)>;
 
   // `sampler` indexes the spec's indexed layers; null without tables. `spec` has been validated and
-  // its defaults filled in.
+  // its defaults filled in. The others outlive the session until it is closed.
   Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler, MemoryBudget* budget,
-          base::Executor* executor);
+          base::Executor* executor, IndexLane* lane);
 
   const wire::SessionSpec& spec() const { return spec_; }
 
@@ -59,6 +60,10 @@ class Session : public std::enable_shared_from_this<Session> {
   // item continues there.
   void Append(const wire::AppendItem& item, std::shared_ptr<const void> payload,
               base::Time deadline, AppendDone done);
+
+  // Calls `done` when appends may be acknowledged: once the node's index builds keep up, or this
+  // session waits for none; at the latest at `latest`, or when the session ends.
+  void WhenCaughtUp(base::Time latest, std::function<void()> done);
 
   // Waits until the operations the item names are applied and the segments it needs are indexed.
   void Plan(const wire::AttendItem& item, base::Time deadline, PlanDone done);
@@ -109,7 +114,8 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::Status SealStream(uint32_t layer, uint32_t head);
   bool Ready(const wire::AttendItem& item) const;
   absl::StatusOr<AttendPlan> MakePlan(const wire::AttendItem& item) const;
-  void BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment> segment);
+  void BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment> segment,
+                  Scratch& scratch);
   void ApplyQueued(Calls* calls);
   void WakeWaiters(Calls* calls);
   void Wait(uint64_t sequence, std::function<bool()> ready, base::Time deadline, std::string what,
@@ -129,14 +135,16 @@ class Session : public std::enable_shared_from_this<Session> {
   const std::shared_ptr<const Sampler> sampler_;  // shared with sessions of the same options
   MemoryBudget* const budget_;
   base::Executor* const executor_;
+  IndexLane* const lane_;
   std::vector<bool> indexed_;  // by layer
 
   mutable std::mutex mutex_;  // guards everything below
   std::vector<RowStream> streams_;
   TokenRuns tokens_;
   uint64_t applied_ = 0;
-  absl::Status failed_;  // why the operation after applied_ was refused
-  Attempt half_done_;    // of that operation, if rows of it were taken
+  absl::Status failed_;   // why the operation after applied_ was refused
+  Attempt half_done_;     // of that operation, if rows of it were taken
+  uint64_t unbuilt_ = 0;  // index builds that have not ended
   std::map<uint64_t, Operation> queued_;
   uint64_t last_operation_ = 0;
   std::map<uint64_t, Waiter> waiters_;

@@ -42,7 +42,10 @@ lsh::LshParams ParamsOf(const wire::LshOptions& options) {
 }  // namespace
 
 SessionMap::SessionMap(const SessionMapOptions& options, base::Executor* executor)
-    : options_(options), executor_(executor), budget_(options.memory_bytes) {}
+    : options_(options),
+      executor_(executor),
+      budget_(options.memory_bytes),
+      lane_(executor, options.index) {}
 
 SessionMap::~SessionMap() { CloseAll(absl::UnavailableError("the node is shutting down")); }
 
@@ -96,7 +99,7 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
   ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, SamplerFor(spec));
   const base::SessionId id = spec.session.id;
   sessions_[id] =
-      std::make_shared<Session>(std::move(spec), std::move(sampler), &budget_, executor_);
+      std::make_shared<Session>(std::move(spec), std::move(sampler), &budget_, executor_, &lane_);
   return result;
 }
 

@@ -20,6 +20,7 @@ struct SessionMapOptions {
   uint32_t min_indexed_rows = 1024;  // the same
   uint64_t memory_bytes = uint64_t{4} << 30;
   size_t max_sessions = 4096;
+  IndexLaneOptions index = {};
 };
 
 // Thread safe. The executor runs index builds and timers; it outlives the map and its sessions.
@@ -52,6 +53,7 @@ class SessionMap {
   const SessionMapOptions options_;
   base::Executor* const executor_;
   MemoryBudget budget_;
+  IndexLane lane_;
 
   mutable std::mutex mutex_;  // guards everything below
   absl::Status ended_;        // not OK: all were closed, and why

@@ -8,6 +8,7 @@
 #include "common/base/thread_executor.h"
 #include "common/base/virtual_executor.h"
 #include "tests/kv_node/server/server_driver.h"
+#include "tests/kv_node/session/busy_executor.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -58,6 +59,65 @@ TEST(DataServerStopTest, WhatWasTakenBeforeIsAnswered) {
     const absl::Status status = wire::DecodeAppendReply(std::move(answer))->items[0].status;
     EXPECT_TRUE(status.ok() || absl::IsUnavailable(status)) << status;
   }
+}
+
+// Index builds lag behind: appends are applied at once, but acknowledged when the backlog is small
+// again, and in any case well before their deadline.
+class BacklogTest : public testing::Test {
+ protected:
+  static wire::Envelope Envelope() {
+    wire::Envelope envelope;
+    envelope.deadline_us = 2'000'000;
+    return envelope;
+  }
+  // 20 segments of 16 rows of two heads; the bound allows the rows of 10.
+  void AppendPrompt() {
+    driver_.Append({SessionDriver::Item(*session_, 1, 1, 0, 320)}, Envelope());
+    executor_.Step();
+    EXPECT_EQ(session_->Info().applied_sequence, 1u);
+    EXPECT_TRUE(driver_.AppendReplies().empty());
+  }
+  void TearDown() override {  // sessions go before their map
+    driver_.map.CloseAll(absl::UnavailableError("over"));
+    executor_.GoOn();
+  }
+  void RunFor(base::Duration duration) {
+    bool over = false;
+    time_.RunAt(time_.clock().Now() + duration, [&over] { over = true; });
+    time_.RunUntil([&over] { return over; });
+  }
+
+  base::VirtualExecutor time_{1};
+  BusyExecutor executor_{&time_};
+  ServerDriver driver_{&executor_, {.index = {.builds = 1, .backlog_rows = 160}}};
+  std::shared_ptr<Session> session_ = driver_.Open(SessionDriver::Spec(1));
+};
+
+TEST_F(BacklogTest, AcknowledgementsWaitForIndexes) {
+  AppendPrompt();
+  std::vector<wire::AppendReply> replies;
+  const int builds =
+      executor_.StepUntil([&] { return !(replies = driver_.AppendReplies()).empty(); });
+  EXPECT_EQ(builds, 30) << "640 rows, until 160 are left";
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_TRUE(replies[0].items[0].status.ok());
+  // What waits for nothing itself does not wait for others.
+  const auto other = driver_.Open(SessionDriver::Spec(2));
+  driver_.Append({SessionDriver::Item(*session_, 2, 1, 320, 320)}, Envelope());
+  driver_.Append({SessionDriver::Item(*other, 1, 1, 0, 10)}, Envelope());
+  executor_.StepUntil([&] { return other->Info().applied_sequence == 1; });
+  EXPECT_EQ(driver_.AppendReplies().size(), 1u);
+}
+
+TEST_F(BacklogTest, AcknowledgementsComeInTimeWhateverIndexesDo) {
+  AppendPrompt();
+  RunFor(milliseconds(999));
+  EXPECT_TRUE(driver_.AppendReplies().empty());
+  RunFor(milliseconds(2));
+  const std::vector<wire::AppendReply> replies = driver_.AppendReplies();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_TRUE(replies[0].items[0].status.ok()) << replies[0].items[0].status;
+  EXPECT_EQ(replies[0].items[0].applied_sequence, 1u);
 }
 
 }  // namespace

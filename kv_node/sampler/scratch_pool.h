@@ -1,6 +1,6 @@
 // Working memory of the sampler for whichever threads happen to run.
-#ifndef SOUNDER_KV_NODE_SERVER_SCRATCH_POOL_H_
-#define SOUNDER_KV_NODE_SERVER_SCRATCH_POOL_H_
+#ifndef SOUNDER_KV_NODE_SAMPLER_SCRATCH_POOL_H_
+#define SOUNDER_KV_NODE_SAMPLER_SCRATCH_POOL_H_
 
 #include <memory>
 #include <mutex>
@@ -51,4 +51,4 @@ class ScratchPool {
 
 }  // namespace sounder::kv_node
 
-#endif  // SOUNDER_KV_NODE_SERVER_SCRATCH_POOL_H_
+#endif  // SOUNDER_KV_NODE_SAMPLER_SCRATCH_POOL_H_
