@@ -182,30 +182,50 @@ SessionMapOptions MapOptions(const Options& options) {
   return map;
 }
 
+// The data plane and its end, on whichever way out of the program: no request is taken any more,
+// the executor does what was taken, which may still send, and then the transport goes. What the
+// transport and the executor call is destroyed after them.
+struct DataPlane {
+  DataPlane(const Options& options, metrics::Registry& registry)
+      : executor(
+            std::make_unique<base::ThreadExecutor>(static_cast<int>(options.threads), "attend")),
+        sessions(MapOptions(options), executor.get()),
+        probe(registry, sessions),
+        transport(std::make_unique<transport::UcxTransport>(DataPlaneOptions(options))),
+        server(transport.get(), &sessions, executor.get(), static_cast<int>(options.threads),
+               &probe) {}
+  ~DataPlane() {
+    server.Stop();
+    sessions.CloseAll(absl::UnavailableError("the node is shutting down"));
+    executor.reset();
+    transport.reset();
+  }
+
+  std::unique_ptr<base::ThreadExecutor> executor;
+  SessionMap sessions;
+  ServerProbe probe;
+  std::unique_ptr<transport::UcxTransport> transport;
+  DataServer server;
+};
+
 int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
   metrics::Registry registry;
   metrics::AddProcessMetrics(registry);
-  auto owned_executor =
-      std::make_unique<base::ThreadExecutor>(static_cast<int>(options.threads), "attend");
-  base::ThreadExecutor& executor = *owned_executor;
-  SessionMap sessions(MapOptions(options), &executor);
-  ServerProbe probe(registry, sessions);
-  auto transport = std::make_unique<transport::UcxTransport>(DataPlaneOptions(options));
-  DataServer data(transport.get(), &sessions, &executor, static_cast<int>(options.threads), &probe);
+  DataPlane data(options, registry);
 
   std::mutex identity_mutex;
   wire::NodeStatus identity;  // guarded by identity_mutex
   identity.version = config::Version();
   identity.threads = static_cast<uint32_t>(options.threads);
   identity.simd = kernels::CurrentSimdLevel();
-  NodeService service(&sessions, &executor, options.close_deadline, [&] {
+  NodeService service(&data.sessions, data.executor.get(), options.close_deadline, [&] {
     wire::NodeStatus status;
     {
       std::lock_guard lock(identity_mutex);
       status = identity;
     }
-    status.connections = data.Connections();
+    status.connections = data.server.Connections();
     return status;
   });
   const auto set_address = [&](std::string wire::NodeStatus::*field, const std::string& address) {
@@ -213,12 +233,9 @@ int Run(const Options& options, const config::OptionSet& set) {
     identity.*field = address;
   };
 
-  if (absl::Status status = transport->Start(&data); !status.ok()) {
+  if (absl::Status status = data.transport->Start(&data.server); !status.ok()) {
     return Fail("cannot start the data plane", status);
   }
-  absl::StatusOr<std::string> data_address = transport->Listen(options.data_address);
-  if (!data_address.ok()) return Fail("data plane", data_address.status());
-  set_address(&wire::NodeStatus::data_address, *data_address);
 
   absl::StatusOr<std::unique_ptr<http::HttpServer>> http =
       StartHttp(options, set, service, registry);
@@ -230,7 +247,13 @@ int Run(const Options& options, const config::OptionSet& set) {
   if (!control.ok()) return Fail("control plane", control.status());
   set_address(&wire::NodeStatus::control_address, (*control)->address());
 
-  SweepExpired(&sessions, &executor);
+  // Last: UCX does not survive the end of a listener that a client is just connecting to. Until
+  // then the control plane says that the node is starting.
+  absl::StatusOr<std::string> data_address = data.transport->Listen(options.data_address);
+  if (!data_address.ok()) return Fail("data plane", data_address.status());
+  set_address(&wire::NodeStatus::data_address, *data_address);
+
+  SweepExpired(&data.sessions, data.executor.get());
   std::printf("ready control=%s data=%s http=%s\n", (*control)->address().c_str(),
               data_address->c_str(), (*http)->address().c_str());
   std::fflush(stdout);
@@ -239,12 +262,6 @@ int Run(const Options& options, const config::OptionSet& set) {
   int signal_number = 0;
   sigwait(&signals, &signal_number);
   config::LogInfo(std::string("stopping on ") + strsignal(signal_number));
-  control->reset();
-  (*http)->Stop();
-  data.Stop();
-  sessions.CloseAll(absl::UnavailableError("the node is shutting down"));
-  owned_executor.reset();  // finishes the work in flight, which may still send
-  transport.reset();
   return 0;
 }
 

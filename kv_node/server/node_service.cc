@@ -103,6 +103,13 @@ wire::NodeStatus NodeService::CurrentStatus() const {
   return status;
 }
 
-void NodeService::Status(wire::Reply<wire::NodeStatus> reply) { reply(CurrentStatus()); }
+void NodeService::Status(wire::Reply<wire::NodeStatus> reply) {
+  wire::NodeStatus status = CurrentStatus();
+  if (status.data_address.empty()) {
+    reply(absl::UnavailableError("the node is starting: it has no data plane yet"));
+    return;
+  }
+  reply(std::move(status));
+}
 
 }  // namespace sounder::kv_node

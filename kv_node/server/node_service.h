@@ -31,6 +31,7 @@ class NodeService final : public wire::ControlService {
   void Spill(const base::SessionId& session, wire::StatusReply reply) override;
   // A draining node keeps its sessions and refuses new ones.
   void Drain(bool on, wire::StatusReply reply) override;
+  // UNAVAILABLE until the process names a data-plane address.
   void Status(wire::Reply<wire::NodeStatus> reply) override;
 
   bool draining() const { return draining_; }

@@ -9,6 +9,7 @@
 
 #include "common/base/virtual_executor.h"
 #include "common/wire/codec.h"
+#include "kv_node/server/node_service.h"
 #include "tests/cluster/local_cluster.h"
 #include "tests/cluster/test_session.h"
 
@@ -202,6 +203,14 @@ TEST_F(NodeTest, ControlPlane) {
     EXPECT_EQ(later.code(), absl::StatusCode::kUnimplemented) << later;
     EXPECT_THAT(later.ToString(), HasSubstr("this version of the node cannot do it"));
   }
+}
+
+TEST_F(NodeTest, WithoutADataPlaneItIsStarting) {
+  kv_node::NodeService service(&cluster_.sessions(0), &executor_, std::chrono::seconds(1),
+                               [] { return wire::NodeStatus(); });
+  absl::Status status;
+  service.Status([&](const absl::StatusOr<wire::NodeStatus>& answer) { status = answer.status(); });
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
 }
 
 TEST_F(NodeTest, ADrainingNodeKeepsItsSessionsAndTakesNoOthers) {
