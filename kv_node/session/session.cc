@@ -13,8 +13,6 @@ namespace {
 constexpr size_t kMaxQueuedOperations = 4096;
 constexpr size_t kMaxCopies = 16;  // of one queued operation
 
-std::string Name(const base::SessionId& id) { return "session " + id.ToString(); }
-
 }  // namespace
 
 Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
@@ -94,10 +92,11 @@ void Session::GiveUp(uint64_t sequence, uint64_t serial) {
     if (found == queued_.end() || found->second.serial != serial) return;
     Operation operation = std::move(found->second);
     queued_.erase(found);
-    Answer(&operation,
-           absl::DeadlineExceededError(absl::StrCat("operation ", applied_ + 1, " of ",
-                                                    Name(spec_.session.id), " did not arrive")),
-           &calls);
+    Answer(
+        &operation,
+        absl::DeadlineExceededError(absl::StrCat("operation ", applied_ + 1, " of session ",
+                                                 spec_.session.id.ToString(), " did not arrive")),
+        &calls);
   }
   for (const auto& call : calls) call();
 }
@@ -206,118 +205,6 @@ void Session::BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment>
     WakeWaiters(&calls);
   }
   for (const auto& call : calls) call();
-}
-
-bool Session::Ready(const wire::AttendItem& item) const {
-  if (!Sampled(item)) return true;
-  for (uint32_t head = 0; head < item.kv_head_count; ++head) {
-    if (!Stream(item.layer, item.kv_head_begin + head).AllReady(item.range, item.layout_position)) {
-      return false;
-    }
-  }
-  return true;
-}
-
-absl::StatusOr<AttendPlan> Session::MakePlan(const wire::AttendItem& item) const {
-  AttendPlan plan;
-  if (Sampled(item)) plan.sampler = sampler_;
-  for (uint32_t head = 0; head < item.kv_head_count; ++head) {
-    absl::StatusOr<std::vector<Piece>> pieces =
-        Stream(item.layer, item.kv_head_begin + head).Collect(item.range, item.layout_position);
-    if (!pieces.ok()) {
-      return absl::Status(pieces.status().code(),
-                          absl::StrCat(Name(item.session.id), ": ", pieces.status().message()));
-    }
-    plan.pieces.push_back(*std::move(pieces));
-  }
-  return plan;
-}
-
-void Session::Plan(const wire::AttendItem& item, base::Time deadline, PlanDone done) {
-  absl::Status status = CheckAttend(item);
-  if (!status.ok()) {
-    done(std::move(status));
-    return;
-  }
-  // The plan is made in the same hold of the lock that found everything ready: an operation in
-  // between could seal a segment that belongs to the plan but has no index yet.
-  auto plan = std::make_shared<absl::StatusOr<AttendPlan>>(absl::UnknownError("not planned"));
-  Wait(
-      item.sequence,
-      [this, item, plan] {
-        if (!Ready(item)) return false;
-        *plan = MakePlan(item);
-        return true;
-      },
-      deadline, "for rows in flight or an index being built",
-      [plan, done = std::move(done)](const absl::Status& waited) {
-        done(waited.ok() ? std::move(*plan) : waited);
-      });
-}
-
-void Session::WhenApplied(uint64_t sequence, base::Time deadline,
-                          std::function<void(absl::Status)> done) {
-  Wait(sequence, nullptr, deadline, "for operations in flight", std::move(done));
-}
-
-// A build of this session wakes it: the last of them at the latest.
-void Session::WhenCaughtUp(base::Time latest, std::function<void()> done) {
-  Wait(
-      0, [this] { return unbuilt_ == 0 || lane_->CaughtUp(); }, latest, "for index builds",
-      [done = std::move(done)](const absl::Status&) { done(); });
-}
-
-void Session::Wait(uint64_t sequence, std::function<bool()> ready, base::Time deadline,
-                   std::string what, std::function<void(absl::Status)> done) {
-  absl::Status status;
-  {
-    std::lock_guard lock(mutex_);
-    last_touched_ = executor_->clock().Now();
-    status = closed_;
-    if (status.ok() && applied_ < sequence && !failed_.ok()) status = failed_;
-    if (status.ok() && (applied_ < sequence || (ready != nullptr && !ready()))) {
-      const uint64_t id = ++last_waiter_;
-      Waiter& waiter = waiters_[id];
-      waiter.sequence = sequence;
-      waiter.ready = std::move(ready);
-      waiter.done = std::move(done);
-      waiter.timer = executor_->RunAt(deadline, [self = shared_from_this(), id, what] {
-        std::function<void(absl::Status)> late;
-        {
-          std::lock_guard inner(self->mutex_);
-          const auto found = self->waiters_.find(id);
-          if (found == self->waiters_.end()) return;
-          late = std::move(found->second.done);
-          self->waiters_.erase(found);
-        }
-        late(absl::DeadlineExceededError(
-            absl::StrCat(Name(self->spec_.session.id), " waited too long ", what)));
-      });
-      return;
-    }
-  }
-  done(std::move(status));
-}
-
-void Session::WakeWaiters(Calls* calls) {
-  for (auto entry = waiters_.begin(); entry != waiters_.end();) {
-    Waiter& waiter = entry->second;
-    absl::Status status = closed_;
-    if (status.ok() && applied_ < waiter.sequence) {
-      if (failed_.ok()) {
-        ++entry;
-        continue;
-      }
-      status = failed_;
-    }
-    if (status.ok() && waiter.ready != nullptr && !waiter.ready()) {
-      ++entry;
-      continue;
-    }
-    executor_->Cancel(waiter.timer);
-    calls->push_back([done = std::move(waiter.done), status] { done(status); });
-    entry = waiters_.erase(entry);
-  }
 }
 
 void Session::Close(absl::Status reason) {
