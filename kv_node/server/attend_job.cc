@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/attention/partial_output.h"
 #include "common/base/check.h"
 #include "common/kernels/exact_attention.h"
@@ -68,7 +69,12 @@ void AttendJob::OnPlan(size_t item, absl::StatusOr<AttendPlan> plan) {
 void AttendJob::OnAllPlanned() {
   planned_ = executor_->clock().Now();
   for (size_t i = 0; i < plans_.size(); ++i) {
-    if (plans_[i].ok()) AddItem(i, *plans_[i]);
+    if (!plans_[i].ok()) continue;
+    if (absl::Status status = CheckSize(request_.items[i], *plans_[i]); !status.ok()) {
+      plans_[i] = std::move(status);
+      continue;
+    }
+    AddItem(i, *plans_[i]);
   }
   unfinished_ = units_.size();
   if (units_.empty()) {
@@ -79,6 +85,22 @@ void AttendJob::OnAllPlanned() {
   for (size_t i = 0; i < runners; ++i) {
     executor_->Run([self = shared_from_this()] { self->RunUnits(); });
   }
+}
+
+// Every piece's partial outputs are kept until the last is there. Decode steps need little; a block
+// of thousands of queries over hundreds of segments would need gigabytes.
+absl::Status AttendJob::CheckSize(const wire::AttendItem& item, const AttendPlan& plan) {
+  size_t pieces = 0;
+  for (const std::vector<Piece>& of_head : plan.pieces) pieces += of_head.size();
+  const size_t floats = item.head_dim + (item.want_error_terms ? 3 : 1);
+  const size_t bytes = pieces * item.query_count * item.group * floats * sizeof(float);
+  if (bytes > kMaxPartialBytes - partial_bytes_) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "partial outputs of ", bytes, " bytes, with ", partial_bytes_, " of ", kMaxPartialBytes,
+        " in use by the request; ask for fewer queries or positions at once"));
+  }
+  partial_bytes_ += bytes;
+  return absl::OkStatus();
 }
 
 void AttendJob::AddItem(size_t item, const AttendPlan& plan) {

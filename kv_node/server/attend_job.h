@@ -20,6 +20,8 @@ namespace sounder::kv_node {
 // spans point into the job, which lives until `done` returns.
 class AttendJob : public std::enable_shared_from_this<AttendJob> {
  public:
+  // Most bytes of partial outputs of one request; an item that passes it is RESOURCE_EXHAUSTED.
+  static constexpr size_t kMaxPartialBytes = size_t{256} << 20;
   using Done = std::function<void(const wire::AttendReply& reply)>;
 
   AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap* sessions,
@@ -54,6 +56,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
 
   void OnPlan(size_t item, absl::StatusOr<AttendPlan> plan);
   void OnAllPlanned();
+  absl::Status CheckSize(const wire::AttendItem& item, const AttendPlan& plan);
   void AddItem(size_t item, const AttendPlan& plan);
   void PackQueries(const wire::AttendItem& item, HeadWork* work) const;
   void RunUnits();
@@ -75,6 +78,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
 
   std::vector<absl::StatusOr<AttendPlan>> plans_;  // each written once, before unplanned_ drops
   std::atomic<size_t> unplanned_;
+  size_t partial_bytes_ = 0;
   std::vector<HeadWork> heads_;
   std::vector<Unit> units_;
   std::atomic<size_t> next_unit_{0};

@@ -12,9 +12,9 @@
 
 namespace sounder::kv_node {
 
-// An append request until all of its items are applied or refused.
+// The answer to an append request until all of its items are applied or refused. The request itself
+// is not kept so long.
 struct DataServer::AppendJob {
-  wire::AppendRequest request;
   wire::AppendReply reply;
   std::atomic<size_t> unfinished{0};
   uint64_t rows = 0;
@@ -146,23 +146,26 @@ void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelo
     return;
   }
   auto job = std::make_shared<AppendJob>();
-  job->request = *std::move(request);
-  job->reply.envelope = job->request.envelope;
+  job->reply.envelope = request->envelope;
   job->reply.envelope.kind = wire::MessageKind::kAppendReply;
-  job->reply.items.resize(job->request.items.size());
-  job->unfinished = job->request.items.size() + 1;  // one for this loop
-  for (const wire::AppendItem& item : job->request.items) {
+  job->reply.items.resize(request->items.size());
+  job->unfinished = request->items.size() + 1;  // one for the loop in Apply
+  for (const wire::AppendItem& item : request->items) {
     job->rows += uint64_t{item.row_count} * item.kv_head_count;
     job->bytes += item.keys.size() + item.values.size();
   }
   const uint32_t micros = envelope.deadline_us == 0 ? 60'000'000 : envelope.deadline_us;
   const base::Time deadline = executor_->clock().Now() + std::chrono::microseconds(micros);
-  executor_->Run([this, connection, job, deadline] { Apply(connection, job, deadline); });
+  executor_->Run([this, connection, job, deadline,
+                  rows = std::make_shared<wire::AppendRequest>(*std::move(request))] {
+    Apply(connection, rows->items, job, deadline);
+  });
 }
 
 // Messages that overtake each other on the executor's threads wait in their session for their turn.
-void DataServer::Apply(transport::ConnectionId connection, const std::shared_ptr<AppendJob>& job,
-                       base::Time deadline) {
+void DataServer::Apply(transport::ConnectionId connection,
+                       const std::vector<wire::AppendItem>& items,
+                       const std::shared_ptr<AppendJob>& job, base::Time deadline) {
   const auto finish_one = [this, connection, job] {
     if (job->unfinished.fetch_sub(1) != 1) return;
     probe_->AppendDone(job->reply, job->rows, job->bytes);
@@ -171,15 +174,15 @@ void DataServer::Apply(transport::ConnectionId connection, const std::shared_ptr
   // Withheld while index builds lag behind, but answered in time whatever they do.
   const base::Time now = executor_->clock().Now();
   const base::Time acknowledged = now + (deadline - now) / 2;
-  for (size_t i = 0; i < job->request.items.size(); ++i) {
-    const wire::AppendItem& item = job->request.items[i];
+  for (size_t i = 0; i < items.size(); ++i) {
+    const wire::AppendItem& item = items[i];
     absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(item.session.id);
     if (!session.ok()) {
       job->reply.items[i].status = session.status();
       finish_one();
       continue;
     }
-    (*session)->Append(item, job, deadline,
+    (*session)->Append(item, deadline,
                        [=, session = *session](const absl::Status& status, uint64_t applied) {
                          job->reply.items[i] = {status, applied};
                          if (status.ok()) {

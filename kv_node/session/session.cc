@@ -1,6 +1,7 @@
 #include "kv_node/session/session.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,19 +17,21 @@ constexpr size_t kMaxCopies = 16;  // of one queued operation
 }  // namespace
 
 Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
-                 MemoryBudget* budget, base::Executor* executor, IndexLane* lane)
+                 MemoryBudget* budget, Reservation fixed, base::Executor* executor, IndexLane* lane)
     : spec_(std::move(spec)),
       sampler_(std::move(sampler)),
       budget_(budget),
       executor_(executor),
       lane_(lane),
       indexed_(spec_.model.layers, false),
+      fixed_(std::move(fixed)),
       tokens_(budget),
       last_touched_(executor->clock().Now()) {
   if (sampler_ != nullptr) {
     for (const uint32_t layer : spec_.indexed_layers) indexed_[layer] = true;
   }
   StreamOptions options{static_cast<int>(spec_.model.head_dim), spec_.dtype, spec_.seal_rows, {}};
+  streams_.reserve(size_t{spec_.model.layers} * spec_.kv_head_count);
   for (uint32_t layer = 0; layer < spec_.model.layers; ++layer) {
     options.index_bytes_bound = nullptr;
     if (indexed_[layer]) {
@@ -40,8 +43,11 @@ Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
   }
 }
 
-void Session::Append(const wire::AppendItem& item, std::shared_ptr<const void> payload,
-                     base::Time deadline, AppendDone done) {
+uint64_t Session::FixedBytes(const wire::SessionSpec& spec) {
+  return sizeof(Session) + uint64_t{spec.model.layers} * spec.kv_head_count * sizeof(RowStream);
+}
+
+void Session::Append(const wire::AppendItem& item, base::Time deadline, AppendDone done) {
   Calls calls;
   absl::Status status = CheckAppend(item);
   {
@@ -49,28 +55,51 @@ void Session::Append(const wire::AppendItem& item, std::shared_ptr<const void> p
     last_touched_ = executor_->clock().Now();
     if (status.ok()) status = closed_;
     if (status.ok() && item.sequence > applied_ + 1) status = CheckQueue(item.sequence);
+    if (status.ok() && item.sequence > applied_) status = Enqueue(item, deadline, &done);
     if (!status.ok() || item.sequence <= applied_) {
       calls.push_back(
           [done = std::move(done), status, applied = applied_] { done(status, applied); });
-    } else if (const auto first = queued_.find(item.sequence); first != queued_.end()) {
-      first->second.done.push_back(std::move(done));  // answered with the one that waits
-    } else {
-      Operation& operation = queued_[item.sequence];
-      operation.item = item;
-      operation.payload = std::move(payload);
-      operation.done.push_back(std::move(done));
-      if (item.sequence == applied_ + 1) {
-        failed_ = absl::OkStatus();
-        ApplyQueued(&calls);
-      } else {
-        operation.serial = ++last_operation_;
-        operation.timer = executor_->RunAt(
-            deadline, [self = shared_from_this(), sequence = item.sequence,
-                       serial = operation.serial] { self->GiveUp(sequence, serial); });
-      }
+    } else if (item.sequence == applied_ + 1) {
+      failed_ = absl::OkStatus();
+      ApplyQueued(&calls);
     }
   }
   for (const auto& call : calls) call();
+}
+
+// Takes `done` unless it fails. An operation whose turn it is will be applied in this hold of the
+// lock; another one waits with rows of its own, for the message it came in may hold much more.
+absl::Status Session::Enqueue(const wire::AppendItem& item, base::Time deadline, AppendDone* done) {
+  if (const auto first = queued_.find(item.sequence); first != queued_.end()) {
+    first->second.done.push_back(std::move(*done));  // answered with the one that waits
+    return absl::OkStatus();
+  }
+  Operation operation(budget_);
+  operation.item = item;
+  if (item.sequence != applied_ + 1) {
+    const std::span<const std::byte> parts[] = {item.keys, item.values, std::as_bytes(item.tokens)};
+    const size_t bytes = parts[0].size() + parts[1].size() + parts[2].size();
+    RETURN_IF_ERROR(operation.reservation.Resize(memory::AlignedBuffer::Allocated(bytes)));
+    operation.copy = memory::AlignedBuffer(bytes);
+    std::byte* out = operation.copy.data();
+    for (const std::span<const std::byte> part : parts) {
+      if (!part.empty()) std::memcpy(out, part.data(), part.size());
+      out += part.size();
+    }
+    const std::span<const std::byte> all = operation.copy.bytes();
+    operation.item.keys = all.first(item.keys.size());
+    operation.item.values = all.subspan(item.keys.size(), item.values.size());
+    operation.item.tokens = {
+        reinterpret_cast<const int32_t*>(all.data() + item.keys.size() + item.values.size()),
+        item.tokens.size()};
+    operation.serial = ++last_operation_;
+    operation.timer =
+        executor_->RunAt(deadline, [self = shared_from_this(), sequence = item.sequence,
+                                    serial = operation.serial] { self->GiveUp(sequence, serial); });
+  }
+  operation.done.push_back(std::move(*done));
+  queued_.emplace(item.sequence, std::move(operation));
+  return absl::OkStatus();
 }
 
 // Whether an operation whose turn has not come may wait for it.
@@ -117,6 +146,8 @@ void Session::ApplyQueued(Calls* calls) {
     queued_.erase(first);
     if (operation.timer != 0) executor_->Cancel(operation.timer);
     if (failed_.ok()) {
+      // Whether there is room for the rows must not depend on whether they waited.
+      CHECK(operation.reservation.Resize(0).ok());
       failed_ = Apply(operation.item);
       if (failed_.ok()) ++applied_;
     }
@@ -220,8 +251,10 @@ void Session::Close(absl::Status reason) {
     }
     queued_.clear();
     WakeWaiters(&calls);
-    streams_.clear();  // what plans in flight and index builds hold goes when they end
+    // What plans in flight and index builds hold goes when they end.
+    std::vector<RowStream>().swap(streams_);
     tokens_.Clear();
+    CHECK(fixed_.Resize(0).ok());
   }
   for (const auto& call : calls) call();
 }
@@ -257,7 +290,10 @@ SessionCounts Session::Counts() const {
     counts.index_bytes += stream.index_bytes();
     counts.reserved_bytes += stream.reserved_bytes();
   }
-  counts.reserved_bytes += tokens_.bytes();
+  counts.reserved_bytes += tokens_.bytes() + fixed_.bytes();
+  for (const auto& [sequence, operation] : queued_) {
+    counts.reserved_bytes += operation.reservation.bytes();
+  }
   return counts;
 }
 

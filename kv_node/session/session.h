@@ -35,7 +35,7 @@ struct SessionCounts {
   uint64_t segments = 0;
   uint64_t row_bytes = 0;
   uint64_t index_bytes = 0;
-  uint64_t reserved_bytes = 0;  // of the budget: these, tokens, and room for indexes to come
+  uint64_t reserved_bytes = 0;  // of the budget: these, all else, and room for indexes to come
 };
 
 // Thread safe. Callbacks are called exactly once, without the session's lock, on the caller's
@@ -46,20 +46,22 @@ class Session : public std::enable_shared_from_this<Session> {
   using PlanDone = std::function<void(absl::StatusOr<AttendPlan>)>;
 
   // `sampler` indexes the spec's indexed layers; null without tables. `spec` has been validated and
-  // its defaults filled in. The others outlive the session until it is closed.
+  // its defaults filled in. `fixed` holds FixedBytes(spec) of the budget. The others outlive the
+  // session until it is closed.
   Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler, MemoryBudget* budget,
-          base::Executor* executor, IndexLane* lane);
+          Reservation fixed, base::Executor* executor, IndexLane* lane);
+  // What a session takes without any row.
+  static uint64_t FixedBytes(const wire::SessionSpec& spec);
 
   const wire::SessionSpec& spec() const { return spec_; }
 
   // Applies the rows once every operation before has been applied; an operation that was applied
-  // before is acknowledged again, one that waits already is answered with it. `payload` keeps the
-  // item's spans alive. DEADLINE_EXCEEDED when an earlier operation did not arrive in time,
-  // ALREADY_EXISTS for positions that an earlier operation appended. After a refusal the next
-  // operation is that sequence number again; what the refused one had done stays done, and the same
-  // item continues there.
-  void Append(const wire::AppendItem& item, std::shared_ptr<const void> payload,
-              base::Time deadline, AppendDone done);
+  // before is acknowledged again, one that waits already is answered with it. The item's spans
+  // are copied if it has to wait (RESOURCE_EXHAUSTED at the memory cap). DEADLINE_EXCEEDED when an
+  // earlier operation did not arrive in time, ALREADY_EXISTS for positions that an earlier
+  // operation appended. After a refusal the next operation is that sequence number again; what the
+  // refused one had done stays done, and the same item continues there.
+  void Append(const wire::AppendItem& item, base::Time deadline, AppendDone done);
 
   // Calls `done` when appends may be acknowledged: once the node's index builds keep up, or this
   // session waits for none; at the latest at `latest`, or when the session ends.
@@ -79,8 +81,10 @@ class Session : public std::enable_shared_from_this<Session> {
 
  private:
   struct Operation {
+    explicit Operation(MemoryBudget* budget) : reservation(budget) {}
     wire::AppendItem item;
-    std::shared_ptr<const void> payload;
+    memory::AlignedBuffer copy;  // what the item's spans point into while it waits
+    Reservation reservation;     // of the copy
     base::TimerId timer = 0;
     uint64_t serial = 0;           // tells it from another of the same number
     std::vector<AppendDone> done;  // one per copy that arrived
@@ -107,6 +111,7 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::Status CheckAppend(const wire::AppendItem& item) const;
   absl::Status CheckAttend(const wire::AttendItem& item) const;
   absl::Status CheckQueue(uint64_t sequence) const;
+  absl::Status Enqueue(const wire::AppendItem& item, base::Time deadline, AppendDone* done);
   void GiveUp(uint64_t sequence, uint64_t serial);
   void Answer(Operation* operation, const absl::Status& status, Calls* calls);
   absl::Status Apply(const wire::AppendItem& item);
@@ -139,6 +144,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::vector<bool> indexed_;  // by layer
 
   mutable std::mutex mutex_;  // guards everything below
+  Reservation fixed_;
   std::vector<RowStream> streams_;
   TokenRuns tokens_;
   uint64_t applied_ = 0;

@@ -56,18 +56,50 @@ absl::StatusOr<std::shared_ptr<const Sampler>> SessionMap::SamplerFor(
       absl::StrCat(spec.lsh.bits_per_table, "/", spec.lsh.num_tables, "/", spec.lsh.min_collisions,
                    "/", static_cast<int>(spec.lsh.projection), "/", spec.lsh.seed, "/",
                    spec.model.head_dim, "/", spec.min_indexed_rows);
-  std::weak_ptr<const Sampler>& cached = samplers_[key];
-  if (std::shared_ptr<const Sampler> sampler = cached.lock()) return sampler;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = samplers_.find(key);
+    if (found != samplers_.end()) {
+      if (std::shared_ptr<const Sampler> sampler = found->second.lock()) return sampler;
+    }
+  }
   SamplerSpec sampler_spec;
   sampler_spec.kind = SamplerKind::kLshTables;
   sampler_spec.lsh = ParamsOf(spec.lsh);
   sampler_spec.dim = static_cast<int>(spec.model.head_dim);
   sampler_spec.min_indexed_rows = spec.min_indexed_rows;
   ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, MakeSampler(sampler_spec));
+  std::lock_guard lock(mutex_);
+  std::erase_if(samplers_, [](const auto& entry) { return entry.second.expired(); });
+  std::weak_ptr<const Sampler>& cached = samplers_[key];
+  if (std::shared_ptr<const Sampler> other = cached.lock()) return other;  // made meanwhile
   cached = sampler;
   return sampler;
 }
 
+// What there is to say to an Open without making a session; nothing if one is to be made.
+std::optional<absl::Status> SessionMap::Known(const wire::SessionSpec& spec) const {
+  if (!ended_.ok()) return ended_;
+  const auto found = sessions_.find(spec.session.id);
+  if (found != sessions_.end()) {
+    const wire::SessionSpec& open = found->second->spec();
+    if (!(open.model == spec.model)) {
+      return absl::FailedPreconditionError(absl::StrCat("session ", spec.session.id.ToString(),
+                                                        " belongs to ", Describe(open.model),
+                                                        ", the request to ", Describe(spec.model)));
+    }
+    if (SameSession(open, spec)) return absl::OkStatus();
+    return absl::AlreadyExistsError(
+        absl::StrCat("session ", spec.session.id.ToString(), " is open with other options"));
+  }
+  if (sessions_.size() >= options_.max_sessions) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the node holds ", sessions_.size(), " sessions, its most (--max-sessions)"));
+  }
+  return std::nullopt;
+}
+
+// Samplers and sessions take milliseconds to make: not under the lock that every request takes.
 absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
   if (spec.seal_rows == 0) spec.seal_rows = options_.seal_rows;
   if (spec.min_indexed_rows == 0) spec.min_indexed_rows = options_.min_indexed_rows;
@@ -78,28 +110,22 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
     return absl::UnimplementedError("row format 'int8': this node keeps rows as appended only");
   }
   const wire::OpenResult result{spec.seal_rows, spec.min_indexed_rows};
-  std::lock_guard lock(mutex_);
-  if (!ended_.ok()) return ended_;
-  const auto found = sessions_.find(spec.session.id);
-  if (found != sessions_.end()) {
-    const wire::SessionSpec& open = found->second->spec();
-    if (!(open.model == spec.model)) {
-      return absl::FailedPreconditionError(absl::StrCat("session ", spec.session.id.ToString(),
-                                                        " belongs to ", Describe(open.model),
-                                                        ", the request to ", Describe(spec.model)));
-    }
-    if (SameSession(open, spec)) return result;
-    return absl::AlreadyExistsError(
-        absl::StrCat("session ", spec.session.id.ToString(), " is open with other options"));
-  }
-  if (sessions_.size() >= options_.max_sessions) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the node holds ", sessions_.size(), " sessions, its most (--max-sessions)"));
+  const auto answer = [&result](const absl::Status& status) -> absl::StatusOr<wire::OpenResult> {
+    if (!status.ok()) return status;
+    return result;
+  };
+  {
+    std::lock_guard lock(mutex_);
+    if (const std::optional<absl::Status> known = Known(spec)) return answer(*known);
   }
   ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, SamplerFor(spec));
-  const base::SessionId id = spec.session.id;
-  sessions_[id] =
-      std::make_shared<Session>(std::move(spec), std::move(sampler), &budget_, executor_, &lane_);
+  Reservation fixed(&budget_);
+  RETURN_IF_ERROR(fixed.Resize(Session::FixedBytes(spec)));
+  const auto session = std::make_shared<Session>(spec, std::move(sampler), &budget_,
+                                                 std::move(fixed), executor_, &lane_);
+  std::lock_guard lock(mutex_);
+  if (const std::optional<absl::Status> known = Known(spec)) return answer(*known);
+  sessions_[spec.session.id] = session;
   return result;
 }
 

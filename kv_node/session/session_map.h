@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -31,7 +33,7 @@ class SessionMap {
 
   // Idempotent for the same spec. ALREADY_EXISTS when the id is in use with another spec,
   // FAILED_PRECONDITION on a model mismatch (naming both), INVALID_ARGUMENT for bad LSH options,
-  // RESOURCE_EXHAUSTED with too many sessions.
+  // RESOURCE_EXHAUSTED with too many sessions or at the memory cap.
   absl::StatusOr<wire::OpenResult> Open(wire::SessionSpec spec);
   // NOT_FOUND for a session this node does not know.
   absl::StatusOr<std::shared_ptr<Session>> Find(const base::SessionId& id) const;
@@ -47,6 +49,7 @@ class SessionMap {
   const MemoryBudget& budget() const { return budget_; }
 
  private:
+  std::optional<absl::Status> Known(const wire::SessionSpec& spec) const;
   absl::StatusOr<std::shared_ptr<const Sampler>> SamplerFor(const wire::SessionSpec& spec);
   void Erase(const std::shared_ptr<Session>& session, const absl::Status& reason);
 
@@ -58,7 +61,8 @@ class SessionMap {
   mutable std::mutex mutex_;  // guards everything below
   absl::Status ended_;        // not OK: all were closed, and why
   absl::flat_hash_map<base::SessionId, std::shared_ptr<Session>> sessions_;
-  // Samplers by their parameters, shared by the sessions that use them.
+  // Samplers by their parameters, shared by the sessions that use them; those that no session uses
+  // any more go when the next one is made.
   std::map<std::string, std::weak_ptr<const Sampler>> samplers_;
 };
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/base/limits.h"
 #include "common/base/thread_executor.h"
 #include "common/base/virtual_executor.h"
 #include "tests/kv_node/server/server_driver.h"
@@ -37,6 +38,24 @@ TEST_F(DataServerTest, TheTransportsThreadTouchesNoSession) {
   RunFor(milliseconds(1));
   EXPECT_EQ(session_->Info().applied_sequence, 1u);
   EXPECT_EQ(driver_.transport.Take().size(), 2u);
+}
+
+TEST_F(DataServerTest, AnItemWithTooManyPartialOutputsIsRefusedAlone) {
+  driver_.Append({SessionDriver::Item(*session_, 1, 0, 0, 16 * 260)});
+  wire::AttendItem small = SessionDriver::Query(*session_, 1, 0, {0, 16 * 260});
+  wire::AttendItem large = small;
+  large.query_count = base::kMaxQueryBlock;
+  RunFor(milliseconds(1));
+  driver_.AppendReplies();
+  driver_.Attend({small, large, small});
+  RunFor(milliseconds(1));
+  const std::vector<wire::AttendReply> replies = driver_.AttendReplies();
+  ASSERT_EQ(replies.size(), 1u);
+  ASSERT_EQ(replies[0].items.size(), 3u);
+  EXPECT_TRUE(replies[0].items[0].status.ok()) << replies[0].items[0].status;
+  EXPECT_EQ(replies[0].items[1].status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(replies[0].items[1].status.ToString(), HasSubstr("fewer queries"));
+  EXPECT_TRUE(replies[0].items[2].status.ok()) << replies[0].items[2].status;
 }
 
 TEST(DataServerStopTest, WhatWasTakenBeforeIsAnswered) {

@@ -14,6 +14,7 @@ namespace {
 
 using ::testing::HasSubstr;
 constexpr uint64_t kRowBytes = 16 * 2;  // of one head's keys, or values
+const uint64_t kFixed = Session::FixedBytes(SessionDriver::Spec(1));
 
 TEST(MemoryBudgetTest, RefusesWithTheNumbers) {
   MemoryBudget budget(100);
@@ -37,7 +38,7 @@ TEST(MemoryTest, AccountsWhatIsThere) {
   // Per head a segment of 16 rows and a tail.
   EXPECT_EQ(session->Counts().row_bytes, 2 * 2 * (16 + capacity) * kRowBytes);
   EXPECT_EQ(session->Counts().index_bytes, 0u);
-  EXPECT_EQ(driver.map.budget().used(), session->Counts().row_bytes);
+  EXPECT_EQ(driver.map.budget().used(), kFixed + session->Counts().row_bytes);
 
   // Layer 1 is indexed: the room is reserved with the rows, what is not needed comes back.
   wire::AppendItem item = driver.Item(*session, 2, 1, 0, 12);
@@ -53,12 +54,13 @@ TEST(MemoryTest, AccountsWhatIsThere) {
   EXPECT_EQ(session->Counts().index_bytes, index_bytes);
   EXPECT_LE(driver.map.budget().used(), reserved);
   EXPECT_EQ(driver.map.budget().used(), session->Counts().reserved_bytes);
-  EXPECT_EQ(driver.map.budget().used(), session->Counts().row_bytes + index_bytes);
+  EXPECT_EQ(driver.map.budget().used(), kFixed + session->Counts().row_bytes + index_bytes);
 }
 
 TEST(MemoryTest, AFailedAppendContinuesWhenThereIsRoom) {
   // Room for one large session, so that the second fails half way through its heads.
-  SessionDriver driver(40000);
+  const uint64_t cap = 40000 + 2 * kFixed;
+  SessionDriver driver(cap);
   const auto first = driver.Open(SessionDriver::Spec(1));
   const auto second = driver.Open(SessionDriver::Spec(2));
   ASSERT_TRUE(driver.Append(*first, driver.Item(*first, 1, 0, 0, 200)).status.ok());
@@ -69,10 +71,10 @@ TEST(MemoryTest, AFailedAppendContinuesWhenThereIsRoom) {
   const Acknowledged full = driver.Append(*second, item);
   EXPECT_EQ(full.status.code(), absl::StatusCode::kResourceExhausted) << full.status;
   EXPECT_THAT(full.status.ToString(), HasSubstr("the node's memory is full"));
-  EXPECT_THAT(full.status.ToString(), HasSubstr("of 40000 in use"));
+  EXPECT_THAT(full.status.ToString(), HasSubstr("of " + std::to_string(cap) + " in use"));
   EXPECT_GT(second->Counts().rows, 0u) << "this test wants a failure half way";
   EXPECT_LT(second->Counts().rows, 300u);
-  EXPECT_LE(driver.map.budget().used(), 40000u);
+  EXPECT_LE(driver.map.budget().used(), cap);
   // The first session is unharmed, and goes on.
   const auto plan = driver.Plan(*first, driver.Query(*first, 1, 0, {0, 200}));
   ASSERT_TRUE(plan->has_value() && (*plan)->ok());
@@ -98,12 +100,63 @@ TEST(MemoryTest, AFailedAppendContinuesWhenThereIsRoom) {
 }
 
 TEST(MemoryTest, AFailedAppendKeepsNothingOfWhatItDidNotTake) {
-  SessionDriver driver(1500);
+  SessionDriver driver(kFixed + 1500);
   const auto session = driver.Open(SessionDriver::Spec(1));
   // Layer 1 reserves index room too; the tail alone would fit, both do not.
   EXPECT_FALSE(driver.Append(*session, driver.Item(*session, 1, 1, 0, 16)).status.ok());
   EXPECT_EQ(session->Counts().rows, 0u);
   EXPECT_EQ(driver.map.budget().used(), session->Counts().reserved_bytes);
+  EXPECT_EQ(driver.map.budget().used(), kFixed);
+}
+
+TEST(MemoryTest, AnOpenSessionIsAccountedBeforeItHasRows) {
+  SessionDriver driver(2 * kFixed + 10);
+  const auto first = driver.Open(SessionDriver::Spec(1));
+  EXPECT_EQ(driver.map.budget().used(), kFixed);
+  EXPECT_EQ(first->Counts().reserved_bytes, kFixed);
+  wire::SessionSpec large = SessionDriver::Spec(2);
+  large.model.layers = 1000;
+  EXPECT_EQ(driver.map.Open(large).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(driver.map.budget().used(), kFixed);
+  EXPECT_EQ(driver.map.size(), 1u);
+  driver.Open(SessionDriver::Spec(2));
+  driver.map.CloseAll(absl::UnavailableError("over"));
+  EXPECT_EQ(driver.map.budget().used(), 0u);
+}
+
+TEST(MemoryTest, RowsThatWaitForEarlierOnesAreAccounted) {
+  // Room for the rows that wait (128 bytes each, over two heads), and their tail later.
+  SessionDriver driver(kFixed + 30000);
+  const auto session = driver.Open(SessionDriver::Spec(1));
+  const auto waits = driver.Send(*session, driver.Item(*session, 2, 0, 10, 150));
+  EXPECT_FALSE(waits->has_value());
+  EXPECT_EQ(driver.map.budget().used(), kFixed + 150 * 128);
+  EXPECT_EQ(session->Counts().reserved_bytes, kFixed + 150 * 128);
+  driver.Send(*session, driver.Item(*session, 2, 0, 10, 150));  // a copy takes nothing
+  EXPECT_EQ(driver.map.budget().used(), kFixed + 150 * 128);
+  const Acknowledged full = driver.Append(*session, driver.Item(*session, 3, 0, 160, 100));
+  EXPECT_EQ(full.status.code(), absl::StatusCode::kResourceExhausted) << full.status;
+  EXPECT_FALSE(waits->has_value());
+  // Their turn comes: they fit, because what they took while they waited is given back first.
+  EXPECT_TRUE(driver.Append(*session, driver.Item(*session, 1, 0, 0, 10)).status.ok());
+  ASSERT_TRUE(waits->has_value());
+  EXPECT_TRUE((*waits)->status.ok()) << (*waits)->status;
+  EXPECT_EQ(driver.map.budget().used(), kFixed + session->Counts().row_bytes);
+  const auto plan = driver.Plan(*session, driver.Query(*session, 2, 0, {0, 160}));
+  ASSERT_TRUE(plan->has_value() && (*plan)->ok());
+  for (const Piece& piece : (**plan)->pieces[1]) {
+    EXPECT_EQ(piece.values.At(piece.keys.rows - 1, 3),
+              SessionDriver::Element(1, piece.first_position + piece.keys.rows - 1));
+  }
+  // Given back by a deadline and by a close, too.
+  const auto late = driver.Send(*session, driver.Item(*session, 9, 0, 300, 10));
+  driver.RunFor(std::chrono::seconds(2));
+  EXPECT_TRUE(late->has_value());
+  EXPECT_EQ(driver.map.budget().used(), kFixed + session->Counts().row_bytes);
+  const auto closed = driver.Send(*session, driver.Item(*session, 9, 0, 300, 10));
+  *plan = std::nullopt;
+  session->Close(absl::NotFoundError("closed"));
+  EXPECT_TRUE(closed->has_value());
   EXPECT_EQ(driver.map.budget().used(), 0u);
 }
 
@@ -127,7 +180,7 @@ TEST(MemoryTest, PlansInFlightAreAccounted) {
   ASSERT_TRUE(plan->has_value() && (*plan)->ok());
   const uint64_t used = driver.map.budget().used();
   session->Close(absl::NotFoundError("closed"));
-  EXPECT_EQ(driver.map.budget().used(), used);
+  EXPECT_EQ(driver.map.budget().used(), used - kFixed);
   for (const auto& pieces : (**plan)->pieces) {
     for (const Piece& piece : pieces) {
       EXPECT_EQ(piece.keys.At(3, 0), piece.values.At(3, 1)) << "the rows are still there";
@@ -141,7 +194,7 @@ TEST(MemoryTest, PlansInFlightAreAccounted) {
 void RandomHistory(uint64_t seed, uint64_t* refusals) {
   SCOPED_TRACE(seed);
   base::PhiloxStream random(seed, 0);
-  const uint64_t cap = 20000 + random.NextBelow(200000);
+  const uint64_t cap = 20000 + 3 * kFixed + random.NextBelow(200000);
   SessionDriver driver(cap, seed);
   struct Open {
     std::shared_ptr<Session> session;
@@ -158,7 +211,17 @@ void RandomHistory(uint64_t seed, uint64_t* refusals) {
       wire::SessionSpec spec = SessionDriver::Spec(next_id++);
       spec.lsh.num_tables = random.NextBelow(2) * 6;
       if (spec.lsh.num_tables == 0) spec.indexed_layers.clear();
-      open.push_back({driver.Open(spec), {0, 0}, {0, 0}, 0});
+      const absl::Status status = driver.map.Open(spec).status();
+      if (status.ok()) {
+        open.push_back({*driver.map.Find(spec.session.id), {0, 0}, {0, 0}, 0});
+      } else {
+        ASSERT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+        plans.clear();
+        if (!open.empty()) {
+          open.back().session->Close(absl::NotFoundError("closed"));
+          open.pop_back();
+        }
+      }
       continue;
     }
     Open& one = open[random.NextBelow(static_cast<uint32_t>(open.size()))];

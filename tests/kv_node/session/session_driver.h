@@ -68,8 +68,8 @@ class SessionDriver {
   std::shared_ptr<std::optional<Acknowledged>> Send(
       Session& session, wire::AppendItem item, base::Duration deadline = std::chrono::seconds(1)) {
     const size_t element = SizeOf(item.dtype);
-    auto rows = std::make_shared<memory::AlignedBuffer>(item.kv_head_count * item.head_bytes());
-    std::byte* out = rows->data();
+    memory::AlignedBuffer rows(item.kv_head_count * item.head_bytes());
+    std::byte* out = rows.data();
     for (uint32_t head = 0; head < item.kv_head_count; ++head) {
       for (uint32_t row = 0; row < item.row_count; ++row) {
         for (uint32_t column = 0; column < item.head_dim; ++column, out += element) {
@@ -78,9 +78,9 @@ class SessionDriver {
         }
       }
     }
-    item.keys = item.values = rows->bytes();
+    item.keys = item.values = rows.bytes();
     auto answer = std::make_shared<std::optional<Acknowledged>>();
-    session.Append(item, rows, executor.clock().Now() + deadline,
+    session.Append(item, executor.clock().Now() + deadline,
                    [answer](absl::Status status, uint64_t applied) {
                      EXPECT_FALSE(answer->has_value()) << "answered twice";
                      *answer = Acknowledged{std::move(status), applied};

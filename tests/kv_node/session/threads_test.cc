@@ -34,11 +34,11 @@ void AppendFrom(Session& session, base::Executor& executor, uint64_t seed, Total
   for (const uint64_t sequence : order) {
     wire::AppendItem item = SessionDriver::Item(
         session, sequence, 1, static_cast<base::Position>((sequence - 1) * kRows), kRows);
-    auto rows = std::make_shared<memory::AlignedBuffer>(
-        memory::AlignedBuffer::Zeroed(item.kv_head_count * item.head_bytes()));
-    item.keys = item.values = rows->bytes();
+    const memory::AlignedBuffer rows =
+        memory::AlignedBuffer::Zeroed(item.kv_head_count * item.head_bytes());
+    item.keys = item.values = rows.bytes();
     ++totals->asked;
-    session.Append(item, rows, executor.clock().Now() + std::chrono::seconds(20),
+    session.Append(item, executor.clock().Now() + std::chrono::seconds(20),
                    [totals](const absl::Status& status, uint64_t) {
                      ++totals->answered;
                      if (!status.ok()) ++totals->refused;
