@@ -9,6 +9,7 @@
 #include "common/attention/partial_output.h"
 #include "common/base/check.h"
 #include "common/kernels/exact_attention.h"
+#include "kv_node/server/request_deadline.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -18,19 +19,13 @@ uint32_t MicrosBetween(base::Time from, base::Time to) {
   return static_cast<uint32_t>(std::clamp<int64_t>(micros, 0, UINT32_MAX));
 }
 
-base::Time DeadlineOf(const wire::AttendRequest& request, base::Time arrival) {
-  constexpr uint32_t kLongest = 60'000'000;
-  const uint32_t micros = request.envelope.deadline_us;
-  return arrival + std::chrono::microseconds(micros == 0 ? kLongest : micros);
-}
-
 }  // namespace
 
 AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap* sessions,
                      base::Executor* executor, int num_threads, ScratchPool* scratches, Done done)
     : request_(std::move(request)),
       arrival_(arrival),
-      deadline_(DeadlineOf(request_, arrival)),
+      deadline_(RequestDeadline(request_.envelope, arrival)),
       sessions_(sessions),
       executor_(executor),
       num_threads_(num_threads),

@@ -9,6 +9,7 @@
 #include "common/config/logging.h"
 #include "common/wire/codec.h"
 #include "kv_node/server/attend_job.h"
+#include "kv_node/server/request_deadline.h"
 
 namespace sounder::kv_node {
 
@@ -154,8 +155,7 @@ void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelo
     job->rows += uint64_t{item.row_count} * item.kv_head_count;
     job->bytes += item.keys.size() + item.values.size();
   }
-  const uint32_t micros = envelope.deadline_us == 0 ? 60'000'000 : envelope.deadline_us;
-  const base::Time deadline = executor_->clock().Now() + std::chrono::microseconds(micros);
+  const base::Time deadline = RequestDeadline(envelope, executor_->clock().Now());
   executor_->Run([this, connection, job, deadline,
                   rows = std::make_shared<wire::AppendRequest>(*std::move(request))] {
     Apply(connection, rows->items, job, deadline);

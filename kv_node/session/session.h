@@ -68,6 +68,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void WhenCaughtUp(base::Time latest, std::function<void()> done);
 
   // Waits until the operations the item names are applied and the segments it needs are indexed.
+  // DEADLINE_EXCEEDED if they are not in time, RESOURCE_EXHAUSTED if too much waits already.
   void Plan(const wire::AttendItem& item, base::Time deadline, PlanDone done);
 
   // No operation after this one; whatever waits ends with `reason`. The caller drops the session.

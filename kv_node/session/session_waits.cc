@@ -8,6 +8,10 @@
 namespace sounder::kv_node {
 namespace {
 
+// Of one session. A worker has an attend or two of it in flight, and an acknowledgement per layer
+// of each message in its window.
+constexpr size_t kMaxWaiters = 4096;
+
 std::string Name(const base::SessionId& id) { return "session " + id.ToString(); }
 
 }  // namespace
@@ -79,7 +83,11 @@ void Session::Wait(uint64_t sequence, std::function<bool()> ready, base::Time de
     last_touched_ = executor_->clock().Now();
     status = closed_;
     if (status.ok() && applied_ < sequence && !failed_.ok()) status = failed_;
-    if (status.ok() && (applied_ < sequence || (ready != nullptr && !ready()))) {
+    const bool waits = status.ok() && (applied_ < sequence || (ready != nullptr && !ready()));
+    if (waits && waiters_.size() >= kMaxWaiters) {
+      status = absl::ResourceExhaustedError(
+          absl::StrCat(waiters_.size(), " requests wait for ", Name(spec_.session.id), " already"));
+    } else if (waits) {
       const uint64_t id = ++last_waiter_;
       Waiter& waiter = waiters_[id];
       waiter.sequence = sequence;

@@ -58,6 +58,19 @@ TEST_F(DataServerTest, AnItemWithTooManyPartialOutputsIsRefusedAlone) {
   EXPECT_TRUE(replies[0].items[2].status.ok()) << replies[0].items[2].status;
 }
 
+TEST_F(DataServerTest, NobodyWaitsLongerThanAMinute) {
+  wire::Envelope patient;
+  patient.deadline_us = UINT32_MAX;
+  driver_.Append({SessionDriver::Item(*session_, 2, 0, 0, 16)}, patient);
+  driver_.Append({SessionDriver::Item(*session_, 3, 0, 0, 16)});
+  driver_.Attend({SessionDriver::Query(*session_, 1, 0, {0, 16})}, patient);
+  driver_.Attend({SessionDriver::Query(*session_, 1, 0, {0, 16})});
+  RunFor(std::chrono::seconds(59));
+  EXPECT_TRUE(driver_.transport.Take().empty());
+  RunFor(std::chrono::seconds(2));
+  EXPECT_EQ(driver_.transport.Take().size(), 4u);
+}
+
 TEST(DataServerStopTest, WhatWasTakenBeforeIsAnswered) {
   auto executor = std::make_unique<base::ThreadExecutor>(2, "stop");
   ServerDriver driver(executor.get());

@@ -189,6 +189,24 @@ TEST_F(PlanTest, QueriesThatDoNotFitAreRefused) {
   EXPECT_THAT(layer.ToString(), HasSubstr("ask for exact"));
 }
 
+TEST_F(PlanTest, NoMoreThanSoManyWait) {
+  std::vector<SessionDriver::PlanAnswer> plans;
+  const auto plan = [&](uint64_t sequence) {
+    plans.push_back(driver_.Plan(*session_, driver_.Query(*session_, sequence, 0, {0, 10})));
+    return plans.back();
+  };
+  for (int i = 0; i < 4096; ++i) plan(1);
+  const auto refused = plan(1);
+  ASSERT_TRUE(refused->has_value());
+  EXPECT_EQ((*refused)->status().code(), absl::StatusCode::kResourceExhausted);
+  bool acknowledged = false;
+  session_->WhenCaughtUp(driver_.executor.clock().Now(), [&] { acknowledged = true; });
+  EXPECT_TRUE(acknowledged);
+  Append(1, 0, 0, 10);
+  EXPECT_TRUE(plans.front()->has_value() && (*plans.front())->ok());
+  EXPECT_FALSE(plan(2)->has_value()) << "there is room again";
+}
+
 TEST_F(PlanTest, CloseEndsWhatWaits) {
   const auto plan = driver_.Plan(*session_, driver_.Query(*session_, 5, 0, {0, 10}));
   const auto queued = driver_.Send(*session_, driver_.Item(*session_, 3, 0, 10, 10));
