@@ -44,7 +44,7 @@ void AttendJob::Start() {
   }
   for (size_t i = 0; i < request_.items.size(); ++i) {
     absl::StatusOr<std::shared_ptr<Session>> session =
-        sessions_->Find(request_.items[i].session.id);
+        sessions_->Find(request_.items[i].session.id, request_.envelope.tenant);
     if (!session.ok()) {
       OnPlan(i, session.status());
       continue;

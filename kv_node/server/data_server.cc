@@ -176,7 +176,8 @@ void DataServer::Apply(transport::ConnectionId connection,
   const base::Time acknowledged = now + (deadline - now) / 2;
   for (size_t i = 0; i < items.size(); ++i) {
     const wire::AppendItem& item = items[i];
-    absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(item.session.id);
+    absl::StatusOr<std::shared_ptr<Session>> session =
+        sessions_->Find(item.session.id, job->reply.envelope.tenant);
     if (!session.ok()) {
       job->reply.items[i].status = session.status();
       finish_one();

@@ -136,6 +136,13 @@ absl::StatusOr<std::shared_ptr<Session>> SessionMap::Find(const base::SessionId&
   return ended_.ok() ? NotFound(id) : ended_;
 }
 
+absl::StatusOr<std::shared_ptr<Session>> SessionMap::Find(const base::SessionId& id,
+                                                          uint32_t tenant) const {
+  absl::StatusOr<std::shared_ptr<Session>> session = Find(id);
+  if (session.ok() && (*session)->spec().tenant != tenant) return NotFound(id);
+  return session;
+}
+
 // Not by its id alone: that may have been closed and opened again meanwhile.
 void SessionMap::Erase(const std::shared_ptr<Session>& session, const absl::Status& reason) {
   {

@@ -37,6 +37,8 @@ class SessionMap {
   absl::StatusOr<wire::OpenResult> Open(wire::SessionSpec spec);
   // NOT_FOUND for a session this node does not know.
   absl::StatusOr<std::shared_ptr<Session>> Find(const base::SessionId& id) const;
+  // The same for a session of another tenant: who asks learns nothing about it.
+  absl::StatusOr<std::shared_ptr<Session>> Find(const base::SessionId& id, uint32_t tenant) const;
   // Applies `sequence` operations first, then frees the session.
   void Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply);
   // Closes sessions whose TTL has passed since their writer's last message. Returns how many.

@@ -71,6 +71,30 @@ TEST_F(DataServerTest, NobodyWaitsLongerThanAMinute) {
   EXPECT_EQ(driver_.transport.Take().size(), 4u);
 }
 
+// As if it did not exist, word for word.
+TEST_F(DataServerTest, SessionsOfOtherTenantsAreNotFound) {
+  wire::SessionSpec spec = SessionDriver::Spec(2);
+  spec.tenant = 7;
+  const auto session = driver_.Open(spec);
+  const auto ask = [&](uint32_t tenant) {
+    wire::Envelope envelope;
+    envelope.tenant = tenant;
+    driver_.Append({SessionDriver::Item(*session, 1, 0, 0, 16)}, envelope);
+    RunFor(milliseconds(1));
+    std::vector<absl::Status> answers{driver_.AppendReplies().at(0).items.at(0).status};
+    driver_.Attend({SessionDriver::Query(*session, 0, 0, {0, 0})}, envelope);
+    RunFor(milliseconds(1));
+    answers.push_back(driver_.AttendReplies().at(0).items.at(0).status);
+    return answers;
+  };
+  const std::vector<absl::Status> stranger = ask(0);
+  EXPECT_EQ(session->Info().applied_sequence, 0u);
+  for (const absl::Status& status : ask(7)) EXPECT_TRUE(status.ok()) << status;
+  driver_.map.Close({spec.session, 0}, executor_.clock().Now(), [](const absl::Status&) {});
+  EXPECT_EQ(stranger, ask(7));
+  EXPECT_EQ(stranger[0].code(), absl::StatusCode::kNotFound);
+}
+
 TEST(DataServerStopTest, WhatWasTakenBeforeIsAnswered) {
   auto executor = std::make_unique<base::ThreadExecutor>(2, "stop");
   ServerDriver driver(executor.get());
