@@ -36,6 +36,7 @@ struct GroupQuery {
 
   // Inputs of samplers that draw or budget; `exact` and `lsh_tables` use none of them.
   uint64_t sample_key = 0;
+  uint64_t step = 0;  // of decode; draws differ from step to step
   int layer = 0;
   int kv_head = 0;
   double row_fraction = 0;  // share of the visible rows to read; 0: the sampler's own

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -105,33 +104,12 @@ void AttendJob::AddItem(size_t item, const AttendPlan& plan) {
     work.head = head;
     work.first_unit = units_.size();
     work.num_units = plan.pieces[head].size();
-    PackQueries(request_.items[item], &work);
+    work.packed = PackHead(request_.items[item], head);
     for (const Piece& piece : plan.pieces[head]) {
       Unit& unit = units_.emplace_back();
       unit.head_work = heads_.size() - 1;
       unit.piece = piece;
       if (piece.sealed) unit.sampler = plan.sampler;
-    }
-  }
-}
-
-// The item holds [T, query heads, dim]; kernels want the T * group queries of one kv head together.
-void AttendJob::PackQueries(const wire::AttendItem& item, HeadWork* work) const {
-  const size_t dim = item.head_dim;
-  const size_t element = SizeOf(item.query_dtype);
-  const size_t words = item.signature_words;
-  work->queries.resize(size_t{item.query_count} * item.group * dim);
-  work->signatures.resize(size_t{item.query_count} * item.group * words);
-  float* out = work->queries.data();
-  for (size_t t = 0; t < item.query_count; ++t) {
-    const size_t first = t * item.query_heads() + size_t{work->head} * item.group;
-    const std::byte* in = item.queries.data() + first * dim * element;
-    for (size_t i = 0; i < item.group * dim; ++i, in += element) {
-      *out++ = base::LoadElement(in, item.query_dtype);
-    }
-    if (words > 0) {
-      std::memcpy(work->signatures.data() + t * item.group * words,
-                  item.signatures.data() + first * words, item.group * words * sizeof(uint64_t));
     }
   }
 }
@@ -161,18 +139,7 @@ void AttendJob::RunUnit(Unit& unit, Scratch& scratch) const {
     RunExact(item, work, unit);
     return;
   }
-  GroupQuery query;
-  query.queries = work.queries.data();
-  query.group = static_cast<int>(queries);
-  query.signatures = work.signatures.data();
-  query.row_begin = unit.piece.row_begin;
-  query.row_end = unit.piece.row_end;
-  query.scale = item.scale;
-  query.sample_key = item.sample_key;
-  query.layer = static_cast<int>(item.layer);
-  query.kv_head = static_cast<int>(item.kv_head_begin + work.head);
-  query.row_fraction = item.rows_budget;
-  query.row_cap = static_cast<int64_t>(item.rows_cap);
+  const GroupQuery query = GroupQueryOf(item, work.head, work.packed, unit.piece);
   if (item.want_error_terms) unit.errors.resize(queries);
   unit.sampler->Attend(*unit.piece.segment, query, scratch, unit.outputs.data(), unit.lse.data(),
                        item.want_error_terms ? unit.errors.data() : nullptr, &unit.stats);
@@ -196,7 +163,7 @@ void AttendJob::RunExact(const wire::AttendItem& item, const HeadWork& work, Uni
     loaded = visible.back();  // the last query sees most
   }
   kernels::ExactAttentionArgs args;
-  args.queries = work.queries.data();
+  args.queries = work.packed.queries.data();
   args.query_stride = item.head_dim;
   args.num_queries = static_cast<int>(queries);
   args.keys = piece.keys.Slice(piece.row_begin, piece.row_end);

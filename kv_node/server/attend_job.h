@@ -12,6 +12,7 @@
 #include "common/wire/messages.h"
 #include "kv_node/sampler/sampler.h"
 #include "kv_node/sampler/scratch_pool.h"
+#include "kv_node/server/head_queries.h"
 #include "kv_node/session/session_map.h"
 
 namespace sounder::kv_node {
@@ -36,11 +37,10 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
     uint32_t head = 0;      // within the item
     size_t first_unit = 0;  // its units are consecutive, in order of position
     size_t num_units = 0;
-    std::vector<float> queries;        // [T * group, dim]
-    std::vector<uint64_t> signatures;  // [T * group, words]
-    std::vector<float> outputs;        // [T * group, dim], merged
-    std::vector<float> lse;            // [T * group]
-    std::vector<ErrorTerms> errors;    // [T * group] or empty
+    HeadQueries packed;
+    std::vector<float> outputs;      // [T * group, dim], merged
+    std::vector<float> lse;          // [T * group]
+    std::vector<ErrorTerms> errors;  // [T * group] or empty
   };
   // One piece of one head.
   struct Unit {
@@ -58,7 +58,6 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   void OnAllPlanned();
   absl::Status CheckSize(const wire::AttendItem& item, const AttendPlan& plan);
   void AddItem(size_t item, const AttendPlan& plan);
-  void PackQueries(const wire::AttendItem& item, HeadWork* work) const;
   void RunUnits();
   void RunUnit(Unit& unit, Scratch& scratch) const;
   void RunExact(const wire::AttendItem& item, const HeadWork& work, Unit& unit) const;
