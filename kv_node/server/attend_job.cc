@@ -32,6 +32,7 @@ AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap
       done_(std::move(done)),
       plans_(request_.items.size(), absl::StatusOr<AttendPlan>(absl::UnknownError("not planned"))),
       unplanned_(request_.items.size()),
+      first_head_(request_.items.size()),
       outputs_(request_.items.size()),
       lse_(request_.items.size()),
       error_terms_(request_.items.size()) {}
@@ -98,6 +99,7 @@ absl::Status AttendJob::CheckSize(const wire::AttendItem& item, const AttendPlan
 }
 
 void AttendJob::AddItem(size_t item, const AttendPlan& plan) {
+  first_head_[item] = heads_.size();
   for (uint32_t head = 0; head < plan.pieces.size(); ++head) {
     HeadWork& work = heads_.emplace_back();
     work.item = item;
@@ -230,8 +232,8 @@ void AttendJob::FillReplyItem(size_t item_index) {
     if (item.causal_from >= 0) seen.end = std::min(seen.end, item.causal_from + t + 1);
     reply.rows_visible += uint64_t{item.query_heads()} * static_cast<uint64_t>(seen.size());
   }
-  for (const HeadWork& work : heads_) {
-    if (work.item != item_index) continue;
+  for (size_t head = 0; head < plans_[item_index]->pieces.size(); ++head) {
+    const HeadWork& work = heads_[first_head_[item_index] + head];
     for (size_t query = 0; query < work.lse.size(); ++query) {
       const size_t at = query / item.group * item.query_heads() + size_t{work.head} * item.group +
                         query % item.group;

@@ -78,7 +78,8 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   std::vector<absl::StatusOr<AttendPlan>> plans_;  // each written once, before unplanned_ drops
   std::atomic<size_t> unplanned_;
   size_t partial_bytes_ = 0;
-  std::vector<HeadWork> heads_;
+  std::vector<HeadWork> heads_;     // those of an item are consecutive
+  std::vector<size_t> first_head_;  // by item
   std::vector<Unit> units_;
   std::atomic<size_t> next_unit_{0};
   std::atomic<size_t> unfinished_{0};
