@@ -18,8 +18,6 @@ namespace sounder::kv_node {
 struct DataServer::AppendJob {
   wire::AppendReply reply;
   std::atomic<size_t> unfinished{0};
-  uint64_t rows = 0;
-  uint64_t bytes = 0;
 };
 
 namespace {
@@ -151,10 +149,6 @@ void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelo
   job->reply.envelope.kind = wire::MessageKind::kAppendReply;
   job->reply.items.resize(request->items.size());
   job->unfinished = request->items.size() + 1;  // one for the loop in Apply
-  for (const wire::AppendItem& item : request->items) {
-    job->rows += uint64_t{item.row_count} * item.kv_head_count;
-    job->bytes += item.keys.size() + item.values.size();
-  }
   const base::Time deadline = RequestDeadline(envelope, executor_->clock().Now());
   executor_->Run([this, connection, job, deadline,
                   rows = std::make_shared<wire::AppendRequest>(*std::move(request))] {
@@ -168,7 +162,7 @@ void DataServer::Apply(transport::ConnectionId connection,
                        const std::shared_ptr<AppendJob>& job, base::Time deadline) {
   const auto finish_one = [this, connection, job] {
     if (job->unfinished.fetch_sub(1) != 1) return;
-    probe_->AppendDone(job->reply, job->rows, job->bytes);
+    probe_->AppendDone(job->reply);
     transport_->Send(connection, wire::Encode(job->reply), transport::SendMode::kEager, nullptr);
   };
   // Withheld while index builds lag behind, but answered in time whatever they do.
@@ -183,15 +177,16 @@ void DataServer::Apply(transport::ConnectionId connection,
       finish_one();
       continue;
     }
-    (*session)->Append(item, deadline,
-                       [=, session = *session](const absl::Status& status, uint64_t applied) {
-                         job->reply.items[i] = {status, applied};
-                         if (status.ok()) {
-                           session->WhenCaughtUp(acknowledged, finish_one);
-                         } else {
-                           finish_one();
-                         }
-                       });
+    const uint64_t row_bytes = uint64_t{2} * item.head_dim * SizeOf(item.dtype);
+    (*session)->Append(item, deadline, [=, this, session = *session](const AppendResult& result) {
+      job->reply.items[i] = {result.status, result.applied_sequence};
+      probe_->RowsAppended(result.rows, result.rows * row_bytes);
+      if (result.status.ok()) {
+        session->WhenCaughtUp(acknowledged, finish_one);
+      } else {
+        finish_one();
+      }
+    });
   }
   finish_one();
 }

@@ -55,10 +55,13 @@ void ServerProbe::AttendDone(const wire::AttendReply& reply, double seconds) {
   }
 }
 
-void ServerProbe::AppendDone(const wire::AppendReply& reply, uint64_t rows, uint64_t bytes) {
-  append_requests_.Add();
+void ServerProbe::RowsAppended(uint64_t rows, uint64_t bytes) {
   append_rows_.Add(static_cast<double>(rows));
   append_bytes_.Add(static_cast<double>(bytes));
+}
+
+void ServerProbe::AppendDone(const wire::AppendReply& reply) {
+  append_requests_.Add();
   for (const wire::AppendReplyItem& item : reply.items) {
     if (!item.status.ok()) append_failures_.Add();
   }

@@ -14,7 +14,9 @@ class ServerProbe {
   ServerProbe(metrics::Registry& registry, const SessionMap& sessions);
 
   void AttendDone(const wire::AttendReply& reply, double seconds);
-  void AppendDone(const wire::AppendReply& reply, uint64_t rows, uint64_t bytes);
+  // Rows that a session really took, with the bytes of their keys and values.
+  void RowsAppended(uint64_t rows, uint64_t bytes);
+  void AppendDone(const wire::AppendReply& reply);
   void MessageRefused() { refused_.Add(); }
   void Accepted() { connections_.Add(1); }
   void Closed() { connections_.Add(-1); }

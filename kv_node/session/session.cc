@@ -58,7 +58,7 @@ void Session::Append(const wire::AppendItem& item, base::Time deadline, AppendDo
     if (status.ok() && item.sequence > applied_) status = Enqueue(item, deadline, &done);
     if (!status.ok() || item.sequence <= applied_) {
       calls.push_back(
-          [done = std::move(done), status, applied = applied_] { done(status, applied); });
+          [done = std::move(done), result = AppendResult{status, applied_, 0}] { done(result); });
     } else if (item.sequence == applied_ + 1) {
       failed_ = absl::OkStatus();
       ApplyQueued(&calls);
@@ -125,15 +125,18 @@ void Session::GiveUp(uint64_t sequence, uint64_t serial) {
         &operation,
         absl::DeadlineExceededError(absl::StrCat("operation ", applied_ + 1, " of session ",
                                                  spec_.session.id.ToString(), " did not arrive")),
-        &calls);
+        0, &calls);
   }
   for (const auto& call : calls) call();
 }
 
-void Session::Answer(Operation* operation, const absl::Status& status, Calls* calls) {
+// The first to ask is told of the rows.
+void Session::Answer(Operation* operation, const absl::Status& status, uint64_t rows,
+                     Calls* calls) {
   for (AppendDone& done : operation->done) {
     calls->push_back(
-        [done = std::move(done), status, applied = applied_] { done(status, applied); });
+        [done = std::move(done), result = AppendResult{status, applied_, rows}] { done(result); });
+    rows = 0;
   }
 }
 
@@ -145,19 +148,20 @@ void Session::ApplyQueued(Calls* calls) {
     Operation operation = std::move(first->second);
     queued_.erase(first);
     if (operation.timer != 0) executor_->Cancel(operation.timer);
+    uint64_t rows = 0;
     if (failed_.ok()) {
       // Whether there is room for the rows must not depend on whether they waited.
       CHECK(operation.reservation.Resize(0).ok());
-      failed_ = Apply(operation.item);
+      failed_ = Apply(operation.item, &rows);
       if (failed_.ok()) ++applied_;
     }
-    Answer(&operation, failed_, calls);
+    Answer(&operation, failed_, rows, calls);
   }
   WakeWaiters(calls);
 }
 
 // A retry of an operation that failed half way, for memory, continues where it stopped.
-absl::Status Session::Apply(const wire::AppendItem& item) {
+absl::Status Session::Apply(const wire::AppendItem& item, uint64_t* rows) {
   const Attempt attempt{item.sequence,      item.layer,          item.kv_head_begin,
                         item.kv_head_count, item.first_position, item.row_count};
   const bool resuming = attempt == half_done_;
@@ -166,7 +170,7 @@ absl::Status Session::Apply(const wire::AppendItem& item) {
     RETURN_IF_ERROR(Stream(item.layer, item.kv_head_begin + head).CheckNext(item.first_position));
   }
   for (uint32_t head = 0; head < item.kv_head_count; ++head) {
-    const absl::Status status = ApplyHead(item, head, resuming);
+    const absl::Status status = ApplyHead(item, head, resuming, rows);
     if (!status.ok()) {
       half_done_ = attempt;
       return status;
@@ -177,7 +181,8 @@ absl::Status Session::Apply(const wire::AppendItem& item) {
   return status;
 }
 
-absl::Status Session::ApplyHead(const wire::AppendItem& item, uint32_t head, bool resuming) {
+absl::Status Session::ApplyHead(const wire::AppendItem& item, uint32_t head, bool resuming,
+                                uint64_t* rows) {
   const uint32_t kv_head = item.kv_head_begin + head;
   RowStream& stream = Stream(item.layer, kv_head);
   const size_t row_bytes = size_t{item.head_dim} * SizeOf(item.dtype);
@@ -193,6 +198,7 @@ absl::Status Session::ApplyHead(const wire::AppendItem& item, uint32_t head, boo
         stream.Append(item.first_position + done, item.row_count - done,
                       item.keys.subspan(offset, bytes), item.values.subspan(offset, bytes)));
     done += taken;
+    *rows += static_cast<uint64_t>(taken);
     if (stream.AtSealMark()) RETURN_IF_ERROR(SealStream(item.layer, kv_head));
   }
   if (item.seal_after && stream.end_position() == item.range().end) {
@@ -247,7 +253,7 @@ void Session::Close(absl::Status reason) {
     closed_ = reason;
     for (auto& [sequence, operation] : queued_) {
       if (operation.timer != 0) executor_->Cancel(operation.timer);
-      Answer(&operation, reason, &calls);
+      Answer(&operation, reason, 0, &calls);
     }
     queued_.clear();
     WakeWaiters(&calls);

@@ -30,6 +30,15 @@ struct AttendPlan {
   std::shared_ptr<const Sampler> sampler;  // for sealed pieces; null: every piece exactly
 };
 
+// How an append ended.
+struct AppendResult {
+  absl::Status status;
+  uint64_t applied_sequence = 0;  // the session's last applied operation
+  // Rows it added, counted per kv head; less than its own if it was refused half way, and none if
+  // it was applied before.
+  uint64_t rows = 0;
+};
+
 struct SessionCounts {
   uint64_t rows = 0;
   uint64_t segments = 0;
@@ -42,7 +51,7 @@ struct SessionCounts {
 // thread or the executor's. Owned by shared_ptr: the session map, and work in flight.
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  using AppendDone = std::function<void(absl::Status, uint64_t applied_sequence)>;
+  using AppendDone = std::function<void(const AppendResult&)>;
   using PlanDone = std::function<void(absl::StatusOr<AttendPlan>)>;
 
   // `sampler` indexes the spec's indexed layers; null without tables. `spec` has been validated and
@@ -114,9 +123,10 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::Status CheckQueue(uint64_t sequence) const;
   absl::Status Enqueue(const wire::AppendItem& item, base::Time deadline, AppendDone* done);
   void GiveUp(uint64_t sequence, uint64_t serial);
-  void Answer(Operation* operation, const absl::Status& status, Calls* calls);
-  absl::Status Apply(const wire::AppendItem& item);
-  absl::Status ApplyHead(const wire::AppendItem& item, uint32_t head, bool resuming);
+  void Answer(Operation* operation, const absl::Status& status, uint64_t rows, Calls* calls);
+  absl::Status Apply(const wire::AppendItem& item, uint64_t* rows);
+  absl::Status ApplyHead(const wire::AppendItem& item, uint32_t head, bool resuming,
+                         uint64_t* rows);
   absl::Status SealStream(uint32_t layer, uint32_t head);
   bool Ready(const wire::AttendItem& item) const;
   absl::StatusOr<AttendPlan> MakePlan(const wire::AttendItem& item) const;

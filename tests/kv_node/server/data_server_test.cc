@@ -95,6 +95,23 @@ TEST_F(DataServerTest, SessionsOfOtherTenantsAreNotFound) {
   EXPECT_EQ(stranger[0].code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(DataServerTest, OnlyRowsThatWereTakenAreCounted) {
+  const auto counted = [&](int rows) {
+    RunFor(milliseconds(1));
+    const std::string metrics = driver_.registry.Exposition();
+    EXPECT_THAT(metrics, HasSubstr("appended_rows_total " + std::to_string(rows) + "\n"));
+    EXPECT_THAT(metrics, HasSubstr("appended_bytes_total " + std::to_string(64 * rows) + "\n"));
+  };
+  driver_.Append({SessionDriver::Item(*session_, 1, 0, 0, 20)});
+  counted(40);
+  driver_.Append({SessionDriver::Item(*session_, 1, 0, 0, 20)});  // a copy
+  driver_.Append({SessionDriver::Item(*session_, 2, 0, 5, 20)});  // overlaps
+  counted(40);
+  driver_.Append(
+      {SessionDriver::Item(*session_, 2, 0, 20, 5), SessionDriver::Item(*session_, 3, 1, 0, 5)});
+  counted(60);
+}
+
 TEST(DataServerStopTest, WhatWasTakenBeforeIsAnswered) {
   auto executor = std::make_unique<base::ThreadExecutor>(2, "stop");
   ServerDriver driver(executor.get());

@@ -45,7 +45,7 @@ std::string LayoutOf(SessionDriver& driver, Session& session, uint32_t layer,
 
 class AppendTest : public testing::Test {
  protected:
-  Acknowledged Append(uint64_t sequence, base::Position first, uint32_t rows, bool seal = false) {
+  AppendResult Append(uint64_t sequence, base::Position first, uint32_t rows, bool seal = false) {
     wire::AppendItem item = driver_.Item(*session_, sequence, 0, first, rows);
     item.seal_after = seal;
     return driver_.Append(*session_, item);
@@ -86,6 +86,16 @@ TEST_F(AppendTest, LayoutPositionDecidesWhatIsSealed) {
   EXPECT_EQ(Layout({0, 40}, 40), "[0,16)s [16,32)s [32,40) ") << "sealed since, but not at 40";
 }
 
+TEST_F(AppendTest, RowsAreReportedOnceAndOnlyIfTheyWereTaken) {
+  EXPECT_EQ(Append(1, 0, 40).rows, 80u);
+  EXPECT_EQ(Append(1, 0, 40).rows, 0u) << "applied before";
+  const auto first = driver_.Send(*session_, driver_.Item(*session_, 3, 0, 50, 5));
+  const auto copy = driver_.Send(*session_, driver_.Item(*session_, 3, 0, 50, 5));
+  EXPECT_EQ(Append(2, 40, 10).rows, 20u);
+  EXPECT_EQ((*first)->rows + (*copy)->rows, 10u);
+  EXPECT_EQ(Append(4, 30, 40).rows, 0u) << "refused";
+}
+
 TEST_F(AppendTest, AnyChunksGiveTheSameSegments) {
   Append(1, 0, 100);
   const std::string once = Layout({0, 100});
@@ -117,7 +127,7 @@ TEST_F(AppendTest, OutOfOrderOperationsAreAppliedInOrder) {
       order.insert(order.begin() + random.NextBelow(static_cast<uint32_t>(order.size() + 1)),
                    sequence);
     }
-    std::vector<std::shared_ptr<std::optional<Acknowledged>>> answers;
+    std::vector<std::shared_ptr<std::optional<AppendResult>>> answers;
     for (const uint64_t sequence : order) {
       const auto first = static_cast<base::Position>(5 * (sequence - 1));
       answers.push_back(driver.Send(*session, driver.Item(*session, sequence, 0, first, 5)));
@@ -132,12 +142,12 @@ TEST_F(AppendTest, OutOfOrderOperationsAreAppliedInOrder) {
   }
 }
 
-TEST_F(AppendTest, DuplicatesAreAcknowledgedWithoutEffect) {
+TEST_F(AppendTest, DuplicatesAreAppendResultWithoutEffect) {
   Append(1, 0, 10);
   Append(2, 10, 10);
-  const Acknowledged again = Append(1, 0, 10);
+  const AppendResult again = Append(1, 0, 10);
   EXPECT_TRUE(again.status.ok()) << again.status;
-  EXPECT_EQ(again.applied, 2u);
+  EXPECT_EQ(again.applied_sequence, 2u);
   EXPECT_EQ(Layout({0, 20}), "[0,16)s [16,20)t ");
 }
 
@@ -151,7 +161,7 @@ TEST_F(AppendTest, ACopyOfAWaitingOperationIsAnsweredWithIt) {
   Append(1, 0, 10);
   ASSERT_TRUE(first->has_value() && copy->has_value());
   EXPECT_TRUE((*first)->status.ok() && (*copy)->status.ok());
-  EXPECT_EQ((*copy)->applied, 2u);
+  EXPECT_EQ((*copy)->applied_sequence, 2u);
 
   const auto late = driver_.Send(*session_, driver_.Item(*session_, 4, 0, 30, 10));
   const auto late_copy = driver_.Send(*session_, driver_.Item(*session_, 4, 0, 30, 10));
@@ -163,7 +173,7 @@ TEST_F(AppendTest, ACopyOfAWaitingOperationIsAnsweredWithIt) {
 }
 
 TEST_F(AppendTest, TooManyWaitingOperationsDoNotShutOutTheMissingOne) {
-  std::vector<std::shared_ptr<std::optional<Acknowledged>>> answers;
+  std::vector<std::shared_ptr<std::optional<AppendResult>>> answers;
   uint64_t sequence = 2;
   for (; answers.empty() || !answers.back()->has_value(); ++sequence) {
     ASSERT_LT(sequence, 100000u);
@@ -178,11 +188,11 @@ TEST_F(AppendTest, TooManyWaitingOperationsDoNotShutOutTheMissingOne) {
 TEST_F(AppendTest, OverlapsAreRefusedAlsoWhenTriedAgain) {
   Append(1, 0, 20);
   for (int attempt = 0; attempt < 2; ++attempt) {
-    const Acknowledged overlap = Append(2, 15, 10);
+    const AppendResult overlap = Append(2, 15, 10);
     EXPECT_EQ(overlap.status.code(), absl::StatusCode::kAlreadyExists) << overlap.status;
     EXPECT_THAT(overlap.status.ToString(), HasSubstr("position 15"));
     EXPECT_THAT(overlap.status.ToString(), HasSubstr("next one is 20"));
-    EXPECT_EQ(overlap.applied, 1u);
+    EXPECT_EQ(overlap.applied_sequence, 1u);
   }
   EXPECT_EQ(Layout({0, 20}), "[0,16)s [16,20)t ");
   EXPECT_TRUE(Append(2, 20, 5).status.ok()) << "the right rows, under the same number";
@@ -190,7 +200,7 @@ TEST_F(AppendTest, OverlapsAreRefusedAlsoWhenTriedAgain) {
 
 TEST_F(AppendTest, GapsMustGoFromASealMarkToAMultiple) {
   Append(1, 0, 20);
-  const Acknowledged gap = Append(2, 32, 5);
+  const AppendResult gap = Append(2, 32, 5);
   EXPECT_EQ(gap.status.code(), absl::StatusCode::kFailedPrecondition) << gap.status;
   EXPECT_THAT(gap.status.ToString(), HasSubstr("gap: the next position is 20"));
   EXPECT_TRUE(Append(2, 20, 12).status.ok());

@@ -68,7 +68,7 @@ TEST(MemoryTest, AFailedAppendContinuesWhenThereIsRoom) {
   const std::vector<int32_t> tokens(150, 7);
   item.tokens = tokens;
   item.seal_after = true;
-  const Acknowledged full = driver.Append(*second, item);
+  const AppendResult full = driver.Append(*second, item);
   EXPECT_EQ(full.status.code(), absl::StatusCode::kResourceExhausted) << full.status;
   EXPECT_THAT(full.status.ToString(), HasSubstr("the node's memory is full"));
   EXPECT_THAT(full.status.ToString(), HasSubstr("of " + std::to_string(cap) + " in use"));
@@ -80,9 +80,11 @@ TEST(MemoryTest, AFailedAppendContinuesWhenThereIsRoom) {
   ASSERT_TRUE(plan->has_value() && (*plan)->ok());
   *plan = std::nullopt;
   first->Close(absl::NotFoundError("closed"));
-  const Acknowledged retry = driver.Append(*second, item);
+  const AppendResult retry = driver.Append(*second, item);
   EXPECT_TRUE(retry.status.ok()) << retry.status;
-  EXPECT_EQ(retry.applied, 1u);
+  EXPECT_EQ(retry.applied_sequence, 1u);
+  EXPECT_GT(full.rows, 0u);
+  EXPECT_EQ(full.rows + retry.rows, 300u);
   EXPECT_EQ(second->Counts().rows, 300u);
   EXPECT_EQ(second->Info().tokens, 150u);
   const auto all = driver.Plan(*second, driver.Query(*second, 1, 0, {0, 150}));
@@ -134,7 +136,7 @@ TEST(MemoryTest, RowsThatWaitForEarlierOnesAreAccounted) {
   EXPECT_EQ(session->Counts().reserved_bytes, kFixed + 150 * 128);
   driver.Send(*session, driver.Item(*session, 2, 0, 10, 150));  // a copy takes nothing
   EXPECT_EQ(driver.map.budget().used(), kFixed + 150 * 128);
-  const Acknowledged full = driver.Append(*session, driver.Item(*session, 3, 0, 160, 100));
+  const AppendResult full = driver.Append(*session, driver.Item(*session, 3, 0, 160, 100));
   EXPECT_EQ(full.status.code(), absl::StatusCode::kResourceExhausted) << full.status;
   EXPECT_FALSE(waits->has_value());
   // Their turn comes: they fit, because what they took while they waited is given back first.
@@ -232,7 +234,7 @@ void RandomHistory(uint64_t seed, uint64_t* refusals) {
       const std::vector<int32_t> tokens(item.row_count, 3);
       if (layer == 0) item.tokens = tokens;
       item.seal_after = random.NextBelow(3) == 0;
-      const Acknowledged done = driver.Append(*one.session, item);
+      const AppendResult done = driver.Append(*one.session, item);
       if (done.status.ok()) {
         ++one.operations;
         one.end[layer] += item.row_count;

@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 class PlanTest : public testing::Test {
  protected:
   void Append(uint64_t sequence, uint32_t layer, base::Position first, uint32_t rows) {
-    const Acknowledged done =
+    const AppendResult done =
         driver_.Append(*session_, driver_.Item(*session_, sequence, layer, first, rows));
     EXPECT_TRUE(done.status.ok()) << done.status;
   }

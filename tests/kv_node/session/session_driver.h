@@ -14,11 +14,6 @@
 
 namespace sounder::kv_node {
 
-struct Acknowledged {
-  absl::Status status;
-  uint64_t applied = 0;
-};
-
 class SessionDriver {
  public:
   explicit SessionDriver(uint64_t memory_bytes = uint64_t{1} << 30, uint64_t seed = 1)
@@ -65,7 +60,7 @@ class SessionDriver {
     return static_cast<float>(position % 128) + 128.0f * static_cast<float>(head);
   }
   // Sends the item with its rows; the answer comes when it comes.
-  std::shared_ptr<std::optional<Acknowledged>> Send(
+  std::shared_ptr<std::optional<AppendResult>> Send(
       Session& session, wire::AppendItem item, base::Duration deadline = std::chrono::seconds(1)) {
     const size_t element = SizeOf(item.dtype);
     memory::AlignedBuffer rows(item.kv_head_count * item.head_bytes());
@@ -79,19 +74,18 @@ class SessionDriver {
       }
     }
     item.keys = item.values = rows.bytes();
-    auto answer = std::make_shared<std::optional<Acknowledged>>();
-    session.Append(item, executor.clock().Now() + deadline,
-                   [answer](absl::Status status, uint64_t applied) {
-                     EXPECT_FALSE(answer->has_value()) << "answered twice";
-                     *answer = Acknowledged{std::move(status), applied};
-                   });
+    auto answer = std::make_shared<std::optional<AppendResult>>();
+    session.Append(item, executor.clock().Now() + deadline, [answer](const AppendResult& result) {
+      EXPECT_FALSE(answer->has_value()) << "answered twice";
+      *answer = result;
+    });
     return answer;
   }
   // The same, for an operation that is answered at once.
-  Acknowledged Append(Session& session, const wire::AppendItem& item) {
+  AppendResult Append(Session& session, const wire::AppendItem& item) {
     const auto answer = Send(session, item);
     EXPECT_TRUE(answer->has_value()) << "not answered at once";
-    return answer->value_or(Acknowledged{absl::UnknownError("no answer"), 0});
+    return answer->value_or(AppendResult{absl::UnknownError("no answer"), 0, 0});
   }
 
   static wire::AttendItem Query(const Session& session, uint64_t sequence, uint32_t layer,

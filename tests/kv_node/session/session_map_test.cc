@@ -111,7 +111,7 @@ TEST_F(SessionMapTest, CloseWaitsForOperationsInFlight) {
   EXPECT_FALSE(closed->has_value());
   EXPECT_TRUE(driver_.Append(*session, driver_.Item(*session, 1, 0, 0, 20)).status.ok());
   EXPECT_FALSE(closed->has_value());
-  const Acknowledged last = driver_.Append(*session, driver_.Item(*session, 2, 0, 20, 20));
+  const AppendResult last = driver_.Append(*session, driver_.Item(*session, 2, 0, 20, 20));
   EXPECT_TRUE(last.status.ok()) << last.status;
   ASSERT_TRUE(closed->has_value());
   EXPECT_TRUE((*closed)->ok()) << **closed;

@@ -39,9 +39,9 @@ void AppendFrom(Session& session, base::Executor& executor, uint64_t seed, Total
     item.keys = item.values = rows.bytes();
     ++totals->asked;
     session.Append(item, executor.clock().Now() + std::chrono::seconds(20),
-                   [totals](const absl::Status& status, uint64_t) {
+                   [totals](const AppendResult& result) {
                      ++totals->answered;
-                     if (!status.ok()) ++totals->refused;
+                     if (!result.status.ok()) ++totals->refused;
                    });
   }
 }
