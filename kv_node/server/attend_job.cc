@@ -38,6 +38,7 @@ AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap
       error_terms_(request_.items.size()) {}
 
 void AttendJob::Start() {
+  asked_ = executor_->clock().Now();
   if (request_.items.empty()) {
     OnAllPlanned();
     return;
@@ -62,7 +63,7 @@ void AttendJob::OnPlan(size_t item, absl::StatusOr<AttendPlan> plan) {
 }
 
 void AttendJob::OnAllPlanned() {
-  planned_ = executor_->clock().Now();
+  planned_ = attended_ = executor_->clock().Now();
   for (size_t i = 0; i < plans_.size(); ++i) {
     if (!plans_[i].ok()) continue;
     if (absl::Status status = CheckSize(request_.items[i], *plans_[i]); !status.ok()) {
@@ -121,6 +122,7 @@ void AttendJob::RunUnits() {
   for (;;) {
     const size_t index = next_unit_.fetch_add(1);
     if (index >= units_.size()) return;
+    if (index == 0) attended_ = executor_->clock().Now();  // read by whoever ends last
     RunUnit(units_[index], *scratch);
     if (unfinished_.fetch_sub(1) == 1) Finish();
   }
@@ -266,8 +268,12 @@ void AttendJob::Finish() {
   reply_.envelope.ticket = request_.envelope.ticket;
   reply_.envelope.tenant = request_.envelope.tenant;
   reply_.envelope.trace_id = request_.envelope.trace_id;
-  reply_.envelope.timings = {MicrosBetween(arrival_, planned_), MicrosBetween(arrival_, planned_),
-                             MicrosBetween(planned_, computed), MicrosBetween(computed, merged)};
+  reply_.envelope.timings = {
+      .queue_us = MicrosBetween(arrival_, attended_),
+      .wait_us = MicrosBetween(asked_, planned_),
+      .compute_us = MicrosBetween(attended_, computed),
+      .merge_us = MicrosBetween(computed, merged),
+  };
   done_(reply_);
 }
 

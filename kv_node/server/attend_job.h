@@ -83,7 +83,9 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   std::vector<Unit> units_;
   std::atomic<size_t> next_unit_{0};
   std::atomic<size_t> unfinished_{0};
-  base::Time planned_{};
+  base::Time asked_{};     // the sessions
+  base::Time planned_{};   // by all of them
+  base::Time attended_{};  // the first row
   wire::AttendReply reply_;
   std::vector<std::vector<float>> outputs_;      // [item][T, Hq, dim]
   std::vector<std::vector<float>> lse_;          // [item][T, Hq]

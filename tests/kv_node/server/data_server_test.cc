@@ -182,6 +182,25 @@ TEST_F(BacklogTest, AcknowledgementsWaitForIndexes) {
   EXPECT_EQ(driver_.AppendReplies().size(), 1u);
 }
 
+// As proto/data.capnp says what the stages are.
+TEST_F(BacklogTest, StagesOfAnAttend) {
+  driver_.Attend({SessionDriver::Query(*session_, 1, 0, {0, 16})});
+  RunFor(milliseconds(10));
+  executor_.Step();  // asks the session, and waits for rows
+  RunFor(milliseconds(20));
+  driver_.Append({SessionDriver::Item(*session_, 1, 0, 0, 16)});
+  executor_.Step();
+  driver_.AppendReplies();
+  RunFor(milliseconds(5));  // every thread is busy
+  executor_.GoOn();
+  const std::vector<wire::AttendReply> replies = driver_.AttendReplies();
+  ASSERT_EQ(replies.size(), 1u);
+  ASSERT_TRUE(replies[0].items[0].status.ok()) << replies[0].items[0].status;
+  EXPECT_EQ(replies[0].envelope.timings.queue_us, 35000u);
+  EXPECT_EQ(replies[0].envelope.timings.wait_us, 20000u);
+  EXPECT_EQ(replies[0].envelope.timings.compute_us, 0u);
+}
+
 TEST_F(BacklogTest, AcknowledgementsComeInTimeWhateverIndexesDo) {
   AppendPrompt();
   RunFor(milliseconds(999));
