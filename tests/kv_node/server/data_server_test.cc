@@ -19,6 +19,10 @@ using ::testing::HasSubstr;
 
 class DataServerTest : public testing::Test {
  protected:
+  void TearDown() override {  // sessions go before their map
+    driver_.map.CloseAll(absl::UnavailableError("over"));
+    RunFor(milliseconds(1));
+  }
   void RunFor(base::Duration duration) {
     bool over = false;
     executor_.RunAt(executor_.clock().Now() + duration, [&over] { over = true; });
