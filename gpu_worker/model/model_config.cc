@@ -144,6 +144,16 @@ absl::Status ReadSpecialTokens(const JsonFields& fields, ModelConfig& config) {
   return absl::OkStatus();
 }
 
+std::string ScalingText(const ModelConfig& config) {
+  const auto& scaling = config.rope_scaling;
+  if (!scaling.has_value()) return "";
+  return absl::StrFormat(
+      "rope_scaling=llama3\nfactor=%.17g\nlow_freq_factor=%.17g\nhigh_freq_factor=%.17g\n"
+      "original_max_positions=%d\n",
+      scaling->factor, scaling->low_freq_factor, scaling->high_freq_factor,
+      scaling->original_max_positions);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json_text) {
@@ -165,21 +175,19 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
 }
 
 std::string CanonicalText(const ModelConfig& config) {
-  std::string text = absl::StrFormat(
+  const std::string text = absl::StrFormat(
       "type=llama\nhidden_size=%d\nintermediate_size=%d\nnum_layers=%d\nnum_query_heads=%d\n"
       "num_kv_heads=%d\nhead_dim=%d\nvocab_size=%d\nrms_norm_eps=%.17g\nrope_theta=%.17g\n"
       "tied_embeddings=%d\n",
       config.hidden_size, config.intermediate_size, config.num_layers, config.num_query_heads,
       config.num_kv_heads, config.head_dim, config.vocab_size, config.rms_norm_eps,
       config.rope_theta, config.tied_embeddings ? 1 : 0);
-  if (const auto& scaling = config.rope_scaling) {
-    text += absl::StrFormat(
-        "rope_scaling=llama3\nfactor=%.17g\nlow_freq_factor=%.17g\nhigh_freq_factor=%.17g\n"
-        "original_max_positions=%d\n",
-        scaling->factor, scaling->low_freq_factor, scaling->high_freq_factor,
-        scaling->original_max_positions);
-  }
-  return text;
+  return text + ScalingText(config);
+}
+
+std::string CanonicalRopeText(const ModelConfig& config) {
+  return absl::StrFormat("head_dim=%d\nrope_theta=%.17g\n", config.head_dim, config.rope_theta) +
+         ScalingText(config);
 }
 
 }  // namespace sounder::gpu_worker

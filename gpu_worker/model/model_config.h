@@ -53,6 +53,8 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
 // Every field that changes what the model computes, one "name=value" a line: equal texts mean
 // equal models given equal weights. (Not max_positions, bos and eos: they change no logit.)
 std::string CanonicalText(const ModelConfig& config);
+// The same for what decides how keys are rotated.
+std::string CanonicalRopeText(const ModelConfig& config);
 
 }  // namespace sounder::gpu_worker
 

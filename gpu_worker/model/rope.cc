@@ -1,7 +1,11 @@
 #include "gpu_worker/model/rope.h"
 
+#include <xxhash.h>
+
 #include <cmath>
 #include <numbers>
+
+#include "absl/strings/str_format.h"
 
 namespace sounder::gpu_worker {
 namespace {
@@ -27,6 +31,12 @@ std::vector<double> InverseFrequencies(const ModelConfig& config) {
     frequencies.push_back(config.rope_scaling ? Scale(frequency, *config.rope_scaling) : frequency);
   }
   return frequencies;
+}
+
+std::string RopeDigest(const ModelConfig& config) {
+  const std::string text = CanonicalRopeText(config);
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  return absl::StrFormat("%016x%016x", hash.high64, hash.low64);
 }
 
 }  // namespace sounder::gpu_worker

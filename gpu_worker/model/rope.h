@@ -2,6 +2,7 @@
 #ifndef SOUNDER_GPU_WORKER_MODEL_ROPE_H_
 #define SOUNDER_GPU_WORKER_MODEL_ROPE_H_
 
+#include <string>
 #include <vector>
 
 #include "gpu_worker/model/model_config.h"
@@ -13,6 +14,10 @@ namespace sounder::gpu_worker {
 // the original context n: unchanged for w < n / high_freq_factor, divided by `factor` for
 // w > n / low_freq_factor, and in between a mix, linear in n / w. Pure.
 std::vector<double> InverseFrequencies(const ModelConfig& config);
+
+// Tells rules of rotation apart: rows of one are worth nothing under another. XXH3-128 of
+// CanonicalRopeText, in hex.
+std::string RopeDigest(const ModelConfig& config);
 
 }  // namespace sounder::gpu_worker
 

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <numbers>
+#include <set>
+#include <string>
 
 namespace sounder::gpu_worker {
 namespace {
@@ -53,6 +55,23 @@ TEST(RopeTest, Llama3ScalingHasThreeRangesThatMeet) {
   EXPECT_GT(kept, 0);
   EXPECT_GT(mixed, 0);
   EXPECT_GT(divided, 0);
+}
+
+TEST(RopeTest, DigestTellsRulesApart) {
+  const ModelConfig base = Config();
+  ModelConfig same = base;
+  same.vocab_size = 99;
+  EXPECT_EQ(RopeDigest(same), RopeDigest(base));
+  std::set<std::string> digests = {RopeDigest(base)};
+  const auto add = [&](const auto& change) {
+    ModelConfig config = base;
+    change(config);
+    EXPECT_TRUE(digests.insert(RopeDigest(config)).second);
+  };
+  add([](ModelConfig& config) { config.rope_theta = 10000.000001; });
+  add([](ModelConfig& config) { config.head_dim = 32; });
+  add([](ModelConfig& config) { config.rope_scaling = Llama3RopeScaling{8, 1, 4, 256}; });
+  add([](ModelConfig& config) { config.rope_scaling = Llama3RopeScaling{8, 1, 4, 512}; });
 }
 
 }  // namespace
