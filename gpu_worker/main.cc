@@ -50,6 +50,7 @@ struct Options {
   int64_t min_collisions = 2;
   std::string projection = "hadamard";
   int64_t lsh_seed = 1;
+  int64_t seed = 1;
   int64_t sinks = 4;
   int64_t window = 64;
   int64_t batch = 8;
@@ -85,6 +86,8 @@ void Declare(config::OptionSet& set, Options* options) {
   set.AddText("projection", &options->projection, "random directions of the signatures",
               {"gaussian", "hadamard"});
   set.AddInt("lsh_seed", &options->lsh_seed, "seed of the random directions", {.min = 0});
+  set.AddInt("seed", &options->seed,
+             "of the nodes' random draws: the same seed and prompt, the same sample", {.min = 0});
   set.AddInt("sinks", &options->sinks, "first tokens, kept and attended here", {.min = 0});
   set.AddInt("window", &options->window, "last tokens, kept and attended here", {.min = 1});
   set.AddInt("batch", &options->batch, "sequences decoded together", {.min = 1, .max = 1024});
@@ -99,8 +102,10 @@ void Declare(config::OptionSet& set, Options* options) {
              {.min = 0});
   set.AddInt("head_shards", &options->head_shards,
              "parts the kv heads are cut into; 0: one per node, as far as heads go", {.min = 0});
-  set.AddInt("audit_every", &options->audit_every,
-             "also attend exactly every so many steps, and report the error; 0: never", {.min = 0});
+  set.AddInt(
+      "audit_every", &options->audit_every,
+      "also attend exactly every so many steps of a sequence, and report the error; 0: never",
+      {.min = 0});
   set.AddInt("threads", &options->threads, "threads of the model", {.min = 1, .max = 1024});
   set.AddDuration("deadline", &options->deadline, "how long a node may take to answer");
   set.AddDuration("ttl", &options->ttl, "nodes free sessions this long after the last message");
@@ -145,6 +150,7 @@ absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const Options& options,
   GeneratorOptions generator;
   generator.batch = options.batch;
   generator.prefill_tokens = options.prefill_tokens;
+  generator.seed = static_cast<uint64_t>(options.seed);
   generator.measure_nodes = !options.summary.empty();
   generator.attention.sinks = options.sinks;
   generator.attention.window = options.window;

@@ -1,5 +1,7 @@
 #include "gpu_worker/engine/generator.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
@@ -8,6 +10,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "gpu_worker/model/rope.h"
 
 namespace sounder::gpu_worker {
 namespace {
@@ -23,6 +26,11 @@ int32_t ArgMax(std::span<const float> logits) {
 
 }  // namespace
 
+uint64_t SampleKeyOf(uint64_t seed, const Prompt& prompt) {
+  const uint64_t of_id = XXH3_64bits_withSeed(prompt.id.data(), prompt.id.size(), seed);
+  return XXH3_64bits_withSeed(prompt.tokens.data(), prompt.tokens.size() * sizeof(int32_t), of_id);
+}
+
 wire::ModelIdentity IdentityOf(const LlamaModel& model, const std::string& name) {
   wire::ModelIdentity identity;
   identity.name = name.substr(0, base::kMaxNameBytes);
@@ -31,6 +39,7 @@ wire::ModelIdentity IdentityOf(const LlamaModel& model, const std::string& name)
   identity.kv_heads = static_cast<uint32_t>(model.config().num_kv_heads);
   identity.query_heads = static_cast<uint32_t>(model.config().num_query_heads);
   identity.head_dim = static_cast<uint32_t>(model.config().head_dim);
+  identity.rope_digest = RopeDigest(model.config());
   return identity;
 }
 
@@ -55,6 +64,7 @@ absl::StatusOr<std::unique_ptr<Generator::Active>> Generator::Admit(Prompt promp
   sequence.tokens = prompt.tokens;
   sequence.prompt_tokens = prompt.tokens.size();
   sequence.max_tokens = prompt.max_tokens;
+  sequence.sample_key = SampleKeyOf(options_.seed, prompt);
   active->prompt = std::move(prompt);
   if (sequence.tokens.empty()) return absl::InvalidArgumentError("the prompt has no tokens");
   for (const int32_t token : sequence.tokens) {
@@ -95,7 +105,7 @@ absl::Status Generator::Prefill(Active* active) {
         std::span(sequence.tokens)
             .subspan(static_cast<size_t>(sequence.positions), static_cast<size_t>(chunk));
     batch.positions = positions;
-    attention_.Begin({{&sequence, 0, chunk}}, steps_);
+    attention_.Begin({{&sequence, 0, chunk}});
     RETURN_IF_ERROR(model_->Forward(batch, attention_, {}));
     sequence.positions += chunk;
   }
@@ -166,7 +176,7 @@ absl::Status Generator::Decode(std::vector<std::unique_ptr<Active>>* active,
   }
   const auto vocab = static_cast<size_t>(model_->config().vocab_size);
   logits_.resize(static_cast<size_t>(rows) * vocab);
-  attention_.Begin(std::move(slices), steps_++);
+  attention_.Begin(std::move(slices));
   RETURN_IF_ERROR(model_->Forward({tokens, positions, logit_rows}, attention_, logits_));
   for (size_t row = 0; row < active->size(); ++row) {
     Active& entry = *(*active)[row];

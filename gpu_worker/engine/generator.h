@@ -23,7 +23,9 @@ struct GeneratorOptions {
   RemoteSessionOptions session;  // id is the prompt's
   int64_t batch = 8;             // sequences decoded together
   int64_t prefill_tokens = 512;  // prompt tokens per forward pass
-  bool measure_nodes = false;    // ask the nodes for their memory as each sequence ends
+  // Of every random number the nodes draw for this run; see SampleKeyOf.
+  uint64_t seed = 1;
+  bool measure_nodes = false;  // ask the nodes for their memory as each sequence ends
   // Set from outside (a signal): sequences end as CANCELLED and their sessions are closed. May be
   // null; outlives the generator.
   const std::atomic<bool>* stop = nullptr;
@@ -81,9 +83,13 @@ class Generator {
   KvClient* const client_;
   SplitAttention attention_;
   std::vector<float> logits_;
-  int64_t steps_ = 0;
   uint64_t audit_bytes_ = 0;
 };
+
+// What a prompt's sequence draws its samples from: a function of the seed, the prompt's id and its
+// tokens, so that a prompt gets the same samples in whatever batch and on whatever nodes it is
+// answered, and two prompts of a file get different ones.
+uint64_t SampleKeyOf(uint64_t seed, const Prompt& prompt);
 
 // The identity under which a model's rows are stored. `name` is for people.
 wire::ModelIdentity IdentityOf(const LlamaModel& model, const std::string& name);

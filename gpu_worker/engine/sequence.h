@@ -40,12 +40,12 @@ struct Sequence {
   std::vector<std::vector<LocalRows>> rows;  // [layer][kv head]
   int64_t positions = 0;                     // rows computed so far
   bool prefilled = false;
-  uint64_t sample_key = 0;
-  absl::Status status;  // not OK: ended by it
+  uint64_t sample_key = 0;  // SampleKeyOf its prompt
+  absl::Status status;      // not OK: ended by it
   AttentionCounts counts;
   double prefill_seconds = 0;
   double decode_seconds = 0;
-  int64_t decode_steps = 0;
+  int64_t decode_steps = 0;  // done so far: the number of the next one
   uint64_t node_memory = 0;  // accounted bytes on all nodes as it ended, if measured
 
   size_t generated() const { return tokens.size() - prompt_tokens; }

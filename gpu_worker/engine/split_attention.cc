@@ -32,9 +32,8 @@ SplitAttention::SplitAttention(SplitAttentionOptions options, const ModelConfig&
   CHECK(options_.layers.size() == static_cast<size_t>(config.num_layers));
 }
 
-void SplitAttention::Begin(std::vector<BatchSlice> slices, int64_t step) {
+void SplitAttention::Begin(std::vector<BatchSlice> slices) {
   slices_ = std::move(slices);
-  step_ = step;
   rows_ = 0;
   for (const BatchSlice& slice : slices_) {
     CHECK(slice.count == 1 || !slice.sequence->prefilled);
@@ -83,10 +82,7 @@ absl::Status SplitAttention::Attend(int layer, const float* q, const float* k, c
     if (mode == LayerMode::kLsh && slice.sequence->status.ok()) Count(slice, middle);
     if (middle != nullptr && !middle->status.ok()) slice.sequence->status = middle->status;
   }
-  if (mode == LayerMode::kLsh && !queries_.empty() && options_.audit_every > 0 &&
-      step_ % options_.audit_every == 0) {
-    Audit(layer, out);
-  }
+  if (mode == LayerMode::kLsh && options_.audit_every > 0) Audit(layer, out);
   return absl::OkStatus();
 }
 
@@ -122,7 +118,7 @@ void SplitAttention::AskNodes(int layer) {
     query.layout_position = slice.sequence->positions;
     query.scale = scale_;
     query.sample_key = slice.sequence->sample_key;
-    query.step = static_cast<uint64_t>(step_);
+    query.step = static_cast<uint64_t>(slice.sequence->decode_steps);
     std::vector<uint64_t>& signatures = signatures_.emplace_back();
     if (!sampled) continue;
     query.attention = wire::AttentionKind::kLshTables;
@@ -212,15 +208,18 @@ void SplitAttention::Audit(int layer, const float* out) {
   std::vector<size_t> slices;
   for (size_t i = 0; i < queries_.size(); ++i) {
     if (!queries_[i].status.ok()) continue;
+    if (queries_[i].step % static_cast<uint64_t>(options_.audit_every) != 0) continue;
     AttendQuery& query = exact.emplace_back();
     query.session = queries_[i].session;
     query.queries = queries_[i].queries;
     query.range = queries_[i].range;
     query.layout_position = queries_[i].layout_position;
     query.scale = queries_[i].scale;
+    query.sample_key = queries_[i].sample_key;
     query.step = queries_[i].step;
     slices.push_back(query_slice_[i]);
   }
+  if (exact.empty()) return;
   const auto start = std::chrono::steady_clock::now();
   const uint64_t bytes_before = AttendBytes(client_->counters());
   client_->StartAttend(static_cast<uint32_t>(layer), exact)->Wait();

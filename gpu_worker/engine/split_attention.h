@@ -23,7 +23,8 @@ struct SplitAttentionOptions {
   int64_t window = 64;
   base::DType dtype = base::DType::kBF16;  // of rows, and what queries are rounded to
   std::vector<LayerMode> layers;           // one per layer
-  int64_t audit_every = 0;  // every so many decode steps, lsh layers are also attended exactly
+  // Every so many decode steps of a sequence, its lsh layers are also attended exactly.
+  int64_t audit_every = 0;
 };
 
 // Tokens of one sequence in a forward batch: rows [first, first + count) of q, k, v.
@@ -41,7 +42,7 @@ class SplitAttention final : public LayerAttention {
   SplitAttention(SplitAttentionOptions options, const ModelConfig& config, KvClient* client);
 
   // Before each Forward. The rows of a slice follow its sequence's positions.
-  void Begin(std::vector<BatchSlice> slices, int64_t step);
+  void Begin(std::vector<BatchSlice> slices);
   absl::Status Attend(int layer, const float* q, const float* k, const float* v,
                       float* out) override;
 
@@ -89,7 +90,6 @@ class SplitAttention final : public LayerAttention {
   KvClient* const client_;
   std::vector<BatchSlice> slices_;
   int64_t rows_ = 0;
-  int64_t step_ = 0;
   AuditCost audit_cost_;
 
   // Scratch of one layer.

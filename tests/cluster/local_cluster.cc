@@ -71,6 +71,10 @@ LocalCluster::LocalCluster(LocalClusterOptions options, base::Executor* executor
   }
   client_transport_ = Wrap(std::make_unique<transport::LoopbackTransport>(&fabric_, "worker:0"),
                            &client_executor_, options_.client_faults, 0);
+  if (options_.client_tap != nullptr) {
+    client_transport_ =
+        std::make_unique<TappedTransport>(std::move(client_transport_), options_.client_tap);
+  }
   auto client = gpu_worker::KvClient::Create(options_.client, std::move(channels),
                                              client_transport_.get(), &client_executor_);
   CHECK(client.ok()) << client.status().ToString();

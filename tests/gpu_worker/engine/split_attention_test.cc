@@ -79,7 +79,7 @@ class Feeder {
     }
     std::vector<float> out(sequences.size() * static_cast<size_t>(count) * width);
     EXPECT_EQ(queries.size(), out.size());
-    attention_->Begin(slices, step_++);
+    attention_->Begin(slices);
     const absl::Status status =
         attention_->Attend(0, queries.data(), k.data(), v.data(), out.data());
     EXPECT_TRUE(status.ok()) << status;
@@ -109,7 +109,6 @@ class Feeder {
   tests::LocalCluster cluster_;
   ModelConfig config_;
   std::unique_ptr<SplitAttention> attention_;
-  int64_t step_ = 0;
 };
 
 tests::LocalClusterOptions Wobbly(int nodes, uint64_t seed) {

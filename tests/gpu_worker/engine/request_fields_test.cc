@@ -1,0 +1,140 @@
+// What decides an answer of a node is the same for a prompt whatever else is in its batch.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "common/base/virtual_executor.h"
+#include "common/wire/codec.h"
+#include "gpu_worker/model/rope.h"
+#include "tests/cluster/local_cluster.h"
+#include "tests/gpu_worker/engine/golden_run.h"
+
+namespace sounder::gpu_worker {
+namespace {
+
+// What a node draws from and divides rows by, per layer and step of a sequence.
+struct Fields {
+  uint64_t sample_key = 0;
+  uint64_t step = 0;
+  base::PositionRange range;
+  base::Position layout_position = 0;
+  uint32_t layer = 0;
+  wire::AttentionKind attention = wire::AttentionKind::kExact;
+
+  auto Tie() const {
+    return std::tie(sample_key, step, range.begin, range.end, layout_position, layer, attention);
+  }
+  friend bool operator==(const Fields& a, const Fields& b) { return a.Tie() == b.Tie(); }
+};
+// By the prompt's id, in the order sent.
+using Asked = std::map<std::string, std::vector<Fields>>;
+
+class RequestFieldsTest : public testing::Test {
+ protected:
+  GeneratorOptions Options() const {
+    GeneratorOptions options =
+        GoldenOptions(*golden_.model, LayerMode::kLsh, base::DType::kF32, 16);
+    options.session.lsh.bits_per_table = 4;
+    options.session.lsh.num_tables = 20;
+    options.session.min_indexed_rows = 16;
+    for (size_t layer = 0; layer < options.attention.layers.size(); ++layer) {
+      options.session.indexed_layers.push_back(static_cast<uint32_t>(layer));
+    }
+    options.attention.audit_every = 2;
+    return options;
+  }
+  std::vector<Prompt> Prompts() const {
+    std::vector<Prompt> prompts = RaggedPrompts(*golden_.model, 1);
+    for (size_t i = 0; i < prompts.size(); ++i) prompts[i].session = {9, i + 1};
+    return prompts;
+  }
+  Asked Run(const GeneratorOptions& options, const std::vector<Prompt>& prompts) {
+    base::VirtualExecutor executor{1};
+    tests::LocalClusterOptions cluster_options;
+    cluster_options.nodes = 2;
+    Asked asked;
+    cluster_options.client_tap = [&](const transport::Message& message) {
+      const auto envelope = wire::DecodeEnvelope(message);
+      if (!envelope.ok() || envelope->kind != wire::MessageKind::kAttend) return;
+      const auto request = wire::DecodeAttend(
+          {message.header, memory::AlignedBuffer::CopyOf(message.payload.bytes())});
+      ASSERT_TRUE(request.ok()) << request.status();
+      for (const wire::AttendItem& item : request->items) {
+        for (const Prompt& prompt : prompts) {
+          if (!(prompt.session == item.session.id)) continue;
+          asked[prompt.id].push_back({item.sample_key, item.step, item.range, item.layout_position,
+                                      item.layer, item.attention});
+        }
+      }
+    };
+    tests::LocalCluster cluster(cluster_options, &executor);
+    const GoldenRun run = Generate(options, golden_.model.get(), &cluster.client(), prompts);
+    for (const auto& [id, status] : run.statuses) EXPECT_TRUE(status.ok()) << id << ": " << status;
+    return asked;
+  }
+
+  GoldenModel golden_{"gqa_untied"};
+};
+
+TEST_F(RequestFieldsTest, DoNotDependOnTheBatch) {
+  GeneratorOptions options = Options();
+  const Asked together = Run(options, Prompts());  // three at a time
+  ASSERT_EQ(together.size(), 6u);
+  options.batch = 1;
+  EXPECT_EQ(Run(options, Prompts()), together);
+  std::vector<Prompt> backwards = Prompts();
+  std::reverse(backwards.begin(), backwards.end());
+  for (Prompt& prompt : backwards) prompt.session.low += 100;  // sessions are chosen at random
+  options.batch = 4;
+  EXPECT_EQ(Run(options, backwards), together);
+}
+
+TEST_F(RequestFieldsTest, TellPromptsAndSeedsApart) {
+  std::vector<Prompt> prompts = Prompts();
+  prompts[1].tokens = prompts[0].tokens;  // twice in the file: two samples
+  const Asked asked = Run(Options(), prompts);
+  std::set<uint64_t> keys;
+  for (const auto& [id, fields] : asked) {
+    for (const Fields& field : fields) EXPECT_EQ(field.sample_key, fields[0].sample_key) << id;
+    keys.insert(fields[0].sample_key);
+  }
+  EXPECT_EQ(keys.size(), 6u);
+  EXPECT_FALSE(keys.contains(0));
+
+  GeneratorOptions other = Options();
+  other.seed = 2;
+  for (const auto& [id, fields] : Run(other, prompts)) {
+    EXPECT_FALSE(keys.contains(fields[0].sample_key)) << id;
+  }
+}
+
+TEST_F(RequestFieldsTest, StepsAreTheSequencesOwn) {
+  std::vector<Prompt> prompts = Prompts();
+  for (const auto& [id, fields] : Run(Options(), prompts)) {
+    std::set<uint64_t> steps;
+    for (const Fields& field : fields) {
+      steps.insert(field.step);
+      // All of the prompt but its last token is prefilled, so step 0 is at the last one's.
+      const auto& tokens = prompts[static_cast<size_t>(id[1] - '1')].tokens;
+      EXPECT_EQ(field.layout_position, static_cast<base::Position>(tokens.size() - 1 + field.step))
+          << id;
+      if (field.attention == wire::AttentionKind::kExact) {
+        EXPECT_EQ(field.step % 2, 0u) << "an audit of " << id;
+      }
+    }
+    EXPECT_GT(steps.size(), 5u) << id;
+  }
+}
+
+TEST_F(RequestFieldsTest, IdentityNamesTheRotation) {
+  EXPECT_EQ(IdentityOf(*golden_.model, "x").rope_digest, RopeDigest(golden_.model->config()));
+  EXPECT_EQ(RopeDigest(golden_.model->config()).size(), 32u);
+}
+
+}  // namespace
+}  // namespace sounder::gpu_worker
