@@ -192,6 +192,7 @@ struct Summary {
   double prefill_seconds = 0;
   AttentionCounts counts;
   uint64_t audit_bytes = 0;
+  int64_t failed_closes = 0;
   uint64_t node_memory_peak = 0;  // accounted, all nodes, as seen when prompts ended
 
   void Add(const Sequence& sequence) {
@@ -217,6 +218,7 @@ std::string SummaryJson(const Summary& summary, const KvClient* client, double w
   nlohmann::json json;
   json["prompts"] = summary.prompts;
   json["failed"] = summary.failed;
+  json["failed_closes"] = summary.failed_closes;
   json["decode_steps"] = summary.steps;
   json["wall_seconds"] = wall_seconds;
   json["prefill_seconds"] = summary.prefill_seconds;
@@ -319,6 +321,7 @@ int Answer(const Options& options, Generator* generator, std::vector<Prompt> pro
   const double wall =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   summary.audit_bytes = generator->audit_bytes();
+  summary.failed_closes = generator->failed_closes();
   if (!options.summary.empty()) {
     files->summary << SummaryJson(summary, client, wall) << std::flush;
   }

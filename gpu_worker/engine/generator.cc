@@ -7,9 +7,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/absl_text.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/config/logging.h"
 #include "gpu_worker/model/rope.h"
 
 namespace sounder::gpu_worker {
@@ -220,7 +222,11 @@ void Generator::EndFinished(std::vector<std::unique_ptr<Active>>* active,
         }
       }
       const absl::Status closed = client_->Close(sequence.session.get());
-      if (!failed) sequence.status = closed;
+      if (!closed.ok()) {
+        ++failed_closes_;
+        config::LogWarning("the session of prompt '" + sequence.id +
+                           "' could not be closed: " + base::MessageOf(closed));
+      }
     }
     if (!failed) done(sequence);
   }

@@ -49,13 +49,16 @@ class Generator {
 
   // Answers all prompts; `done` is called for each as it ends, in order of ending, with status OK
   // or why it ended early. Its session on the nodes has been closed then, or is closed next if it
-  // failed. INVALID_ARGUMENT for options that do not fit each other; otherwise an error of the
-  // model itself, which ends every sequence.
+  // failed; a session that could not be closed harms no answer (failed_closes). INVALID_ARGUMENT
+  // for options that do not fit each other; otherwise an error of the model itself, which ends
+  // every sequence.
   absl::Status Run(std::vector<Prompt> prompts, const std::function<void(const Sequence&)>& done,
                    const LogitsSink& logits = nullptr);
 
   // Bytes of audits on the wire so far, which are no part of the steps.
   uint64_t audit_bytes() const { return audit_bytes_; }
+  // Sessions that could not be closed so far; they end by their TTL at the latest.
+  int64_t failed_closes() const { return failed_closes_; }
 
  private:
   struct Active {
@@ -84,6 +87,7 @@ class Generator {
   SplitAttention attention_;
   std::vector<float> logits_;
   uint64_t audit_bytes_ = 0;
+  int64_t failed_closes_ = 0;
 };
 
 // What a prompt's sequence draws its samples from: a function of the seed, the prompt's id and its

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/wire/messages.h"
 #include "gpu_worker/kv/name_node.h"
@@ -113,11 +114,14 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
 }
 
 absl::Status KvClient::Close(RemoteSession* session) {
+  // A node waits with a close for the operations before it: after a lost one it would wait for as
+  // long as it ever does, and look as if it had died.
+  const bool complete = session->WaitAcknowledged(base::kMaxPositions, options_.deadline).ok();
   absl::Status first;
   for (const int node : session->placement().Nodes()) {
     wire::SessionOp op;
     op.session.id = session->id();
-    op.sequence = session->IssuedSequence(node);
+    op.sequence = complete ? session->IssuedSequence(node) : 0;
     const absl::Status status = CloseOn(nodes_[static_cast<size_t>(node)], op);
     if (first.ok()) first = status;
   }
@@ -138,6 +142,8 @@ absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
   } else {
     status = node.control->Close(op);
     NoteTimeout(node, status);
+    // Restarted since, or closed already: the channel may send a call twice.
+    if (absl::IsNotFound(status)) status = absl::OkStatus();
   }
   if (IsAway(status)) {
     LeaveBehind(node, op);

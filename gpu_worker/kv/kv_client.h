@@ -63,9 +63,10 @@ class KvClient {
 
   // Opens the session on every node that may hold a part of it.
   absl::StatusOr<std::shared_ptr<RemoteSession>> Open(const RemoteSessionOptions& options);
-  // Frees the session on the nodes; the first error, after trying all. A node that did not answer a
-  // deadline ago or less is not waited for again: the session is closed there when the node answers
-  // something else, or ends by its TTL.
+  // Frees the session on the nodes, once its appends in flight are acknowledged or have failed; the
+  // first error, after trying all. A node that does not know the session has nothing to free. A
+  // node that did not answer a deadline ago or less is not waited for again: the session is closed
+  // there when the node answers something else, or ends by its TTL.
   absl::Status Close(RemoteSession* session);
 
   // Rows of every layer at [first_position, +row_count), to the nodes that hold them. Returns when

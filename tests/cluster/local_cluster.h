@@ -27,7 +27,7 @@ struct LocalClusterOptions {
   transport::FaultOptions client_faults;  // of messages the worker sends
   transport::FaultOptions node_faults;    // of messages the nodes send
   uint64_t fault_seed = 0;
-  MessageTap client_tap;  // sees what the worker sends, before faults befall it; may be null
+  MessageTap client_tap;  // sees and may lose what the worker sends; may be null
   base::Duration control_deadline = std::chrono::seconds(2);
   base::Duration close_deadline = std::chrono::seconds(1);
 };

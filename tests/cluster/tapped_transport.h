@@ -1,4 +1,4 @@
-// Wraps a transport and shows every message that is sent to a function.
+// Wraps a transport and shows every message that is sent to a function, which may lose it.
 #ifndef SOUNDER_TESTS_CLUSTER_TAPPED_TRANSPORT_H_
 #define SOUNDER_TESTS_CLUSTER_TAPPED_TRANSPORT_H_
 
@@ -7,12 +7,13 @@
 #include <string>
 #include <utility>
 
+#include "common/base/check.h"
 #include "common/transport/transport.h"
 
 namespace sounder::tests {
 
-// Called on the sender's thread.
-using MessageTap = std::function<void(const transport::Message&)>;
+// Called on the sender's thread. False: the message is lost.
+using MessageTap = std::function<bool(const transport::Message&)>;
 
 class TappedTransport final : public transport::Transport {
  public:
@@ -28,7 +29,10 @@ class TappedTransport final : public transport::Transport {
   }
   void Send(transport::ConnectionId connection, transport::Message message,
             transport::SendMode mode, transport::SendDone done) override {
-    tap_(message);
+    if (!tap_(message)) {
+      CHECK(done == nullptr) << "only messages nobody waits for can be lost";
+      return;
+    }
     inner_->Send(connection, std::move(message), mode, std::move(done));
   }
   void Close(transport::ConnectionId connection) override { inner_->Close(connection); }

@@ -11,6 +11,7 @@
 
 #include "common/base/absl_text.h"
 #include "common/base/virtual_executor.h"
+#include "common/wire/codec.h"
 #include "tests/cluster/local_cluster.h"
 #include "tests/gpu_worker/engine/golden_run.h"
 
@@ -157,6 +158,65 @@ TEST_F(NodeFaultsTest, FrozenNode) {
   for (const auto& node : cluster->client().NodeStatuses()) EXPECT_TRUE(node.ok());
   EXPECT_EQ(cluster->Sessions(), 0u) << "what was left behind is closed when the node answers";
   ExpectAllWell(*cluster);
+}
+
+// The last rows of an answer get lost: nothing needs them, so nobody's answer is harmed.
+TEST_F(NodeFaultsTest, LostLastAppend) {
+  tests::LocalClusterOptions options;  // one node, where everybody is
+  options.client.deadline = options.control_deadline = options.close_deadline = kDeadline;
+  bool lose = false;
+  int lost = 0;
+  options.client_tap = [&](const transport::Message& message) {
+    const auto envelope = wire::DecodeEnvelope(message);
+    if (!lose || !envelope.ok() || envelope->kind != wire::MessageKind::kAppend) return true;
+    lose = false;
+    ++lost;
+    return false;
+  };
+  tests::LocalCluster cluster(options, &executor_);
+  std::vector<Prompt> prompts = Prompts();
+  for (Prompt& prompt : prompts) prompt.max_tokens = 9;  // all end at once
+  Generator generator(Options(LayerMode::kExact), golden_.model.get(), &cluster.client());
+  int ended = 0;
+  const base::Time start = executor_.clock().Now();
+  const absl::Status status = generator.Run(
+      prompts,
+      [&](const Sequence& sequence) {
+        ++ended;
+        EXPECT_TRUE(sequence.status.ok()) << sequence.id << ": " << sequence.status;
+      },
+      [&](const Sequence& sequence, std::span<const float>) {
+        if (sequence.id == prompts[0].id) lose = sequence.generated() == 8;
+      });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(lost, 1);
+  EXPECT_EQ(ended, 8);
+  EXPECT_EQ(generator.failed_closes(), 0);
+  EXPECT_LE(executor_.clock().Now() - start, kDeadline + std::chrono::milliseconds(100));
+  EXPECT_EQ(cluster.Sessions(), 0u);
+  EXPECT_EQ(cluster.MemoryUsed(), 0u);
+}
+
+// An answer that is complete stays one when its node dies before the session is closed.
+TEST_F(NodeFaultsTest, FrozenAtTheEnd) {
+  const auto cluster = MakeCluster();
+  std::vector<Prompt> prompts = Prompts();
+  prompts.resize(1);
+  prompts[0].max_tokens = 9;
+  Generator generator(Options(LayerMode::kExact), golden_.model.get(), &cluster->client());
+  absl::Status ended = absl::UnknownError("not ended");
+  const absl::Status status = generator.Run(
+      prompts, [&](const Sequence& sequence) { ended = sequence.status; },
+      [&](const Sequence& sequence, std::span<const float>) {
+        if (sequence.generated() < 8) return;
+        for (const int node : sequence.session->placement().Nodes()) cluster->Freeze(node);
+      });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_TRUE(ended.ok()) << ended;
+  EXPECT_EQ(generator.failed_closes(), 1);
+  for (int node = 0; node < 3; ++node) cluster->Thaw(node);
+  for (const auto& node : cluster->client().NodeStatuses()) EXPECT_TRUE(node.ok());
+  EXPECT_EQ(cluster->Sessions(), 0u);
 }
 
 TEST_F(NodeFaultsTest, DeadBeforeAnythingIsOpened) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/virtual_executor.h"
+#include "common/wire/codec.h"
 #include "common/wire/local_control.h"
 #include "tests/cluster/local_cluster.h"
 #include "tests/cluster/test_session.h"
@@ -125,6 +126,46 @@ TEST_F(KvClientTest, AFailedAppendFailsTheSession) {
   EXPECT_TRUE(cluster_->client().Close(session.get()).ok());
   EXPECT_TRUE(cluster_->client().Close(other.get()).ok());
   EXPECT_EQ(cluster_->MemoryUsed(), 0u);
+}
+
+TEST_F(KvClientTest, ALostAppendDoesNotMakeTheNodeLookDead) {
+  LocalClusterOptions options;
+  options.client.deadline = options.control_deadline = options.close_deadline =
+      std::chrono::seconds(2);
+  bool lose = false;
+  options.client_tap = [&](const transport::Message& message) {
+    const auto envelope = wire::DecodeEnvelope(message);
+    return !(lose && envelope.ok() && envelope->kind == wire::MessageKind::kAppend);
+  };
+  Start(options);
+  const auto session = Open(SessionOptions(kShape, 1, 16));
+  const auto other = Open(SessionOptions(kShape, 2, 16));
+  ASSERT_TRUE(cluster_->client().Append(other.get(), rows_.Range({0, 20}, false)).ok());
+  lose = true;
+  ASSERT_TRUE(cluster_->client().Append(session.get(), rows_.Range({0, 20}, false)).ok());
+  lose = false;
+  // Not known to be lost yet: the append's own deadline is waited for, and nothing else.
+  const base::Time start = executor_.clock().Now();
+  const absl::Status closed = cluster_->client().Close(session.get());
+  EXPECT_TRUE(closed.ok()) << closed;
+  EXPECT_LE(executor_.clock().Now() - start, milliseconds(2010));
+  EXPECT_FALSE(session->status().ok());
+  const absl::Status second = cluster_->client().Close(other.get());
+  EXPECT_TRUE(second.ok()) << second;
+  EXPECT_EQ(cluster_->MemoryUsed(), 0u);
+}
+
+TEST_F(KvClientTest, ASessionThatIsGoneIsClosed) {
+  LocalClusterOptions options;
+  options.nodes = 2;
+  Start(options);
+  gpu_worker::RemoteSessionOptions session_options = SessionOptions(kShape, 1, 16);
+  session_options.head_shards = 2;
+  const auto session = Open(session_options);
+  ASSERT_TRUE(cluster_->Control(0)->Close({{session->id(), 0}, 0}).ok());
+  const absl::Status closed = cluster_->client().Close(session.get());
+  EXPECT_TRUE(closed.ok()) << closed;
+  EXPECT_EQ(cluster_->Sessions(), 0u);
 }
 
 TEST_F(KvClientTest, WaitingForAcknowledgementsNamesTheNode) {
