@@ -267,7 +267,8 @@ absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
                      status = absl::InternalError("the answer has too few items");
                    }
                    if (status.ok()) status = reply->items[i].status;
-                   session->OnAppended(node, sequences[i], bytes, NameNode(status, address));
+                   session->OnAppended(node, sequences[i], bytes,
+                                       NameNodeOfSession(status, address));
                  }
                });
   return absl::OkStatus();

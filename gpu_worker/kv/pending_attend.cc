@@ -151,7 +151,7 @@ void KvClient::PendingAttend::MergeItem(const NodeCall& call, size_t index) {
     }
   }
   if (!status.ok()) {
-    if (query.status.ok()) query.status = NameNode(status, call.address);
+    if (query.status.ok()) query.status = NameNodeOfSession(status, call.address);
     return;
   }
   const wire::AttendReplyItem& reply = call.reply->items[index];

@@ -140,6 +140,26 @@ TEST_F(NodeFaultsTest, KilledNode) {
   ExpectAllWell(*cluster);
 }
 
+// Restarted between two requests, it answers, but does not know the sessions.
+TEST_F(NodeFaultsTest, RestartedNode) {
+  const auto cluster = MakeCluster();
+  const Outcome outcome = Strike(*cluster, [&](int node) {
+    cluster->Kill(node);
+    cluster->Restart(node);
+    // A while later: the end of the old connection has been noticed.
+    const base::Time later = executor_.clock().Now() + std::chrono::milliseconds(10);
+    executor_.RunAt(later, [] {});
+    executor_.RunUntil([&] { return executor_.clock().Now() >= later; });
+  });
+  EXPECT_GE(Check(*cluster, outcome, {absl::StatusCode::kUnavailable}, kDeadline), 1);
+  for (const auto& [id, end] : outcome.ends) {
+    if (end.status.ok()) continue;
+    EXPECT_THAT(end.status.ToString(), HasSubstr("lost the session (was it restarted?)")) << id;
+  }
+  EXPECT_EQ(cluster->Sessions(), 0u);
+  ExpectAllWell(*cluster);
+}
+
 TEST_F(NodeFaultsTest, FrozenNode) {
   const auto cluster = MakeCluster();
   const Outcome outcome = Strike(*cluster, [&](int node) { cluster->Freeze(node); });
