@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/executor.h"
+#include "common/base/limits.h"
 #include "common/lsh/projection.h"
 #include "common/policy/placement.h"
 #include "common/wire/control_channel.h"
@@ -24,6 +25,7 @@ struct KvClientOptions {
   base::Duration deadline = std::chrono::seconds(2);  // of every request
   int64_t append_message_bytes = int64_t{4} << 20;  // rows are sent in messages of about this size
   int64_t append_window_bytes = int64_t{64} << 20;  // appends in flight before Append waits
+  size_t attend_message_bytes = base::kMaxPayloadBytes;  // most of one Attend, and of its answer
 };
 
 // What one query block wants from the nodes. Spans and pointers are the caller's, valid until Wait.
@@ -91,7 +93,9 @@ class KvClient {
       policy::Shard shard;
     };
     struct NodeCall {
+      int node = 0;
       std::string address;
+      size_t bytes = 0;  // of the request or its answer, whichever is larger
       std::vector<Item> items;
       absl::StatusOr<wire::AttendReply> reply = absl::UnknownError("no answer");
     };
@@ -99,14 +103,16 @@ class KvClient {
     void MergeItem(const NodeCall& call, size_t index);
 
     std::span<AttendQuery> queries_;
-    std::vector<NodeCall> calls_;                   // one per node asked
+    std::vector<NodeCall> calls_;                   // one per request
     std::vector<std::pair<size_t, size_t>> order_;  // (call, item) by position and head
     std::mutex mutex_;
     const std::unique_ptr<base::Condition> done_;
     size_t unanswered_ = 0;  // guarded by mutex_
     bool merged_ = false;
   };
-  // One request per node for all queries, of one layer. The queries outlive the answer.
+  // One request per node for all queries, of one layer; more where they do not fit into a message
+  // (base::kMaxItems, attend_message_bytes). INVALID_ARGUMENT for a query that does not fit alone.
+  // The queries outlive the answer.
   std::unique_ptr<PendingAttend> StartAttend(uint32_t layer, std::span<AttendQuery> queries);
 
   wire::DataClientCounters counters() const { return data_.counters(); }
@@ -130,6 +136,9 @@ class KvClient {
   void CloseLeftBehind(Node& node);
   absl::Status AppendToShard(RemoteSession* session, const AppendRows& rows,
                              const policy::Shard& shard);
+  // The request to the node that has room for `bytes` more: an index into calls, or a new one.
+  size_t CallWithRoom(int node, size_t bytes, std::vector<int>* last_call,
+                      std::vector<PendingAttend::NodeCall>* calls) const;
   void AddItem(const AttendQuery& query, uint32_t layer, const policy::Shard& shard,
                wire::AttendRequest* request, std::vector<memory::AlignedBuffer>* tensors);
   absl::Status SendRows(RemoteSession* session, const AppendRows& rows, const policy::Shard& shard,

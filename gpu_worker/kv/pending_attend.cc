@@ -1,7 +1,10 @@
-// Attention over remote rows: one request per node, answers merged in order of position.
+// Attention over remote rows: one request per node (more if it does not fit), answers merged in
+// order of position.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/attention/partial_output.h"
 #include "common/base/check.h"
 #include "gpu_worker/kv/kv_client.h"
@@ -9,6 +12,9 @@
 
 namespace sounder::gpu_worker {
 namespace {
+
+constexpr size_t kMostBytes =
+    base::kMaxPayloadBytes - (size_t{1} << 16);  // beside the tables' ends
 
 // Elements converted to the session's dtype for the wire.
 void ToWire(const float* values, size_t count, base::DType dtype, std::byte* out) {
@@ -19,15 +25,49 @@ void ToWire(const float* values, size_t count, base::DType dtype, std::byte* out
   for (size_t i = 0; i < count; ++i) base::StoreElement(values[i], out + 2 * i, dtype);
 }
 
+// What a shard of a query takes in a message, paddings included: the request or the answer,
+// whichever is larger.
+size_t ItemBytes(const AttendQuery& query, const policy::Shard& shard) {
+  constexpr size_t kAround = 512;  // table entry, alignment
+  const RemoteSession& session = *query.session;
+  const RemoteSessionOptions& options = session.options();
+  const size_t rows =
+      size_t{query.query_count} * static_cast<size_t>(shard.kv_heads()) * session.group();
+  size_t asked = options.model.head_dim * SizeOf(options.dtype);
+  if (query.attention != wire::AttentionKind::kExact && session.projection() != nullptr) {
+    asked += static_cast<size_t>(session.projection()->params().words()) * sizeof(uint64_t);
+  }
+  const size_t answered = (size_t{options.model.head_dim} + 1) * sizeof(float);
+  return kAround + rows * std::max(asked, answered);
+}
+
 }  // namespace
+
+size_t KvClient::CallWithRoom(int node, size_t bytes, std::vector<int>* last_call,
+                              std::vector<PendingAttend::NodeCall>* calls) const {
+  int& last = (*last_call)[static_cast<size_t>(node)];
+  if (last >= 0) {
+    PendingAttend::NodeCall& call = (*calls)[static_cast<size_t>(last)];
+    if (call.items.size() < base::kMaxItems &&
+        call.bytes + bytes <= std::min(options_.attend_message_bytes, kMostBytes)) {
+      call.bytes += bytes;
+      return static_cast<size_t>(last);
+    }
+  }
+  last = static_cast<int>(calls->size());
+  PendingAttend::NodeCall& call = calls->emplace_back();
+  call.node = node;
+  call.address = data_.AddressOf(nodes_[static_cast<size_t>(node)].data);
+  call.bytes = bytes;
+  return calls->size() - 1;
+}
 
 std::unique_ptr<KvClient::PendingAttend> KvClient::StartAttend(uint32_t layer,
                                                                std::span<AttendQuery> queries) {
   auto pending = std::make_unique<PendingAttend>(queries, executor_);
   std::vector<wire::AttendRequest> requests;
   std::vector<std::vector<memory::AlignedBuffer>> tensors;  // alive until sent
-  std::vector<int> call_of(nodes_.size(), -1);
-  std::vector<int> node_of;
+  std::vector<int> last_call(nodes_.size(), -1);
   for (size_t q = 0; q < queries.size(); ++q) {
     AttendQuery& query = queries[q];
     const RemoteSessionOptions& options = query.session->options();
@@ -38,17 +78,18 @@ std::unique_ptr<KvClient::PendingAttend> KvClient::StartAttend(uint32_t layer,
     query.lse.assign(size_t{query.query_count} * options.model.query_heads, attention::kEmptyLse);
     if (!query.status.ok()) continue;
     for (const policy::Shard& shard : query.session->placement().ShardsOf(query.range)) {
-      int& call = call_of[static_cast<size_t>(shard.node)];
-      if (call < 0) {
-        call = static_cast<int>(requests.size());
-        node_of.push_back(shard.node);
+      const size_t bytes = ItemBytes(query, shard);
+      if (bytes > kMostBytes) {
+        query.status = absl::InvalidArgumentError(
+            absl::StrCat("a block of ", query.query_count, " queries takes ", bytes,
+                         " bytes; at most ", kMostBytes, " fit into a message"));
+        break;
+      }
+      const size_t index = CallWithRoom(shard.node, bytes, &last_call, &pending->calls_);
+      if (index == requests.size()) {
         requests.emplace_back();
         tensors.emplace_back();
-        pending->calls_.emplace_back();
-        pending->calls_.back().address =
-            data_.AddressOf(nodes_[static_cast<size_t>(shard.node)].data);
       }
-      const size_t index = static_cast<size_t>(call);
       pending->order_.emplace_back(index, pending->calls_[index].items.size());
       pending->calls_[index].items.push_back({q, shard});
       AddItem(query, layer, shard, &requests[index], &tensors[index]);
@@ -56,7 +97,7 @@ std::unique_ptr<KvClient::PendingAttend> KvClient::StartAttend(uint32_t layer,
   }
   pending->unanswered_ = requests.size();
   for (size_t i = 0; i < requests.size(); ++i) {
-    data_.Attend(nodes_[static_cast<size_t>(node_of[i])].data, std::move(requests[i]),
+    data_.Attend(nodes_[static_cast<size_t>(pending->calls_[i].node)].data, std::move(requests[i]),
                  options_.deadline,
                  [pending = pending.get(), i](absl::StatusOr<wire::AttendReply> reply) {
                    std::lock_guard lock(pending->mutex_);

@@ -229,6 +229,60 @@ TEST_F(KvClientTest, RowCountsAreOfOneAnswer) {
   }
 }
 
+TEST_F(KvClientTest, MoreItemsThanAMessageHolds) {
+  LocalClusterOptions options;
+  options.nodes = 2;
+  Start(options);
+  gpu_worker::RemoteSessionOptions session_options = SessionOptions(kShape, 1, 16);
+  session_options.shard_rows = 16;  // [0, 40) is three items, two of them on one node
+  const auto session = Open(session_options);
+  ASSERT_TRUE(cluster_->client().Append(session.get(), rows_.Range({0, 40}, false)).ok());
+  ASSERT_TRUE(cluster_->client().WaitAppended(session.get(), 40).ok());
+  const uint64_t before = cluster_->client().counters().requests;
+  const std::vector<float> queries = GaussianQueries(kShape, 1, 4);
+  constexpr size_t kQueries = base::kMaxItems / 2 + 1;
+  std::vector<gpu_worker::AttendQuery> many(kQueries, ExactQuery(session.get(), queries, {0, 40}));
+  cluster_->client().StartAttend(0, many)->Wait();
+  EXPECT_EQ(cluster_->client().counters().requests - before, 2u + 1u);
+  const Reference reference = ReferenceOf(rows_, 0, queries, {0, 40}, many[0].scale);
+  for (const gpu_worker::AttendQuery& query : many) {
+    ASSERT_TRUE(query.status.ok()) << query.status;
+    ASSERT_LT(Distance(query, reference), 1e-5);
+    ASSERT_EQ(query.rows_visible, 6u * 40);
+  }
+}
+
+TEST_F(KvClientTest, MoreBytesThanAMessageHolds) {
+  LocalClusterOptions options;
+  options.client.attend_message_bytes = 2000;  // an item takes 512, and 6 x 17 floats in its answer
+  Start(options);
+  const auto session = Open(SessionOptions(kShape, 1, 16));
+  ASSERT_TRUE(cluster_->client().Append(session.get(), rows_.Range({0, 40}, false)).ok());
+  ASSERT_TRUE(cluster_->client().WaitAppended(session.get(), 40).ok());
+  const uint64_t before = cluster_->client().counters().requests;
+  const std::vector<float> queries = GaussianQueries(kShape, 1, 4);
+  std::vector<gpu_worker::AttendQuery> five(5, ExactQuery(session.get(), queries, {0, 40}));
+  cluster_->client().StartAttend(0, five)->Wait();
+  EXPECT_EQ(cluster_->client().counters().requests - before, 3u) << "two to a message";
+  for (const gpu_worker::AttendQuery& query : five) {
+    ASSERT_TRUE(query.status.ok()) << query.status;
+    EXPECT_LT(DistanceOf(query, rows_), 1e-5);
+  }
+}
+
+TEST_F(KvClientTest, AQueryThatFitsInNoMessageIsRefused) {
+  Start({});
+  constexpr Shape kLarge{1, 1, base::kMaxGroup, base::kMaxHeadDim, base::DType::kBF16};
+  const auto session = Open(SessionOptions(kLarge, 1, 16));
+  const std::vector<float> queries(kLarge.query_heads() * kLarge.dim);
+  gpu_worker::AttendQuery query = ExactQuery(session.get(), queries, {0, 4});
+  query.query_count = base::kMaxQueryBlock;  // its answer alone is 257 MiB
+  std::vector<gpu_worker::AttendQuery> one{query};
+  cluster_->client().StartAttend(0, one)->Wait();
+  EXPECT_EQ(one[0].status.code(), absl::StatusCode::kInvalidArgument) << one[0].status;
+  EXPECT_THAT(one[0].status.ToString(), HasSubstr("4096 queries"));
+}
+
 TEST_F(KvClientTest, AnotherProtocolVersionIsRefused) {
   class OldNode final : public wire::ControlService {
    public:
