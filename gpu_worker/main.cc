@@ -1,12 +1,14 @@
 // sounder_worker: the wiring diagram of a worker.
 #include <signal.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -69,6 +71,16 @@ struct Options {
   bool progress = false;
 };
 
+absl::Status CheckNodes(const std::vector<std::string>& nodes) {
+  RETURN_IF_ERROR(config::CheckAddresses("--nodes", nodes));
+  const std::set<std::string> distinct(nodes.begin(), nodes.end());
+  for (const std::string& node : distinct) {
+    if (std::count(nodes.begin(), nodes.end(), node) == 1) continue;
+    return absl::InvalidArgumentError("--nodes: " + node + " is named more than once");
+  }
+  return absl::OkStatus();
+}
+
 void Declare(config::OptionSet& set, Options* options) {
   set.AddText("model", &options->model, "Hugging Face directory of the model");
   set.AddList("nodes", &options->nodes, "control addresses of the KV nodes, host:port");
@@ -119,7 +131,7 @@ void Declare(config::OptionSet& set, Options* options) {
   config::AddLogOptions(set, &options->log_level);
   set.Require("model");
   set.Require("prompts");
-  set.AddCheck([options] { return config::CheckAddresses("--nodes", options->nodes); });
+  set.AddCheck([options] { return CheckNodes(options->nodes); });
 }
 
 absl::StatusOr<std::vector<LayerMode>> LayerModes(const std::vector<std::string>& names,
@@ -373,7 +385,10 @@ int Generate(const Options& options) {
   transport::UcxTransport transport(options.ucx);
   if (remote) {
     absl::StatusOr<std::unique_ptr<KvClient>> created = Connect(options, &transport, &executor);
-    if (!created.ok()) return Fail(ExitCodeOf(created.status()), created.status());
+    if (!created.ok()) {
+      const bool usage = absl::IsInvalidArgument(created.status());
+      return Fail(usage ? config::kExitUsage : ExitCodeOf(created.status()), created.status());
+    }
     client = *std::move(created);
   }
   Generator generator(*generator_options, model->get(), client.get());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <random>
 #include <utility>
 
@@ -51,6 +52,8 @@ absl::StatusOr<std::unique_ptr<KvClient>> KvClient::Create(
     transport::Transport* transport, base::Executor* executor) {
   if (nodes.empty()) return absl::InvalidArgumentError("no nodes were named (--nodes)");
   std::unique_ptr<KvClient> client(new KvClient(std::move(options), transport, executor));
+  // Parts of a session on one node twice would be taken for copies of each other.
+  std::map<std::string, std::string> names;  // control address, by data address
   for (std::unique_ptr<wire::ControlChannel>& control : nodes) {
     Node& node = client->nodes_.emplace_back();
     node.control = std::move(control);
@@ -60,7 +63,14 @@ absl::StatusOr<std::unique_ptr<KvClient>> KvClient::Create(
           "protocol version mismatch: node ", node.control->address(), " speaks version ",
           status.protocol_version, ", this worker speaks version ", wire::kProtocolVersion));
     }
-    node.data = client->data_.AddNode(ReachableData(node.control->address(), status.data_address));
+    const std::string data = ReachableData(node.control->address(), status.data_address);
+    if (const auto [first, fresh] = names.emplace(data, node.control->address()); !fresh) {
+      return absl::InvalidArgumentError(absl::StrCat("nodes ", first->second, " and ",
+                                                     node.control->address(),
+                                                     " are one: both have the data ", "address ",
+                                                     data, "; a node can be named once (--nodes)"));
+    }
+    node.data = client->data_.AddNode(data);
   }
   RETURN_IF_ERROR(transport->Start(&client->data_));
   return client;

@@ -56,7 +56,7 @@ struct AttendQuery {
 class KvClient {
  public:
   // One control channel per node; their order decides placement. Asks every node for its data-plane
-  // address. UNAVAILABLE naming a node that does not answer,
+  // address. INVALID_ARGUMENT where two of them are the same node, UNAVAILABLE naming a node that does not answer,
   // FAILED_PRECONDITION naming one of another protocol version. `transport` has been constructed
   // but not started; both outlive the client, which must be destroyed after the transport.
   static absl::StatusOr<std::unique_ptr<KvClient>> Create(

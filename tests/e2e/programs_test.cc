@@ -204,6 +204,18 @@ TEST_F(ProgramsTest, NodesThatCannotBeReached) {
   }
 }
 
+// Rows sent to both names would be taken for copies of each other, and be missing.
+TEST_F(ProgramsTest, OneNodeTwice) {
+  Node node;
+  const std::string port = node.control().substr(node.control().rfind(':'));
+  for (const std::string& other : {node.control(), "localhost" + port}) {
+    const Ran ran = Generate({"--model", kModel, "--attention", "exact", "--prompts", GoodPrompts(),
+                              "--nodes", node.control() + "," + other});
+    EXPECT_EQ(ran.exit, kUsage) << ran.errors;
+    EXPECT_THAT(ran.errors, AllOf(HasSubstr("--nodes"), HasSubstr(other)));
+  }
+}
+
 // A node that takes connections and never answers.
 TEST_F(ProgramsTest, NodesThatDoNotAnswer) {
   Node node;

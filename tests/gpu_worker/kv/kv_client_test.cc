@@ -283,6 +283,19 @@ TEST_F(KvClientTest, AQueryThatFitsInNoMessageIsRefused) {
   EXPECT_THAT(one[0].status.ToString(), HasSubstr("4096 queries"));
 }
 
+TEST_F(KvClientTest, OneNodeUnderTwoNamesIsRefused) {
+  Start({});
+  transport::LoopbackFabric fabric(&executor_);
+  transport::LoopbackTransport transport(&fabric);
+  std::vector<std::unique_ptr<wire::ControlChannel>> nodes;
+  nodes.push_back(cluster_->Control(0));
+  nodes.push_back(cluster_->Control(0));
+  const absl::Status status =
+      gpu_worker::KvClient::Create({}, std::move(nodes), &transport, &executor_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(status.ToString(), HasSubstr("node0:7401 are one"));
+}
+
 TEST_F(KvClientTest, AnotherProtocolVersionIsRefused) {
   class OldNode final : public wire::ControlService {
    public:
