@@ -1,0 +1,142 @@
+#include "gpu_worker/generate_options.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "common/config/host_port.h"
+#include "common/config/logging.h"
+
+namespace sounder::gpu_worker {
+namespace {
+
+absl::Status CheckNodes(const std::vector<std::string>& nodes) {
+  RETURN_IF_ERROR(config::CheckAddresses("--nodes", nodes));
+  const std::set<std::string> distinct(nodes.begin(), nodes.end());
+  for (const std::string& node : distinct) {
+    if (std::count(nodes.begin(), nodes.end(), node) == 1) continue;
+    return absl::InvalidArgumentError("--nodes: " + node + " is named more than once");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<LayerMode>> LayerModes(const std::vector<std::string>& names,
+                                                  int64_t num_layers) {
+  if (names.size() != 1 && static_cast<int64_t>(names.size()) != num_layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--attention names ", names.size(), " layers, the model has ", num_layers));
+  }
+  std::vector<LayerMode> modes;
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    const std::string& name = names[names.size() == 1 ? 0 : static_cast<size_t>(layer)];
+    if (name == "exact-local") {
+      modes.push_back(LayerMode::kExactLocal);
+    } else if (name == "exact") {
+      modes.push_back(LayerMode::kExact);
+    } else if (name == "lsh") {
+      modes.push_back(LayerMode::kLsh);
+    } else {
+      return absl::InvalidArgumentError("--attention: '" + name +
+                                        "' is none of exact-local, exact, lsh");
+    }
+  }
+  return modes;
+}
+
+}  // namespace
+
+void Declare(config::OptionSet& set, GenerateOptions* options) {
+  set.AddText("model", &options->model, "Hugging Face directory of the model");
+  set.AddList("nodes", &options->nodes, "control addresses of the KV nodes, host:port");
+  set.AddList("attention", &options->attention,
+              "exact-local, exact or lsh: one for all layers, or one per layer");
+  set.AddText("prompts", &options->prompts, "JSON lines: id, text or tokens, max_tokens");
+  set.AddText("output", &options->output, "where answers go, as JSON lines; empty: stdout");
+  set.AddText("summary", &options->summary, "where figures of the whole run go, as JSON");
+  set.AddText("dtype", &options->dtype, "of stored rows and of queries on the wire",
+              {"f32", "f16", "bf16"});
+  set.AddInt("bits", &options->bits, "LSH bits per table", {.min = 1, .max = 16});
+  set.AddInt("tables", &options->tables, "LSH tables", {.min = 1, .max = base::kMaxTables});
+  set.AddInt("min_collisions", &options->min_collisions,
+             "tables a row must share with the query to be sampled", {.min = 1, .max = 255});
+  set.AddText("projection", &options->projection, "random directions of the signatures",
+              {"gaussian", "hadamard"});
+  set.AddInt("lsh_seed", &options->lsh_seed, "seed of the random directions", {.min = 0});
+  set.AddInt("seed", &options->seed,
+             "of the nodes' random draws: the same seed and prompt, the same sample", {.min = 0});
+  set.AddInt("sinks", &options->sinks, "first tokens, kept and attended here", {.min = 0});
+  set.AddInt("window", &options->window, "last tokens, kept and attended here", {.min = 1});
+  set.AddInt("batch", &options->batch, "sequences decoded together", {.min = 1, .max = 1024});
+  set.AddInt("prefill_tokens", &options->prefill_tokens, "prompt tokens per forward pass",
+             {.min = 1, .max = 65536});
+  set.AddInt("seal_rows", &options->seal_rows, "rows of a segment on the nodes",
+             {.min = 16, .max = base::kMaxSegmentRows});
+  set.AddInt("min_indexed_rows", &options->min_indexed_rows,
+             "shorter segments are attended exactly", {.min = 1, .max = base::kMaxSegmentRows});
+  set.AddInt("shard_rows", &options->shard_rows,
+             "positions per shard, a multiple of seal-rows; 0: do not cut the sequence",
+             {.min = 0});
+  set.AddInt("head_shards", &options->head_shards,
+             "parts the kv heads are cut into; 0: one per node, as far as heads go", {.min = 0});
+  set.AddInt(
+      "audit_every", &options->audit_every,
+      "also attend exactly every so many steps of a sequence, and report the error; 0: never",
+      {.min = 0});
+  set.AddInt("threads", &options->threads, "threads of the model", {.min = 1, .max = 1024});
+  set.AddDuration("deadline", &options->deadline, "how long a node may take to answer");
+  set.AddDuration("ttl", &options->ttl, "nodes free sessions this long after the last message");
+  set.AddText("ucx_tls", &options->ucx.tls,
+              "transports: auto, tcp, shm, or a UCX_TLS list such as rc,tcp");
+  set.AddText("ucx_devices", &options->ucx.net_devices, "network devices, as in UCX_NET_DEVICES");
+  set.AddDuration("ucx_spin", &options->ucx.spin, "how long the data plane polls before it sleeps");
+  set.AddBool("require_rdma", &options->ucx.require_rdma, "refuse connections without RDMA");
+  set.AddText("simd", &options->simd, "instruction set: best, or a level this machine has");
+  set.AddBool("progress", &options->progress, "count answered prompts on stderr");
+  config::AddLogOptions(set, &options->log_level);
+  set.Require("model");
+  set.Require("prompts");
+  set.AddCheck([options] { return CheckNodes(options->nodes); });
+}
+
+absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& options,
+                                                      const LlamaModel& model) {
+  GeneratorOptions generator;
+  generator.batch = options.batch;
+  generator.prefill_tokens = options.prefill_tokens;
+  generator.seed = static_cast<uint64_t>(options.seed);
+  generator.measure_nodes = !options.summary.empty();
+  generator.attention.sinks = options.sinks;
+  generator.attention.window = options.window;
+  generator.attention.dtype = *base::ParseDType(options.dtype);
+  generator.attention.audit_every = options.audit_every;
+  ASSIGN_OR_RETURN(generator.attention.layers,
+                   LayerModes(options.attention, model.config().num_layers));
+  RemoteSessionOptions& session = generator.session;
+  session.model = IdentityOf(model, options.model);
+  session.seal_rows = static_cast<uint32_t>(options.seal_rows);
+  session.min_indexed_rows = static_cast<uint32_t>(options.min_indexed_rows);
+  session.shard_rows = options.shard_rows;
+  session.ttl_seconds = static_cast<uint32_t>(options.ttl.count() / 1'000'000'000);
+  const int64_t nodes = static_cast<int64_t>(options.nodes.size());
+  session.head_shards = static_cast<int>(
+      options.head_shards > 0 ? options.head_shards
+                              : std::max<int64_t>(1, std::min(nodes, model.config().num_kv_heads)));
+  for (size_t layer = 0; layer < generator.attention.layers.size(); ++layer) {
+    if (generator.attention.layers[layer] != LayerMode::kLsh) continue;
+    session.indexed_layers.push_back(static_cast<uint32_t>(layer));
+  }
+  if (!session.indexed_layers.empty()) {
+    session.lsh.bits_per_table = static_cast<uint32_t>(options.bits);
+    session.lsh.num_tables = static_cast<uint32_t>(options.tables);
+    session.lsh.min_collisions = static_cast<uint32_t>(options.min_collisions);
+    session.lsh.projection = options.projection == "gaussian" ? wire::Projection::kGaussian
+                                                              : wire::Projection::kHadamard;
+    session.lsh.seed = static_cast<uint64_t>(options.lsh_seed);
+  }
+  return generator;
+}
+
+}  // namespace sounder::gpu_worker

@@ -1,0 +1,59 @@
+// The options of `sounder_worker generate`: what each is for, and what they mean for a model.
+#ifndef SOUNDER_GPU_WORKER_GENERATE_OPTIONS_H_
+#define SOUNDER_GPU_WORKER_GENERATE_OPTIONS_H_
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/config/option_set.h"
+#include "common/transport/ucx_transport.h"
+#include "gpu_worker/engine/generator.h"
+#include "gpu_worker/model/forward.h"
+
+namespace sounder::gpu_worker {
+
+struct GenerateOptions {
+  std::string model;
+  std::vector<std::string> nodes;
+  std::vector<std::string> attention = {"lsh"};
+  std::string prompts;
+  std::string output;
+  std::string summary;
+  std::string dtype = "bf16";
+  int64_t bits = 10;
+  int64_t tables = 150;
+  int64_t min_collisions = 2;
+  std::string projection = "hadamard";
+  int64_t lsh_seed = 1;
+  int64_t seed = 1;
+  int64_t sinks = 4;
+  int64_t window = 64;
+  int64_t batch = 8;
+  int64_t prefill_tokens = 512;
+  int64_t seal_rows = 4096;
+  int64_t min_indexed_rows = 1024;
+  int64_t shard_rows = 0;
+  int64_t head_shards = 0;
+  int64_t audit_every = 0;
+  int64_t threads = std::max(1u, std::thread::hardware_concurrency());
+  base::Duration deadline = std::chrono::seconds(2);
+  base::Duration ttl = std::chrono::minutes(10);
+  transport::UcxOptions ucx;
+  std::string simd = "best";
+  std::string log_level = "info";
+  bool progress = false;
+};
+
+void Declare(config::OptionSet& set, GenerateOptions* options);
+
+// INVALID_ARGUMENT for options that do not fit the model.
+absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& options,
+                                                      const LlamaModel& model);
+
+}  // namespace sounder::gpu_worker
+
+#endif  // SOUNDER_GPU_WORKER_GENERATE_OPTIONS_H_
