@@ -46,6 +46,12 @@ absl::StatusOr<std::vector<LayerMode>> LayerModes(const std::vector<std::string>
   return modes;
 }
 
+// Rounded up, since 0 is forever.
+uint32_t TtlSeconds(base::Duration ttl) {
+  const int64_t seconds = std::chrono::ceil<std::chrono::seconds>(ttl).count();
+  return static_cast<uint32_t>(std::min<int64_t>(seconds, UINT32_MAX));
+}
+
 }  // namespace
 
 void Declare(config::OptionSet& set, GenerateOptions* options) {
@@ -86,8 +92,11 @@ void Declare(config::OptionSet& set, GenerateOptions* options) {
       "also attend exactly every so many steps of a sequence, and report the error; 0: never",
       {.min = 0});
   set.AddInt("threads", &options->threads, "threads of the model", {.min = 1, .max = 1024});
-  set.AddDuration("deadline", &options->deadline, "how long a node may take to answer");
-  set.AddDuration("ttl", &options->ttl, "nodes free sessions this long after the last message");
+  set.AddDuration("deadline", &options->deadline, "how long a node may take to answer",
+                  {.min = std::chrono::milliseconds(1), .max = std::chrono::hours(24)});
+  set.AddDuration("ttl", &options->ttl,
+                  "nodes free a session when its worker was silent for this long, in whole seconds "
+                  "(rounded up); 0: never");
   set.AddText("ucx_tls", &options->ucx.tls,
               "transports: auto, tcp, shm, or a UCX_TLS list such as rc,tcp");
   set.AddText("ucx_devices", &options->ucx.net_devices, "network devices, as in UCX_NET_DEVICES");
@@ -119,7 +128,7 @@ absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& opt
   session.seal_rows = static_cast<uint32_t>(options.seal_rows);
   session.min_indexed_rows = static_cast<uint32_t>(options.min_indexed_rows);
   session.shard_rows = options.shard_rows;
-  session.ttl_seconds = static_cast<uint32_t>(options.ttl.count() / 1'000'000'000);
+  session.ttl_seconds = TtlSeconds(options.ttl);
   const int64_t nodes = static_cast<int64_t>(options.nodes.size());
   session.head_shards = static_cast<int>(
       options.head_shards > 0 ? options.head_shards

@@ -112,6 +112,7 @@ interface Node {
   truncate @3 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, position :Int64)
       -> (status :Status);
   adopt @4 (idHigh :UInt64, idLow :UInt64, epoch :UInt64) -> (status :Status, info :SessionInfo);
+  # Counts as a message of the session's writer: a session lives on for its TTL.
   describe @5 (idHigh :UInt64, idLow :UInt64) -> (status :Status, info :SessionInfo);
   list @6 () -> (status :Status, sessions :List(SessionInfo));
   pin @7 (idHigh :UInt64, idLow :UInt64, seconds :UInt32) -> (status :Status);

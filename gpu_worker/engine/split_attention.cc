@@ -52,6 +52,8 @@ base::PositionRange SplitAttention::Middle(const BatchSlice& slice) const {
 
 absl::Status SplitAttention::Attend(int layer, const float* q, const float* k, const float* v,
                                     float* out) {
+  // Here, because a pass over a long prompt takes long, and asks nothing of the nodes.
+  if (client_ != nullptr) client_->KeepAlive();
   RoundQueries(q);
   KeepRows(layer, k, v);
   const LayerMode mode = options_.layers[static_cast<size_t>(layer)];

@@ -120,10 +120,46 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
     if (IsAway(answer.status())) LeaveBehind(node, {spec.session, 0});
     return answer.status();
   }
+  Remember(session);
   return session;
 }
 
+void KvClient::Remember(const std::shared_ptr<RemoteSession>& session) {
+  if (session->options().ttl_seconds == 0) return;
+  const base::Duration interval = std::chrono::seconds(session->options().ttl_seconds) / 3;
+  std::lock_guard lock(open_mutex_);
+  open_.push_back({session, interval, executor_->clock().Now() + interval});
+}
+
+void KvClient::Forget(const RemoteSession* session) {
+  std::lock_guard lock(open_mutex_);
+  std::erase_if(open_, [&](const OpenSession& open) {
+    const std::shared_ptr<RemoteSession> held = open.session.lock();
+    return held == nullptr || held.get() == session;
+  });
+}
+
+void KvClient::KeepAlive() {
+  std::vector<std::shared_ptr<RemoteSession>> due;
+  {
+    std::lock_guard lock(open_mutex_);
+    const base::Time now = executor_->clock().Now();
+    for (OpenSession& open : open_) {
+      if (now < open.due) continue;
+      open.due = now + open.interval;
+      if (auto session = open.session.lock()) due.push_back(std::move(session));
+    }
+  }
+  for (const std::shared_ptr<RemoteSession>& session : due) {
+    for (const int index : session->placement().Nodes()) {
+      Node& node = nodes_[static_cast<size_t>(index)];
+      if (!AwayNow(node)) NoteTimeout(node, node.control->Describe(session->id()).status());
+    }
+  }
+}
+
 absl::Status KvClient::Close(RemoteSession* session) {
+  Forget(session);
   // A node waits with a close for the operations before it: after a lost one it would wait for as
   // long as it ever does, and look as if it had died.
   const bool complete = session->WaitAcknowledged(base::kMaxPositions, options_.deadline).ok();
@@ -140,13 +176,8 @@ absl::Status KvClient::Close(RemoteSession* session) {
 
 // A node that does not answer costs one deadline, not one for every session that was on it.
 absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
-  bool away = false;
-  {
-    std::lock_guard lock(away_mutex_);
-    away = executor_->clock().Now() < node.away_until;
-  }
   absl::Status status;
-  if (away) {
+  if (AwayNow(node)) {
     status = absl::UnavailableError(
         absl::StrCat("node ", node.control->address(), " did not answer a moment ago"));
   } else {
@@ -161,6 +192,11 @@ absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
     CloseLeftBehind(node);
   }
   return status;
+}
+
+bool KvClient::AwayNow(const Node& node) {
+  std::lock_guard lock(away_mutex_);
+  return executor_->clock().Now() < node.away_until;
 }
 
 bool KvClient::IsAway(const absl::Status& status) {

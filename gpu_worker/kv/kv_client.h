@@ -56,9 +56,10 @@ struct AttendQuery {
 class KvClient {
  public:
   // One control channel per node; their order decides placement. Asks every node for its data-plane
-  // address. INVALID_ARGUMENT where two of them are the same node, UNAVAILABLE naming a node that does not answer,
-  // FAILED_PRECONDITION naming one of another protocol version. `transport` has been constructed
-  // but not started; both outlive the client, which must be destroyed after the transport.
+  // address. INVALID_ARGUMENT where two of them are the same node, UNAVAILABLE naming a node that
+  // does not answer, FAILED_PRECONDITION naming one of another protocol version. `transport` has
+  // been constructed but not started; both outlive the client, which must be destroyed after the
+  // transport.
   static absl::StatusOr<std::unique_ptr<KvClient>> Create(
       KvClientOptions options, std::vector<std::unique_ptr<wire::ControlChannel>> nodes,
       transport::Transport* transport, base::Executor* executor);
@@ -70,6 +71,11 @@ class KvClient {
   // node that did not answer a deadline ago or less is not waited for again: the session is closed
   // there when the node answers something else, or ends by its TTL.
   absl::Status Close(RemoteSession* session);
+
+  // Tells the nodes of every open session that its worker is alive, where a third of its TTL has
+  // passed since they were last told. To be called often; costs nothing in between. Nodes that do
+  // not answer are found out by whatever is asked of them next.
+  void KeepAlive();
 
   // Rows of every layer at [first_position, +row_count), to the nodes that hold them. Returns when
   // they are on their way (waiting for earlier ones when too many are); failures show in
@@ -128,7 +134,15 @@ class KvClient {
   };
   KvClient(KvClientOptions options, transport::Transport* transport, base::Executor* executor)
       : options_(std::move(options)), executor_(executor), data_(transport, executor) {}
+  struct OpenSession {
+    std::weak_ptr<RemoteSession> session;
+    base::Duration interval{};
+    base::Time due{};
+  };
+  void Remember(const std::shared_ptr<RemoteSession>& session);
+  void Forget(const RemoteSession* session);
   absl::Status CloseOn(Node& node, const wire::SessionOp& op);
+  bool AwayNow(const Node& node);
   static bool IsAway(const absl::Status& status);
   // A call of the control plane that took all the time there was.
   void NoteTimeout(Node& node, const absl::Status& status);
@@ -148,6 +162,8 @@ class KvClient {
   base::Executor* const executor_;
   std::vector<Node> nodes_;
   std::mutex away_mutex_;
+  std::mutex open_mutex_;
+  std::vector<OpenSession> open_;  // guarded by open_mutex_; those with a TTL
   wire::DataClient data_;
 };
 

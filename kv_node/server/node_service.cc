@@ -64,6 +64,7 @@ void NodeService::Describe(const base::SessionId& session, wire::Reply<wire::Ses
     reply(found.status());
     return;
   }
+  (*found)->Touch();  // how a worker keeps a session it has nothing to ask of
   reply((*found)->Info());
 }
 

@@ -308,4 +308,9 @@ base::Time Session::last_touched() const {
   return last_touched_;
 }
 
+void Session::Touch() {
+  std::lock_guard lock(mutex_);
+  last_touched_ = executor_->clock().Now();
+}
+
 }  // namespace sounder::kv_node

@@ -88,6 +88,8 @@ class Session : public std::enable_shared_from_this<Session> {
   wire::SessionInfo Info() const;
   SessionCounts Counts() const;
   base::Time last_touched() const;
+  // Its writer is alive: the TTL counts from now on.
+  void Touch();
 
  private:
   struct Operation {

@@ -216,6 +216,25 @@ TEST_F(ProgramsTest, OneNodeTwice) {
   }
 }
 
+TEST_F(ProgramsTest, TimesToLiveAndDeadlines) {
+  Node node;
+  const auto run = [&](const Arguments& extra) {
+    Arguments arguments = {"--model",   kModel,        "--attention", "exact",
+                           "--prompts", GoodPrompts(), "--nodes",     node.control()};
+    arguments.insert(arguments.end(), extra.begin(), extra.end());
+    return Generate(arguments);
+  };
+  for (const char* deadline : {"0", "0s", "999us"}) {
+    const Ran ran = run({"--deadline", deadline});
+    EXPECT_EQ(ran.exit, kUsage) << deadline;
+    EXPECT_THAT(ran.errors, AllOf(HasSubstr("--deadline"), HasSubstr("1ms")));
+  }
+  for (const char* ttl : {"0", "1ns", "999ms", "200000h"}) {
+    const Ran ran = run({"--ttl", ttl});
+    EXPECT_EQ(ran.exit, 0) << ttl << ran.errors;
+  }
+}
+
 // A node that takes connections and never answers.
 TEST_F(ProgramsTest, NodesThatDoNotAnswer) {
   Node node;

@@ -42,7 +42,8 @@ class Feeder {
     attention_ = std::make_unique<SplitAttention>(split, config_, &cluster_.client());
   }
 
-  std::unique_ptr<Sequence> NewSequence(uint64_t number, int64_t shard_rows, int head_shards) {
+  std::unique_ptr<Sequence> NewSequence(uint64_t number, int64_t shard_rows, int head_shards,
+                                        uint32_t ttl_seconds = 0) {
     auto sequence = std::make_unique<Sequence>();
     sequence->rows.resize(1);
     for (uint32_t head = 0; head < shape_.kv_heads; ++head) {
@@ -51,6 +52,7 @@ class Feeder {
     RemoteSessionOptions options = tests::SessionOptions(shape_, number, 16);
     options.shard_rows = shard_rows;
     options.head_shards = head_shards;
+    options.ttl_seconds = ttl_seconds;
     auto session = cluster_.client().Open(options);
     EXPECT_TRUE(session.ok()) << session.status();
     sequence->session = *std::move(session);
@@ -121,6 +123,37 @@ tests::LocalClusterOptions Wobbly(int nodes, uint64_t seed) {
   options.client_faults.duplicate = options.node_faults.duplicate = 0.2;
   options.fault_seed = seed;
   return options;
+}
+
+// Neither of a prompt that is prefilled for longer than its TTL, nor of one that waits meanwhile,
+// does a node hear anything but that they are alive.
+TEST(SplitAttentionTest, SessionsOutliveALongPrefill) {
+  const Shape shape{1, 2, 2, 16, base::DType::kF32};
+  const TestRows rows = TestRows::Gaussian(shape, 60, 1);
+  tests::LocalClusterOptions options;
+  options.nodes = 2;
+  Feeder feeder(shape, 2, 8, options, 1);
+  const auto prefilled = feeder.NewSequence(1, 16, 2, /*ttl_seconds=*/10);
+  const auto waiting = feeder.NewSequence(2, 0, 1, /*ttl_seconds=*/10);
+  const auto queries = tests::GaussianQueries(shape, 5, 1);
+  for (int chunk = 0; chunk < 12; ++chunk) {
+    feeder.Feed({{prefilled.get(), &rows}}, 5, queries);
+    const base::Time later = feeder.executor_.clock().Now() + std::chrono::seconds(4);
+    feeder.executor_.RunAt(later, [] {});
+    feeder.executor_.RunUntil([&] { return feeder.executor_.clock().Now() >= later; });
+    for (int node = 0; node < 2; ++node) {
+      EXPECT_EQ(feeder.cluster_.sessions(node).CloseExpired(), 0u) << "after chunk " << chunk;
+    }
+  }
+  // Closed, they are kept no longer; and what nobody keeps goes.
+  EXPECT_TRUE(feeder.cluster_.client().Close(waiting->session.get()).ok());
+  EXPECT_EQ(feeder.cluster_.Sessions(), 2u);
+  const base::Time later = feeder.executor_.clock().Now() + std::chrono::seconds(10);
+  feeder.executor_.RunAt(later, [] {});
+  feeder.executor_.RunUntil([&] { return feeder.executor_.clock().Now() >= later; });
+  for (int node = 0; node < 2; ++node) {
+    EXPECT_EQ(feeder.cluster_.sessions(node).CloseExpired(), 1u);
+  }
 }
 
 // With keys of zeros and values that say their position, an output is the count of every position.

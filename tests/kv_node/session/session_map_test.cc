@@ -170,6 +170,9 @@ TEST_F(SessionMapTest, SessionsExpireAfterTheirTtl) {
   driver_.Send(*mortal, driver_.Item(*mortal, 1, 0, 0, 20));  // another
   driver_.RunFor(seconds(9));
   EXPECT_EQ(driver_.map.CloseExpired(), 0u);
+  mortal->Touch();
+  driver_.RunFor(seconds(9));
+  EXPECT_EQ(driver_.map.CloseExpired(), 0u);
   driver_.RunFor(seconds(1));
   EXPECT_EQ(driver_.map.CloseExpired(), 1u);
   EXPECT_EQ(driver_.map.budget().used(), lasting->Counts().reserved_bytes);
