@@ -5,7 +5,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -28,6 +27,7 @@
 #include "gpu_worker/model/forward.h"
 #include "gpu_worker/model/tokenizer.h"
 #include "gpu_worker/ops/ops_cpu.h"
+#include "gpu_worker/output_file.h"
 
 namespace sounder::gpu_worker {
 namespace {
@@ -121,19 +121,10 @@ void OnStopSignal(int number) {
   signal(number, SIG_DFL);
 }
 
-// What a run writes; not open where no option names a file.
-struct Files {
-  std::ofstream answers;
-  std::ofstream summary;
-};
-
-absl::Status OpenFiles(const GenerateOptions& options, Files* files) {
-  for (auto [path, file] : {std::pair(&options.output, &files->answers),
-                            std::pair(&options.summary, &files->summary)}) {
-    if (!path->empty()) file->open(*path);
-    if (!*file) return absl::NotFoundError(*path + ": cannot be written");
-  }
-  return absl::OkStatus();
+bool AnyRemote(const GeneratorOptions& options) {
+  const std::vector<LayerMode>& layers = options.attention.layers;
+  return std::any_of(layers.begin(), layers.end(),
+                     [](LayerMode mode) { return mode != LayerMode::kExactLocal; });
 }
 
 absl::StatusOr<std::unique_ptr<KvClient>> Connect(const GenerateOptions& options,
@@ -148,22 +139,20 @@ absl::StatusOr<std::unique_ptr<KvClient>> Connect(const GenerateOptions& options
   return KvClient::Create(client_options, std::move(nodes), transport, executor);
 }
 
-// Answers the prompts; `client` is null when every layer is local. The exit status.
-int Answer(const GenerateOptions& options, Generator* generator, std::vector<Prompt> prompts,
-           const Tokenizer* words, const KvClient* client, Files* files) {
+// Answers the prompts; the exit status. `client` is null where every layer is local.
+int Answer(const GenerateOptions& options, const GeneratorOptions& generator_options,
+           LlamaModel* model, const Tokenizer* words, std::vector<Prompt> prompts, KvClient* client,
+           OutputFile* answers, OutputFile* summary_file) {
   Summary summary;
   absl::Status first_failure;
   const size_t wanted = prompts.size();
   const auto start = std::chrono::steady_clock::now();
-  const absl::Status ran = generator->Run(std::move(prompts), [&](const Sequence& sequence) {
+  Generator generator(generator_options, model, client);
+  const absl::Status ran = generator.Run(std::move(prompts), [&](const Sequence& sequence) {
     summary.Add(sequence);
     if (first_failure.ok()) first_failure = sequence.status;
-    const std::string line = AnswerLine(sequence, words) + "\n";
-    if (options.output.empty()) {
-      std::fputs(line.c_str(), stdout);
-    } else {
-      files->answers << line << std::flush;
-    }
+    answers->Write(AnswerLine(sequence, words) + "\n");
+    if (!answers->status().ok()) stop_requested = true;  // nobody will see the others
     if (options.progress) {
       std::fprintf(stderr, "\r  %lld of %zu prompts", static_cast<long long>(summary.prompts),
                    wanted);
@@ -172,21 +161,19 @@ int Answer(const GenerateOptions& options, Generator* generator, std::vector<Pro
   if (options.progress) std::fputs("\n", stderr);
   const double wall =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  summary.audit_bytes = generator->audit_bytes();
-  summary.failed_closes = generator->failed_closes();
-  if (!options.summary.empty()) {
-    files->summary << SummaryJson(summary, client, wall) << std::flush;
-  }
+  summary.audit_bytes = generator.audit_bytes();
+  summary.failed_closes = generator.failed_closes();
+  if (!options.summary.empty()) summary_file->Write(SummaryJson(summary, client, wall));
   if (!ran.ok()) return Fail(ExitCodeOf(ran), ran);
-  if (!files->answers || !files->summary) {
-    return Fail(kExitUnavailable,
-                absl::DataLossError("not everything could be written to " +
-                                    (files->answers ? options.summary : options.output)));
+  for (const OutputFile* file : {answers, summary_file}) {
+    if (!file->status().ok()) return Fail(kExitUnavailable, file->status());
   }
-  if (first_failure.ok()) return 0;
-  std::fprintf(stderr, "sounder_worker: %lld of %lld prompts failed\n",
-               static_cast<long long>(summary.failed), static_cast<long long>(summary.prompts));
-  return Fail(ExitCodeOf(first_failure), first_failure);
+  if (!first_failure.ok()) {
+    std::fprintf(stderr, "sounder_worker: %lld of %lld prompts failed\n",
+                 static_cast<long long>(summary.failed), static_cast<long long>(summary.prompts));
+    return Fail(ExitCodeOf(first_failure), first_failure);
+  }
+  return 0;
 }
 
 int Generate(const GenerateOptions& options) {
@@ -207,22 +194,27 @@ int Generate(const GenerateOptions& options) {
   if (!prompts.ok()) return Fail(kExitBadInput, prompts.status());
   absl::StatusOr<GeneratorOptions> generator_options = MakeGeneratorOptions(options, **model);
   if (!generator_options.ok()) return Fail(config::kExitUsage, generator_options.status());
-  const std::vector<LayerMode>& layers = generator_options->attention.layers;
-  const bool remote = std::any_of(layers.begin(), layers.end(),
-                                  [](LayerMode mode) { return mode != LayerMode::kExactLocal; });
+  const bool remote = AnyRemote(*generator_options);
   if (remote && options.nodes.empty()) {
     return Fail(config::kExitUsage,
                 absl::InvalidArgumentError("--attention exact and lsh need nodes (--nodes)"));
   }
   generator_options->stop = &stop_requested;
-  Files files;
-  if (absl::Status status = OpenFiles(options, &files); !status.ok()) {
+
+  OutputFile answers;
+  if (absl::Status status = answers.Open(options.output); !status.ok()) {
     return Fail(kExitBadInput, status);
+  }
+  OutputFile summary;
+  if (!options.summary.empty()) {
+    if (absl::Status status = summary.Open(options.summary); !status.ok()) {
+      return Fail(kExitBadInput, status);
+    }
   }
 
   base::ThreadExecutor executor(1, "worker");
-  std::unique_ptr<KvClient> client;  // outlives the transport
-  transport::UcxTransport transport(options.ucx);
+  std::unique_ptr<KvClient> client;
+  transport::UcxTransport transport(options.ucx);  // goes before what its events reach
   if (remote) {
     absl::StatusOr<std::unique_ptr<KvClient>> created = Connect(options, &transport, &executor);
     if (!created.ok()) {
@@ -231,8 +223,8 @@ int Generate(const GenerateOptions& options) {
     }
     client = *std::move(created);
   }
-  Generator generator(*generator_options, model->get(), client.get());
-  return Answer(options, &generator, *std::move(prompts), words, client.get(), &files);
+  return Answer(options, *generator_options, model->get(), words, *std::move(prompts), client.get(),
+                &answers, &summary);
 }
 
 int GenerateCommand(int argc, const char* const* argv, const config::Environment& environment) {

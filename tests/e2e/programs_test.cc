@@ -180,6 +180,16 @@ TEST_F(ProgramsTest, FilesThatCannotBeWritten) {
   }
 }
 
+// Answers that go to stdout are not lost silently either.
+TEST_F(ProgramsTest, StandardOutputThatIsFull) {
+  const std::string command = Binary("sounder_worker") + " generate --model " + kModel +
+                              " --attention exact-local --threads 1 --prompts " + GoodPrompts() +
+                              " > /dev/full";
+  Process full("/bin/sh", {"-c", command});
+  EXPECT_EQ(full.Wait(seconds(20)), kUnavailable) << full.Errors();
+  EXPECT_THAT(full.Errors(), AllOf(HasSubstr("stdout"), HasSubstr("No space left")));
+}
+
 TEST_F(ProgramsTest, NodesThatCannotBeReached) {
   const std::string nobody = FreeAddress();
   const Ran worker = Generate({"--model", kModel, "--attention", "exact", "--prompts",
