@@ -9,6 +9,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/host_port.h"
 #include "common/config/logging.h"
+#include "common/policy/placement.h"
 
 namespace sounder::gpu_worker {
 namespace {
@@ -108,6 +109,12 @@ void Declare(config::OptionSet& set, GenerateOptions* options) {
   set.Require("model");
   set.Require("prompts");
   set.AddCheck([options] { return CheckNodes(options->nodes); });
+  set.AddCheck([options] {
+    if (options->min_collisions <= options->tables) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("--min-collisions ", options->min_collisions,
+                                                   " is more than --tables ", options->tables,
+                                                   ": no row could ever be sampled"));
+  });
 }
 
 absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& options,
@@ -133,6 +140,14 @@ absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& opt
   session.head_shards = static_cast<int>(
       options.head_shards > 0 ? options.head_shards
                               : std::max<int64_t>(1, std::min(nodes, model.config().num_kv_heads)));
+  policy::PlacementOptions placement;
+  placement.num_nodes = static_cast<int>(std::max<int64_t>(1, nodes));
+  placement.shard_rows = session.shard_rows;
+  placement.head_shards = session.head_shards;
+  RETURN_IF_ERROR(policy::Placement::Create(placement,
+                                            static_cast<int>(model.config().num_kv_heads),
+                                            session.seal_rows, session.id)
+                      .status());
   for (size_t layer = 0; layer < generator.attention.layers.size(); ++layer) {
     if (generator.attention.layers[layer] != LayerMode::kLsh) continue;
     session.indexed_layers.push_back(static_cast<uint32_t>(layer));

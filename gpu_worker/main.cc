@@ -114,9 +114,11 @@ int ExitCodeOf(const absl::Status& status) {
 
 // Set by SIGINT and SIGTERM; a second signal ends the process at once.
 std::atomic<bool> stop_requested{false};
-static_assert(std::atomic<bool>::is_always_lock_free);
+std::atomic<int> stop_signal{0};
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 void OnStopSignal(int number) {
+  stop_signal = number;
   stop_requested = true;
   signal(number, SIG_DFL);
 }
@@ -171,7 +173,10 @@ int Answer(const GenerateOptions& options, const GeneratorOptions& generator_opt
   if (!first_failure.ok()) {
     std::fprintf(stderr, "sounder_worker: %lld of %lld prompts failed\n",
                  static_cast<long long>(summary.failed), static_cast<long long>(summary.prompts));
-    return Fail(ExitCodeOf(first_failure), first_failure);
+    // As a shell reports a program that a signal ended.
+    const int signal_number = stop_signal;
+    return Fail(signal_number != 0 ? 128 + signal_number : ExitCodeOf(first_failure),
+                first_failure);
   }
   return 0;
 }

@@ -59,6 +59,7 @@ bool Generator::AnyRemote() const {
 }
 
 absl::StatusOr<std::unique_ptr<Generator::Active>> Generator::Admit(Prompt prompt) {
+  if (Stopped()) return absl::CancelledError("stopped");
   const ModelConfig& config = model_->config();
   auto active = std::make_unique<Active>();
   Sequence& sequence = active->sequence;
@@ -99,6 +100,10 @@ absl::Status Generator::Prefill(Active* active) {
   const auto count = static_cast<int64_t>(sequence.prompt_tokens) - 1;
   std::vector<int64_t> positions;
   while (sequence.positions < count) {
+    if (Stopped()) {
+      sequence.status = absl::CancelledError("stopped");
+      return absl::OkStatus();
+    }
     const int64_t chunk = std::min(options_.prefill_tokens, count - sequence.positions);
     positions.resize(static_cast<size_t>(chunk));
     for (int64_t i = 0; i < chunk; ++i) positions[static_cast<size_t>(i)] = sequence.positions + i;
@@ -275,8 +280,7 @@ absl::Status Generator::RunAll(std::vector<Prompt>* prompts,
                                const LogitsSink& logits) {
   size_t next = 0;
   while (next < prompts->size() || !active->empty()) {
-    if (options_.stop != nullptr && *options_.stop) {
-      next = prompts->size();
+    if (Stopped()) {
       for (const auto& entry : *active) {
         if (entry->sequence.status.ok()) entry->sequence.status = absl::CancelledError("stopped");
       }

@@ -26,8 +26,9 @@ struct GeneratorOptions {
   // Of every random number the nodes draw for this run; see SampleKeyOf.
   uint64_t seed = 1;
   bool measure_nodes = false;  // ask the nodes for their memory as each sequence ends
-  // Set from outside (a signal): sequences end as CANCELLED and their sessions are closed. May be
-  // null; outlives the generator.
+  // Set from outside (a signal): sequences end as CANCELLED, those not begun included, and their
+  // sessions are closed. Looked at between passes of the model. May be null; outlives the
+  // generator.
   const std::atomic<bool>* stop = nullptr;
 };
 
@@ -67,6 +68,7 @@ class Generator {
   };
 
   bool AnyRemote() const;
+  bool Stopped() const { return options_.stop != nullptr && *options_.stop; }
   absl::Status CheckOptions() const;
   absl::Status RunAll(std::vector<Prompt>* prompts, std::vector<std::unique_ptr<Active>>* active,
                       const std::function<void(const Sequence&)>& done, const LogitsSink& logits);

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "common/wire/control_client.h"
 #include "tests/e2e/processes.h"
 
 namespace sounder::e2e {
@@ -269,11 +271,35 @@ TEST_F(ProgramsTest, OptionsThatDoNotFitTheModel) {
   EXPECT_EQ(layers.exit, kUsage);
   EXPECT_THAT(layers.errors, AllOf(HasSubstr("3 layers"), HasSubstr("has 2")));
   const Ran heads = wrong({"--attention", "exact", "--head-shards", "3"});
-  EXPECT_NE(heads.exit, 0);
+  EXPECT_EQ(heads.exit, kUsage);
   EXPECT_THAT(heads.errors, AllOf(HasSubstr("head shards 3"), HasSubstr("2")));
   const Ran rows = wrong({"--attention", "exact", "--shard-rows", "100"});
-  EXPECT_NE(rows.exit, 0);
+  EXPECT_EQ(rows.exit, kUsage);
   EXPECT_THAT(rows.errors, AllOf(HasSubstr("100"), HasSubstr("4096")));
+  const Ran collisions = wrong({"--tables", "5", "--min-collisions", "6"});
+  EXPECT_EQ(collisions.exit, kUsage);
+  EXPECT_THAT(collisions.errors, AllOf(HasSubstr("--min-collisions 6"), HasSubstr("--tables 5")));
+}
+
+// Stopped by a signal: what was answered stays, what was not says so, and the status is a shell's.
+TEST_F(ProgramsTest, Signals) {
+  for (const auto& [signal, exit] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}}) {
+    Node node;
+    Process worker(Binary("sounder_worker"),
+                   {"generate", "--model", kModel, "--attention", "exact", "--nodes",
+                    node.control(), "--threads", "1", "--window", "8", "--sinks", "2", "--batch",
+                    "1", "--ucx-spin", "5us", "--prompts",
+                    Prompts("{\"id\": \"short\", \"tokens\": [3], \"max_tokens\": 1}\n"
+                            "{\"id\": \"long\", \"tokens\": [3, 4, 5], \"max_tokens\": 1000000}\n"
+                            "{\"id\": \"waits\", \"tokens\": [3], \"max_tokens\": 1}\n")});
+    ASSERT_TRUE(worker.WaitForLine("{", seconds(20)).has_value()) << worker.Errors();
+    worker.Signal(signal);
+    EXPECT_EQ(worker.Wait(seconds(10)), exit) << worker.Errors();
+    EXPECT_THAT(worker.Errors(), AllOf(HasSubstr("2 of 3"), HasSubstr("stopped")));
+    EXPECT_THAT(worker.Output(), AllOf(HasSubstr("\"waits\""), HasSubstr("CANCELLED")));
+    wire::ControlClient control(node.control(), seconds(2));
+    EXPECT_EQ(control.Status()->sessions, 0u);
+  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
 
 #include "common/base/virtual_executor.h"
@@ -59,6 +60,31 @@ TEST_F(GeneratorTest, PromptsThatCannotBeServedDoNotHurtOthers) {
   EXPECT_FALSE(run.logits.contains("p5"));
   EXPECT_EQ(cluster_.Sessions(), 0u);
   EXPECT_EQ(cluster_.MemoryUsed(), 0u);
+}
+
+// Prompts that were not begun when the run was stopped are not begun, and say why.
+TEST_F(GeneratorTest, StopsBetweenAdmissions) {
+  std::atomic<bool> stop = false;
+  GeneratorOptions options =
+      GoldenOptions(*golden_.model, LayerMode::kExact, base::DType::kF32, 16);
+  options.batch = 8;
+  options.stop = &stop;
+  std::vector<Prompt> prompts = RaggedPrompts(*golden_.model, 1);
+  prompts[0].tokens.clear();  // refused at once
+  Generator generator(options, golden_.model.get(), &cluster_.client());
+  int ended = 0;
+  const absl::Status status = generator.Run(prompts, [&](const Sequence& sequence) {
+    ++ended;
+    if (sequence.id == "p1") {
+      stop = true;
+      return;
+    }
+    EXPECT_EQ(sequence.status.code(), absl::StatusCode::kCancelled) << sequence.status;
+    EXPECT_EQ(sequence.session, nullptr) << sequence.id << " was begun";
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(ended, 6);
+  EXPECT_EQ(cluster_.Sessions(), 0u);
 }
 
 TEST_F(GeneratorTest, EndsAtEndOfSequence) {

@@ -1,0 +1,70 @@
+// What the options of `sounder_worker generate` come to for a model.
+#include "gpu_worker/generate_options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/gpu_worker/engine/golden_run.h"
+
+namespace sounder::gpu_worker {
+namespace {
+
+using ::testing::HasSubstr;
+
+class GenerateOptionsTest : public testing::Test {
+ protected:
+  absl::StatusOr<GeneratorOptions> Make(const std::vector<std::string>& flags) {
+    std::vector<const char*> arguments = {"generate", "--model", "m", "--prompts", "p"};
+    for (const std::string& flag : flags) arguments.push_back(flag.c_str());
+    GenerateOptions options;
+    config::OptionSet set("sounder_worker generate", "");
+    Declare(set, &options);
+    const auto parsed = set.Parse(static_cast<int>(arguments.size()), arguments.data(), {});
+    if (!parsed.ok()) return parsed.status();
+    return MakeGeneratorOptions(options, *golden_.model);
+  }
+  std::string Refusal(const std::vector<std::string>& flags) {
+    const absl::Status status = Make(flags).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    return status.ToString();
+  }
+
+  GoldenModel golden_{"gqa_untied"};  // 2 kv heads
+};
+
+TEST_F(GenerateOptionsTest, TimesToLiveAreRoundedUp) {
+  const auto ttl = [&](const std::string& text) {
+    const auto options = Make({"--ttl", text});
+    EXPECT_TRUE(options.ok()) << options.status();
+    return options->session.ttl_seconds;
+  };
+  EXPECT_EQ(ttl("0"), 0u);
+  EXPECT_EQ(ttl("1ns"), 1u);
+  EXPECT_EQ(ttl("999ms"), 1u);
+  EXPECT_EQ(ttl("1s"), 1u);
+  EXPECT_EQ(ttl("1001ms"), 2u);
+  EXPECT_EQ(ttl("10min"), 600u);
+  EXPECT_EQ(ttl("2000000h"), UINT32_MAX);
+}
+
+TEST_F(GenerateOptionsTest, WhatDoesNotFitIsRefused) {
+  EXPECT_THAT(Refusal({"--deadline", "0"}), HasSubstr("--deadline"));
+  EXPECT_THAT(Refusal({"--nodes", "a:1,b:1,a:1"}), HasSubstr("a:1 is named more than once"));
+  EXPECT_THAT(Refusal({"--tables", "2", "--min-collisions", "3"}), HasSubstr("--tables 2"));
+  EXPECT_THAT(Refusal({"--head-shards", "3"}), HasSubstr("head shards 3"));
+  EXPECT_THAT(Refusal({"--shard-rows", "100"}), HasSubstr("4096"));
+  EXPECT_THAT(Refusal({"--attention", "exact,lsh,lsh"}), HasSubstr("names 3 layers"));
+}
+
+TEST_F(GenerateOptionsTest, SeedsAreOfTheirOwn) {
+  const auto options = Make({"--seed", "7", "--lsh-seed", "9"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->seed, 7u);
+  EXPECT_EQ(options->session.lsh.seed, 9u);
+}
+
+}  // namespace
+}  // namespace sounder::gpu_worker
