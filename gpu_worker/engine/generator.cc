@@ -64,6 +64,7 @@ absl::StatusOr<std::unique_ptr<Generator::Active>> Generator::Admit(Prompt promp
   auto active = std::make_unique<Active>();
   Sequence& sequence = active->sequence;
   sequence.id = prompt.id;
+  sequence.numeric_id = prompt.numeric_id;
   sequence.tokens = prompt.tokens;
   sequence.prompt_tokens = prompt.tokens.size();
   sequence.max_tokens = prompt.max_tokens;
@@ -286,11 +287,11 @@ absl::Status Generator::RunAll(std::vector<Prompt>* prompts,
       }
     }
     while (next < prompts->size() && static_cast<int64_t>(active->size()) < options_.batch) {
-      const std::string id = (*prompts)[next].id;
+      Sequence refused;
+      refused.id = (*prompts)[next].id;
+      refused.numeric_id = (*prompts)[next].numeric_id;
       absl::StatusOr<std::unique_ptr<Active>> admitted = Admit(std::move((*prompts)[next++]));
       if (!admitted.ok()) {  // this prompt cannot be served; the others can
-        Sequence refused;
-        refused.id = id;
         refused.status = admitted.status();
         done(refused);
         continue;

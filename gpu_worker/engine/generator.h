@@ -34,6 +34,7 @@ struct GeneratorOptions {
 
 struct Prompt {
   std::string id;
+  bool numeric_id = false;  // of the sequence
   std::vector<int32_t> tokens;
   int64_t max_tokens = 16;
   std::optional<std::vector<int32_t>> forced;  // teacher forcing: what is fed instead of the argmax

@@ -20,8 +20,11 @@ absl::StatusOr<Prompt> ParsePrompt(const std::string& line, const Tokenizer* tok
   if (!json.is_object()) return absl::InvalidArgumentError("expected a JSON object");
   Prompt prompt;
   if (const auto id = json.find("id"); id != json.end()) {
-    if (!id->is_string()) return absl::InvalidArgumentError("\"id\" is not a string");
-    prompt.id = id->get<std::string>();
+    if (!id->is_string() && !id->is_number_integer()) {
+      return absl::InvalidArgumentError("\"id\" is neither a string nor an integer");
+    }
+    prompt.numeric_id = id->is_number_integer();
+    prompt.id = prompt.numeric_id ? id->dump() : id->get<std::string>();
   }
   if (const auto max = json.find("max_tokens"); max != json.end()) {
     if (!max->is_number_integer() || max->get<int64_t>() < 0) {
@@ -77,7 +80,7 @@ std::string AnswerLine(const Sequence& sequence, const Tokenizer* tokenizer) {
       std::span(sequence.tokens).subspan(sequence.prompt_tokens);
   const AttentionCounts& counts = sequence.counts;
   Json json;
-  json["id"] = sequence.id;
+  json["id"] = sequence.numeric_id ? Json::parse(sequence.id) : Json(sequence.id);
   json["prompt_tokens"] = sequence.prompt_tokens;
   json["tokens"] = std::vector<int32_t>(answer.begin(), answer.end());
   if (tokenizer != nullptr) {

@@ -2,7 +2,8 @@
 //
 //   {"id": "a", "text": "some words", "max_tokens": 8}     or     {"tokens": [1, 2, 3]}
 //
-// id defaults to the line number, max_tokens to 16; other members are ignored.
+// id is a text or an integer, and comes back as it came; it defaults to the line number (as text),
+// max_tokens to 16; other members are ignored.
 #ifndef SOUNDER_GPU_WORKER_ENGINE_PROMPT_FILE_H_
 #define SOUNDER_GPU_WORKER_ENGINE_PROMPT_FILE_H_
 

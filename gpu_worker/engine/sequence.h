@@ -33,6 +33,7 @@ struct AttentionCounts {
 
 struct Sequence {
   std::string id;
+  bool numeric_id = false;      // it came as an integer, and goes as one
   std::vector<int32_t> tokens;  // prompt, then what was generated
   size_t prompt_tokens = 0;
   int64_t max_tokens = 0;

@@ -71,10 +71,12 @@ TEST_F(GeneratorTest, StopsBetweenAdmissions) {
   options.stop = &stop;
   std::vector<Prompt> prompts = RaggedPrompts(*golden_.model, 1);
   prompts[0].tokens.clear();  // refused at once
+  prompts[0].numeric_id = prompts[5].numeric_id = true;
   Generator generator(options, golden_.model.get(), &cluster_.client());
   int ended = 0;
   const absl::Status status = generator.Run(prompts, [&](const Sequence& sequence) {
     ++ended;
+    EXPECT_EQ(sequence.numeric_id, sequence.id == "p1" || sequence.id == "p6");
     if (sequence.id == "p1") {
       stop = true;
       return;

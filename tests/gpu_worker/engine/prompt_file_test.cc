@@ -56,6 +56,17 @@ TEST_F(PromptFileTest, ReadsTokensAndText) {
   EXPECT_TRUE((*prompts)[2].tokens.empty());
 }
 
+TEST_F(PromptFileTest, IdsComeBackAsTheyCame) {
+  for (const std::string id : {"7", "-3", "0", "18446744073709551615", "\"7\"", "\"a\""}) {
+    const auto prompts = Read("{\"id\": " + id + ", \"tokens\": [1]}");
+    ASSERT_TRUE(prompts.ok()) << prompts.status();
+    Sequence sequence;
+    sequence.id = (*prompts)[0].id;
+    sequence.numeric_id = (*prompts)[0].numeric_id;
+    EXPECT_THAT(AnswerLine(sequence, nullptr), HasSubstr("\"id\":" + id + ","));
+  }
+}
+
 TEST_F(PromptFileTest, EmptyAndMissingFiles) {
   EXPECT_TRUE(Read("").ok());
   EXPECT_TRUE(Read("\n \t\r\n")->empty());
@@ -73,7 +84,9 @@ TEST_F(PromptFileTest, EveryMistakeIsNamedWithItsLine) {
   EXPECT_THAT(Refusal("{\"tokens\": 5}"), HasSubstr("not an array"));
   EXPECT_THAT(Refusal("{\"tokens\": [1, \"2\"]}"), HasSubstr("no integer"));
   EXPECT_THAT(Refusal("{\"tokens\": [1, 2.5]}"), HasSubstr("no integer"));
-  EXPECT_THAT(Refusal("{\"id\": 7, \"tokens\": [1]}"), HasSubstr("\"id\""));
+  EXPECT_THAT(Refusal("{\"id\": 7.5, \"tokens\": [1]}"), HasSubstr("\"id\""));
+  EXPECT_THAT(Refusal("{\"id\": null, \"tokens\": [1]}"), HasSubstr("\"id\""));
+  EXPECT_THAT(Refusal("{\"id\": 18446744073709551616, \"tokens\": [1]}"), HasSubstr("\"id\""));
   EXPECT_THAT(Refusal("{\"tokens\": [1], \"max_tokens\": -1}"), HasSubstr("max_tokens"));
   EXPECT_THAT(Refusal("{\"tokens\": [1], \"max_tokens\": \"9\"}"), HasSubstr("max_tokens"));
   EXPECT_THAT(Refusal("{\"text\": \"apple\"}", false), HasSubstr("tokenizer.json"));
