@@ -144,12 +144,12 @@ absl::StatusOr<std::unique_ptr<KvClient>> Connect(const GenerateOptions& options
 // Answers the prompts; the exit status. `client` is null where every layer is local.
 int Answer(const GenerateOptions& options, const GeneratorOptions& generator_options,
            LlamaModel* model, const Tokenizer* words, std::vector<Prompt> prompts, KvClient* client,
-           OutputFile* answers, OutputFile* summary_file) {
+           const base::Clock* clock, OutputFile* answers, OutputFile* summary_file) {
   Summary summary;
   absl::Status first_failure;
   const size_t wanted = prompts.size();
-  const auto start = std::chrono::steady_clock::now();
-  Generator generator(generator_options, model, client);
+  const base::Time start = clock->Now();
+  Generator generator(generator_options, model, client, clock);
   const absl::Status ran = generator.Run(std::move(prompts), [&](const Sequence& sequence) {
     summary.Add(sequence);
     if (first_failure.ok()) first_failure = sequence.status;
@@ -161,8 +161,7 @@ int Answer(const GenerateOptions& options, const GeneratorOptions& generator_opt
     }
   });
   if (options.progress) std::fputs("\n", stderr);
-  const double wall =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double wall = std::chrono::duration<double>(clock->Now() - start).count();
   summary.audit_bytes = generator.audit_bytes();
   summary.failed_closes = generator.failed_closes();
   if (!options.summary.empty()) summary_file->Write(SummaryJson(summary, client, wall));
@@ -229,7 +228,7 @@ int Generate(const GenerateOptions& options) {
     client = *std::move(created);
   }
   return Answer(options, *generator_options, model->get(), words, *std::move(prompts), client.get(),
-                &answers, &summary);
+                &executor.clock(), &answers, &summary);
 }
 
 int GenerateCommand(int argc, const char* const* argv, const config::Environment& environment) {

@@ -17,10 +17,6 @@
 namespace sounder::gpu_worker {
 namespace {
 
-double SecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 // The position of the largest logit; the first of equals.
 int32_t ArgMax(std::span<const float> logits) {
   return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -45,12 +41,18 @@ wire::ModelIdentity IdentityOf(const LlamaModel& model, const std::string& name)
   return identity;
 }
 
-Generator::Generator(GeneratorOptions options, LlamaModel* model, KvClient* client)
+Generator::Generator(GeneratorOptions options, LlamaModel* model, KvClient* client,
+                     const base::Clock* clock)
     : options_(std::move(options)),
       model_(model),
       client_(client),
-      attention_(options_.attention, model->config(), client) {
+      clock_(clock),
+      attention_(options_.attention, model->config(), client, clock) {
   CHECK(client != nullptr || !AnyRemote());
+}
+
+double Generator::SecondsSince(base::Time start) const {
+  return std::chrono::duration<double>(clock_->Now() - start).count();
 }
 
 bool Generator::AnyRemote() const {
@@ -96,7 +98,7 @@ absl::StatusOr<std::unique_ptr<Generator::Active>> Generator::Admit(Prompt promp
 // All of the prompt but its last token, which is the first to be decoded: so every token that is
 // generated was computed with the attention that was asked for.
 absl::Status Generator::Prefill(Active* active) {
-  const auto start = std::chrono::steady_clock::now();
+  const base::Time start = clock_->Now();
   Sequence& sequence = active->sequence;
   const auto count = static_cast<int64_t>(sequence.prompt_tokens) - 1;
   std::vector<int64_t> positions;
@@ -169,7 +171,7 @@ bool Generator::Finished(const Active& active) const {
 
 absl::Status Generator::Decode(std::vector<std::unique_ptr<Active>>* active,
                                const LogitsSink& logits) {
-  const auto start = std::chrono::steady_clock::now();
+  const base::Time start = clock_->Now();
   const auto rows = static_cast<int64_t>(active->size());
   std::vector<int32_t> tokens;
   std::vector<int64_t> positions;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/base/clock.h"
 #include "gpu_worker/engine/sequence.h"
 #include "gpu_worker/engine/split_attention.h"
 #include "gpu_worker/kv/kv_client.h"
@@ -44,10 +45,11 @@ struct Prompt {
 // Per step of a sequence: the logits its next token was chosen from.
 using LogitsSink = std::function<void(const Sequence& sequence, std::span<const float> logits)>;
 
-// Not thread safe. `model` and `client` outlive it; `client` is null when every layer is local.
+// Not thread safe. What it is made with outlives it; `client` is null when every layer is local.
 class Generator {
  public:
-  Generator(GeneratorOptions options, LlamaModel* model, KvClient* client);
+  Generator(GeneratorOptions options, LlamaModel* model, KvClient* client,
+            const base::Clock* clock);
 
   // Answers all prompts; `done` is called for each as it ends, in order of ending, with status OK
   // or why it ended early. Its session on the nodes has been closed then, or is closed next if it
@@ -69,6 +71,7 @@ class Generator {
   };
 
   bool AnyRemote() const;
+  double SecondsSince(base::Time start) const;
   bool Stopped() const { return options_.stop != nullptr && *options_.stop; }
   absl::Status CheckOptions() const;
   absl::Status RunAll(std::vector<Prompt>* prompts, std::vector<std::unique_ptr<Active>>* active,
@@ -87,6 +90,7 @@ class Generator {
   const GeneratorOptions options_;
   LlamaModel* const model_;
   KvClient* const client_;
+  const base::Clock* const clock_;
   SplitAttention attention_;
   std::vector<float> logits_;
   uint64_t audit_bytes_ = 0;

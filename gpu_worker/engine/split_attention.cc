@@ -20,7 +20,7 @@ uint64_t AttendBytes(const wire::DataClientCounters& counters) {
 }  // namespace
 
 SplitAttention::SplitAttention(SplitAttentionOptions options, const ModelConfig& config,
-                               KvClient* client)
+                               KvClient* client, const base::Clock* clock)
     : options_(std::move(options)),
       query_heads_(config.num_query_heads),
       kv_heads_(config.num_kv_heads),
@@ -28,7 +28,8 @@ SplitAttention::SplitAttention(SplitAttentionOptions options, const ModelConfig&
       dim_(config.head_dim),
       query_width_(config.query_width()),
       scale_(1.0f / std::sqrt(static_cast<float>(config.head_dim))),
-      client_(client) {
+      client_(client),
+      clock_(clock) {
   CHECK(options_.layers.size() == static_cast<size_t>(config.num_layers));
 }
 
@@ -222,7 +223,7 @@ void SplitAttention::Audit(int layer, const float* out) {
     slices.push_back(query_slice_[i]);
   }
   if (exact.empty()) return;
-  const auto start = std::chrono::steady_clock::now();
+  const base::Time start = clock_->Now();
   const uint64_t bytes_before = AttendBytes(client_->counters());
   client_->StartAttend(static_cast<uint32_t>(layer), exact)->Wait();
   audit_cost_.bytes += AttendBytes(client_->counters()) - bytes_before;
@@ -245,8 +246,7 @@ void SplitAttention::Audit(int layer, const float* out) {
       ++slice.sequence->counts.audited;
     }
   }
-  audit_cost_.seconds +=
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  audit_cost_.seconds += std::chrono::duration<double>(clock_->Now() - start).count();
 }
 
 SplitAttention::AuditCost SplitAttention::TakeAuditCost() {

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "gpu_worker/engine/sequence.h"
 #include "gpu_worker/kv/kv_client.h"
 #include "gpu_worker/model/layer_attention.h"
@@ -38,8 +39,9 @@ struct BatchSlice {
 // the others go on.
 class SplitAttention final : public LayerAttention {
  public:
-  // `client` is null when every layer is local.
-  SplitAttention(SplitAttentionOptions options, const ModelConfig& config, KvClient* client);
+  // `client` is null when every layer is local. Both outlive it.
+  SplitAttention(SplitAttentionOptions options, const ModelConfig& config, KvClient* client,
+                 const base::Clock* clock);
 
   // Before each Forward. The rows of a slice follow its sequence's positions.
   void Begin(std::vector<BatchSlice> slices);
@@ -88,6 +90,7 @@ class SplitAttention final : public LayerAttention {
   const int64_t query_width_;
   const float scale_;
   KvClient* const client_;
+  const base::Clock* const clock_;
   std::vector<BatchSlice> slices_;
   int64_t rows_ = 0;
   AuditCost audit_cost_;

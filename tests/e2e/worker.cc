@@ -61,7 +61,8 @@ Answers Generate(Model& model, gpu_worker::KvClient* client,
                  const gpu_worker::GeneratorOptions& options,
                  std::vector<gpu_worker::Prompt> prompts, const StepHook& hook) {
   Answers answers;
-  gpu_worker::Generator generator(options, &*model, client);
+  const base::SteadyClock clock;
+  gpu_worker::Generator generator(options, &*model, client, &clock);
   const absl::Status ran = generator.Run(
       std::move(prompts),
       [&](const gpu_worker::Sequence& sequence) {

@@ -66,6 +66,9 @@ constexpr std::array kBannedWords = {
 constexpr std::array kEnvironmentWords = {std::string_view(SOUNDER_WORD("get", "env(")),
                                           std::string_view(SOUNDER_WORD("set", "env(")),
                                           std::string_view(SOUNDER_WORD("put", "env("))};
+constexpr std::array kClockWords = {std::string_view("steady_clock"),
+                                    std::string_view("system_clock"),
+                                    std::string_view("high_resolution_clock")};
 #undef SOUNDER_WORD
 
 bool HasSuffix(std::string_view path, std::initializer_list<std::string_view> suffixes) {
@@ -141,6 +144,7 @@ class Checker {
     if (!IsCpp(path_)) return std::move(violations_);
     CheckFunctions();
     CheckEnvironment();
+    CheckClocks();
     if (HasSuffix(path_, {".h", ".cuh"})) CheckHeader();
     for (size_t i = 0; i < lines_.size(); ++i) {
       if (const auto include = ParseInclude(lines_[i], i + 1)) {
@@ -234,6 +238,20 @@ class Checker {
       for (const std::string_view word : kEnvironmentWords) {
         if (HasWord(lines_[i], word)) {
           Add(i + 1, "environment", "pass config::Environment in; only main() reads the process's");
+        }
+      }
+    }
+  }
+
+  void CheckClocks() {
+    const bool program = path_.starts_with("common/") || path_.starts_with("kv_node/") ||
+                         path_.starts_with("gpu_worker/");
+    if (!program || path_.ends_with("/main.cc") || path_.starts_with("common/base/")) return;
+    if (path_.starts_with("common/http/")) return;  // deadlines of real sockets on its own threads
+    for (size_t i = 0; i < lines_.size(); ++i) {
+      for (const std::string_view word : kClockWords) {
+        if (HasWord(lines_[i], word)) {
+          Add(i + 1, "clock", "use the base::Clock that is passed in: it may be virtual");
         }
       }
     }

@@ -230,6 +230,18 @@ TEST(Tidy, WordsThatAreBanned) {
   }
 }
 
+TEST(Tidy, ClocksArePassedIn) {
+  for (const std::string clock : {"steady_clock", "system_clock", "high_resolution_clock"}) {
+    const std::string text = "const auto now = std::chrono::" + clock + "::now();\n";
+    for (const char* path : {"common/wire/a.cc", "kv_node/server/a.cc", "gpu_worker/model/a.cc"}) {
+      EXPECT_THAT(Rules(path, text), ElementsAre("clock")) << path;
+    }
+    for (const char* path : {"common/base/a.cc", "kv_node/main.cc", "tests/a.cc", "cli/a.cc"}) {
+      EXPECT_THAT(Rules(path, text), IsEmpty()) << path;
+    }
+  }
+}
+
 TEST(Tidy, TheEnvironmentIsReadInMainOnly) {
   const std::string text = std::string("x = std::get") + "env(\"HOME\");\n";
   EXPECT_THAT(Rules("kv_node/server/a.cc", text), ElementsAre("environment"));

@@ -72,7 +72,7 @@ TEST_F(GeneratorTest, StopsBetweenAdmissions) {
   std::vector<Prompt> prompts = RaggedPrompts(*golden_.model, 1);
   prompts[0].tokens.clear();  // refused at once
   prompts[0].numeric_id = prompts[5].numeric_id = true;
-  Generator generator(options, golden_.model.get(), &cluster_.client());
+  Generator generator(options, golden_.model.get(), &cluster_.client(), &executor_.clock());
   int ended = 0;
   const absl::Status status = generator.Run(prompts, [&](const Sequence& sequence) {
     ++ended;

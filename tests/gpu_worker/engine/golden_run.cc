@@ -59,7 +59,8 @@ GeneratorOptions GoldenOptions(const LlamaModel& model, LayerMode mode, base::DT
 GoldenRun Generate(const GeneratorOptions& options, LlamaModel* model, KvClient* client,
                    std::vector<Prompt> prompts) {
   GoldenRun run;
-  Generator generator(options, model, client);
+  const base::SteadyClock clock;
+  Generator generator(options, model, client, &clock);
   run.status = generator.Run(
       std::move(prompts),
       [&](const Sequence& sequence) {

@@ -70,7 +70,8 @@ class NodeFaultsTest : public testing::Test {
   Outcome Strike(tests::LocalCluster& cluster, const std::function<void(int node)>& fault) {
     Outcome outcome;
     int steps = 0;
-    Generator generator(Options(LayerMode::kExact), golden_.model.get(), &cluster.client());
+    Generator generator(Options(LayerMode::kExact), golden_.model.get(), &cluster.client(),
+                        &executor_.clock());
     const absl::Status status = generator.Run(
         Prompts(),
         [&](const Sequence& sequence) {
@@ -197,7 +198,8 @@ TEST_F(NodeFaultsTest, LostLastAppend) {
   tests::LocalCluster cluster(options, &executor_);
   std::vector<Prompt> prompts = Prompts();
   for (Prompt& prompt : prompts) prompt.max_tokens = 9;  // all end at once
-  Generator generator(Options(LayerMode::kExact), golden_.model.get(), &cluster.client());
+  Generator generator(Options(LayerMode::kExact), golden_.model.get(), &cluster.client(),
+                      &executor_.clock());
   int ended = 0;
   const base::Time start = executor_.clock().Now();
   const absl::Status status = generator.Run(
@@ -224,7 +226,8 @@ TEST_F(NodeFaultsTest, FrozenAtTheEnd) {
   std::vector<Prompt> prompts = Prompts();
   prompts.resize(1);
   prompts[0].max_tokens = 9;
-  Generator generator(Options(LayerMode::kExact), golden_.model.get(), &cluster->client());
+  Generator generator(Options(LayerMode::kExact), golden_.model.get(), &cluster->client(),
+                      &executor_.clock());
   absl::Status ended = absl::UnknownError("not ended");
   const absl::Status status = generator.Run(
       prompts, [&](const Sequence& sequence) { ended = sequence.status; },

@@ -39,7 +39,8 @@ class Feeder {
     split.window = window;
     split.dtype = shape.dtype;
     split.layers = {mode};
-    attention_ = std::make_unique<SplitAttention>(split, config_, &cluster_.client());
+    attention_ =
+        std::make_unique<SplitAttention>(split, config_, &cluster_.client(), &executor_.clock());
   }
 
   std::unique_ptr<Sequence> NewSequence(uint64_t number, int64_t shard_rows, int head_shards,
