@@ -91,7 +91,7 @@ double LogitDistance(const StepLogits& a, const StepLogits& b) {
       }
     }
   }
-  return most / largest;
+  return most == 0 ? 0 : most / largest;  // runs without steps are equal
 }
 
 }  // namespace sounder::gpu_worker
