@@ -128,14 +128,9 @@ DataClientCounters DataClient::counters() const {
   return counters_;
 }
 
-absl::StatusOr<transport::ConnectionId> DataClient::ConnectionTo(NodeIndex node) {
-  // Under mutex_, so that two threads do not connect twice. Connect does not call back.
-  Node& entry = *nodes_.at(node);
-  if (entry.connection != 0) return entry.connection;
-  ASSIGN_OR_RETURN(entry.connection, transport_->Connect(entry.address));
-  connections_[entry.connection] = node;
-  entry.last_heard = executor_->clock().Now();
-  return entry.connection;
+void DataClient::CountSent(const Pending& pending, const transport::Message& message) {
+  counters_.bytes_sent += WireBytes(message);
+  if (pending.attend) counters_.attend_bytes_sent += WireBytes(message);
 }
 
 void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message message,
@@ -145,17 +140,8 @@ void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message messag
   {
     std::lock_guard lock(mutex_);
     ++counters_.requests;
-    absl::StatusOr<transport::ConnectionId> connected = ConnectionTo(node);
-    if (!connected.ok()) {
-      ++counters_.failures;
-      const absl::Status status =
-          base::Annotate(connected.status(), "node " + nodes_.at(node)->address);
-      FailLater(std::move(finish), status);
-      return;
-    }
-    connection = *connected;
-    counters_.bytes_sent += WireBytes(message);
-    if (attend) counters_.attend_bytes_sent += WireBytes(message);
+    Node& entry = *nodes_.at(node);
+    connection = entry.connection;
     Pending& pending = pending_[ticket];
     pending = {node, connection, deadline, 0, attend, std::move(finish)};
     pending.timer =
@@ -163,8 +149,63 @@ void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message messag
           std::lock_guard entered(gate->mutex);
           if (gate->open) OnDeadline(ticket);
         });
+    if (connection != 0) {
+      CountSent(pending, message);
+    } else {
+      entry.waiting.push_back({ticket, std::move(message), mode});
+      if (entry.connecting) return;
+      entry.connecting = true;
+      ++connecting_;
+    }
   }
-  transport_->Send(connection, std::move(message), mode, nullptr);
+  if (connection != 0) return transport_->Send(connection, std::move(message), mode, nullptr);
+  Connect(node);
+}
+
+// The transport may look up a name: not under mutex_, which the events of all nodes need.
+void DataClient::Connect(NodeIndex node) {
+  const std::string address = AddressOf(node);
+  absl::StatusOr<transport::ConnectionId> connected = transport_->Connect(address);
+  std::vector<Waiting> ready;
+  std::vector<Pending> lost;
+  {
+    std::lock_guard lock(mutex_);
+    Node& entry = *nodes_.at(node);
+    if (connected.ok()) {
+      const auto ended = ended_early_.find(*connected);
+      if (ended != ended_early_.end()) {
+        connected = absl::UnavailableError(ended->second.ok() ? "closed the connection"
+                                                              : base::MessageOf(ended->second));
+      }
+    }
+    entry.connecting = false;
+    if (--connecting_ == 0) ended_early_.clear();
+    if (connected.ok()) {
+      entry.connection = *connected;
+      connections_[*connected] = node;
+      entry.last_heard = executor_->clock().Now();
+    }
+    for (Waiting& waiting : std::exchange(entry.waiting, {})) {
+      const auto found = pending_.find(waiting.ticket);
+      if (found == pending_.end()) continue;  // too late
+      if (connected.ok()) {
+        found->second.connection = *connected;
+        CountSent(found->second, waiting.message);
+        ready.push_back(std::move(waiting));
+        continue;
+      }
+      ++counters_.failures;
+      lost.push_back(std::move(found->second));
+      pending_.erase(found);
+    }
+  }
+  for (Waiting& waiting : ready) {
+    transport_->Send(*connected, std::move(waiting.message), waiting.mode, nullptr);
+  }
+  for (Pending& pending : lost) {
+    executor_->Cancel(pending.timer);
+    FailLater(std::move(pending.finish), base::Annotate(connected.status(), "node " + address));
+  }
 }
 
 void DataClient::FailLater(Finish finish, absl::Status status) {
@@ -185,7 +226,7 @@ void DataClient::OnDeadline(uint64_t ticket) {
     ++counters_.failures;
     Node& node = *nodes_.at(late.node);
     address = node.address;
-    silent = node.connection == late.connection &&
+    silent = late.connection != 0 && node.connection == late.connection &&
              executor_->clock().Now() - node.last_heard >= late.deadline;
     if (silent) {  // before the callback, which may try again
       lost = TakeAll(late.connection);
@@ -247,6 +288,7 @@ void DataClient::OnClosed(transport::ConnectionId connection, absl::Status reaso
   std::vector<Pending> lost;
   {
     std::lock_guard lock(mutex_);
+    if (connecting_ > 0 && connections_.count(connection) == 0) ended_early_[connection] = reason;
     lost = TakeAll(connection);
   }
   Fail(std::move(lost), reason);

@@ -70,14 +70,22 @@ class DataClient final : public transport::TransportEvents {
 
  private:
   using Finish = std::function<void(absl::StatusOr<transport::Message>)>;
+  // A request of a node that is being connected to.
+  struct Waiting {
+    uint64_t ticket = 0;
+    transport::Message message;
+    transport::SendMode mode = transport::SendMode::kAuto;
+  };
   struct Node {
     std::string address;
     transport::ConnectionId connection = 0;
+    bool connecting = false;       // a thread is inside Transport::Connect for it
+    std::vector<Waiting> waiting;  // sent once it is back
     base::Time last_heard{};
   };
   struct Pending {
     NodeIndex node = 0;
-    transport::ConnectionId connection = 0;
+    transport::ConnectionId connection = 0;  // 0: waits for one
     base::Duration deadline{};
     base::TimerId timer = 0;
     bool attend = false;
@@ -87,7 +95,9 @@ class DataClient final : public transport::TransportEvents {
   uint64_t NewTicket();
   void Send(NodeIndex node, uint64_t ticket, transport::Message message, transport::SendMode mode,
             base::Duration deadline, bool attend, Finish finish);
-  absl::StatusOr<transport::ConnectionId> ConnectionTo(NodeIndex node);
+  // Connects to a node that is marked as connecting, and sends or fails what waits for it.
+  void Connect(NodeIndex node);
+  void CountSent(const Pending& pending, const transport::Message& message);  // under mutex_
   void OnDeadline(uint64_t ticket);
   std::vector<Pending> TakeAll(transport::ConnectionId connection);
   void Fail(std::vector<Pending> lost, const absl::Status& reason);
@@ -105,6 +115,9 @@ class DataClient final : public transport::TransportEvents {
   mutable std::mutex mutex_;  // guards everything below
   std::vector<std::unique_ptr<Node>> nodes_;
   std::unordered_map<transport::ConnectionId, NodeIndex> connections_;
+  int connecting_ = 0;  // nodes
+  // Connections that ended before Connect had told us of them, while any node is connecting.
+  std::map<transport::ConnectionId, absl::Status> ended_early_;
   std::map<uint64_t, Pending> pending_;        // by ticket; in order, so that failing them is
   std::set<transport::ConnectionId> closing_;  // Close is being called for these by a timer
   std::condition_variable close_done_;
