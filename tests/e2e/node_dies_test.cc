@@ -127,6 +127,20 @@ TEST_F(NodeDiesTest, KilledWhileDecoding) {
   ExpectNoLeak(before);
 }
 
+// Back before anybody noticed: it answers, but has lost the sessions.
+TEST_F(NodeDiesTest, RestartedWhileDecoding) {
+  Client client(nodes_, "tcp", kDeadline);
+  const Answers healthy = RunWithFault(client, 1, [] {});
+  const Answers answers = RunWithFault(client, 100, [&] {
+    nodes_[1]->Kill();
+    nodes_[1]->Restart();
+  });
+  ExpectOnlyNodeOneFailed(healthy, answers);
+  ExpectEmpty(*nodes_[0]);
+  ExpectEmpty(*nodes_[1]);
+  ExpectAllFinish(healthy, RunWithFault(client, 200, [] {}));
+}
+
 TEST_F(NodeDiesTest, StoppedWhileDecoding) {
   Client client(nodes_, "tcp", kDeadline);
   const Answers healthy = RunWithFault(client, 1, [] {});
