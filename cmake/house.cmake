@@ -94,8 +94,8 @@ endfunction()
 # ASAN_CASES / TSAN_CASES: under that sanitizer only these cases run (a gtest filter): those that do
 # not repeat others at greater length, and those with threads.
 function(sounder_test)
-  cmake_parse_arguments(A "" "NAME;TIMEOUT;ASAN_CASES;TSAN_CASES" "SRCS;DEPS;LIBS;LABELS;ENVIRONMENT;ARGS"
-                        ${ARGN})
+  cmake_parse_arguments(A "" "NAME;TIMEOUT;ASAN_CASES;TSAN_CASES"
+                        "SRCS;DEPS;LIBS;LABELS;ENVIRONMENT;ARGS" ${ARGN})
   if(SOUNDER_SANITIZE MATCHES "address" AND NOT "asan" IN_LIST A_LABELS)
     return()
   endif()
@@ -126,8 +126,8 @@ function(sounder_test)
     ENVIRONMENT "UCX_MEM_MMAP_HOOK_MODE=none;${A_ENVIRONMENT}")
 endfunction()
 
-# sounder_add_house([EXCLUDE_FROM_ALL]): adds every folder of the house that has a CMakeLists.txt, in
-# order. EXCLUDE_FROM_ALL: built only where something needs them.
+# sounder_add_house([EXCLUDE_FROM_ALL]): adds every folder of the house that has a CMakeLists.txt,
+# in order. EXCLUDE_FROM_ALL: built only where something needs them.
 function(sounder_add_house)
   foreach(side common kv_node gpu_worker cli)
     foreach(folder IN LISTS SOUNDER_HOUSE_${side})

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/config/host_port.h"
 #include "common/wire/messages.h"
 #include "gpu_worker/kv/name_node.h"
 
@@ -19,14 +20,6 @@ base::SessionId RandomId() {
   std::random_device device;
   const auto draw = [&] { return (uint64_t{device()} << 32) | device(); };
   return {draw(), draw()};
-}
-
-// Where the data plane listens, seen from here: a node bound to every interface is reached by the
-// host its control plane is reached by.
-std::string ReachableData(const std::string& control, const std::string& data) {
-  const std::string any = "0.0.0.0:";
-  if (data.compare(0, any.size(), any) != 0) return data;
-  return control.substr(0, control.rfind(':')) + ":" + data.substr(any.size());
 }
 
 absl::StatusOr<std::shared_ptr<const lsh::Projection>> MakeProjection(
@@ -63,7 +56,7 @@ absl::StatusOr<std::unique_ptr<KvClient>> KvClient::Create(
           "protocol version mismatch: node ", node.control->address(), " speaks version ",
           status.protocol_version, ", this worker speaks version ", wire::kProtocolVersion));
     }
-    const std::string data = ReachableData(node.control->address(), status.data_address);
+    const std::string data = config::ReachableData(node.control->address(), status.data_address);
     if (const auto [first, fresh] = names.emplace(data, node.control->address()); !fresh) {
       return absl::InvalidArgumentError(absl::StrCat("nodes ", first->second, " and ",
                                                      node.control->address(),

@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "common/base/absl_text.h"
+
 namespace sounder::wire {
 
 std::vector<transport::Message> RightAnswer(const transport::Message& message) {
@@ -173,6 +175,12 @@ DataWorld::DataWorld(std::unique_ptr<base::Executor> own_executor,
       transport(std::make_unique<transport::LoopbackTransport>(&fabric, "worker:0")),
       client(std::make_unique<DataClient>(transport.get(), executor.get())) {
   EXPECT_TRUE(transport->Start(client.get()).ok());
+}
+
+void ExpectStatus(const absl::Status& status, absl::StatusCode code, const std::string& text) {
+  EXPECT_EQ(status.code(), code) << status;
+  EXPECT_NE(base::MessageOf(status).find(text), std::string::npos) << status;
+  EXPECT_NE(base::MessageOf(status).find("node "), std::string::npos) << status;
 }
 
 }  // namespace sounder::wire

@@ -111,6 +111,9 @@ struct DataWorld {
   std::unique_ptr<DataClient> client;
 };
 
+// A failure that has `text` in its message and names a node.
+void ExpectStatus(const absl::Status& status, absl::StatusCode code, const std::string& text);
+
 }  // namespace sounder::wire
 
 #endif  // SOUNDER_TESTS_COMMON_WIRE_DATA_WORLD_H_
