@@ -98,8 +98,9 @@ void Declare(config::OptionSet& set, GenerateOptions* options) {
   set.AddDuration("ttl", &options->ttl,
                   "nodes free a session when its worker was silent for this long, in whole seconds "
                   "(rounded up); 0: never");
-  set.AddText("ucx_tls", &options->ucx.tls,
-              "transports: auto, tcp, shm, or a UCX_TLS list such as rc,tcp");
+  set.AddText(
+      "ucx_tls", &options->ucx.tls,
+      "transports: auto (all but shared memory), tcp, shm, or a UCX_TLS list such as rc,tcp");
   set.AddText("ucx_devices", &options->ucx.net_devices, "network devices, as in UCX_NET_DEVICES");
   set.AddDuration("ucx_spin", &options->ucx.spin, "how long the data plane polls before it sleeps");
   set.AddBool("require_rdma", &options->ucx.require_rdma, "refuse connections without RDMA");

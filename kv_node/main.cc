@@ -74,8 +74,9 @@ void Declare(config::OptionSet& set, Options* options) {
   set.AddInt("max_sessions", &options->max_sessions, "sessions held at once", {.min = 1});
   set.AddDuration("close_deadline", &options->close_deadline,
                   "how long a close waits for appends in flight");
-  set.AddText("ucx_tls", &options->ucx.tls,
-              "transports: auto, tcp, shm, or a UCX_TLS list such as rc,tcp");
+  set.AddText(
+      "ucx_tls", &options->ucx.tls,
+      "transports: auto (all but shared memory), tcp, shm, or a UCX_TLS list such as rc,tcp");
   set.AddText("ucx_devices", &options->ucx.net_devices,
               "network devices, as in UCX_NET_DEVICES; empty: lo if --data is on it, or else all");
   set.AddText("ucx_port_range", &options->ucx.port_range, "ports of data connections, lo-hi");

@@ -39,10 +39,12 @@ bool Uses(const std::string& tls, std::initializer_list<const char*> transports)
 }
 
 std::vector<Setting> SettingsOf(const UcxOptions& options) {
-  const std::string tls = options.tls == "auto"  ? "all"
+  // Not shared memory by itself: a process that dies while it writes into the queue we share with
+  // it leaves the queue blocked for all others, for good.
+  const std::string tls = options.tls == "auto"  ? "^sm"
                           : options.tls == "shm" ? "posix,tcp"
                                                  : options.tls;
-  const bool tcp = Uses(tls, {"all", "tcp"});
+  const bool tcp = Uses(tls, {"^sm", "all", "tcp"});
   const bool shared_memory = Uses(tls, {"all", "posix", "sysv", "mm", "sm", "shm"});
   std::vector<Setting> settings = {
       {"UCX_TLS", "TLS", tls},

@@ -27,7 +27,8 @@
 namespace sounder::transport {
 
 struct UcxOptions {
-  // "auto" (all that UCX finds, fastest first), "tcp", "shm", or a UCX_TLS list ("rc,ud,tcp").
+  // "auto" (all that UCX finds but shared memory, fastest first), "tcp", "shm" (see DESIGN.md, trap
+  // 14, before you use it), or a UCX_TLS list ("rc,ud,tcp").
   std::string tls = "auto";
   // Network devices, as in UCX_NET_DEVICES ("eth0", "mlx5_0:1"); empty for all.
   std::string net_devices = {};

@@ -66,6 +66,7 @@ void Recorder::OnMessage(ConnectionId connection, Message message) {
   const std::lock_guard lock(mutex_);
   if (closed_.count(connection) > 0) Violate("a message after OnClosed");
   ++message_count_;
+  ++message_counts_[connection];
   messages_.emplace_back(connection, std::move(message));
 }
 
@@ -110,6 +111,11 @@ std::vector<ConnectionId> Recorder::accepted() const {
 size_t Recorder::message_count() const {
   const std::lock_guard lock(mutex_);
   return message_count_;
+}
+size_t Recorder::message_count(ConnectionId connection) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = message_counts_.find(connection);
+  return found == message_counts_.end() ? 0 : found->second;
 }
 std::vector<std::pair<ConnectionId, Message>> Recorder::TakeMessages() {
   const std::lock_guard lock(mutex_);

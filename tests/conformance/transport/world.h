@@ -80,6 +80,7 @@ class Recorder final : public TransportEvents {
 
   std::vector<ConnectionId> accepted() const;
   size_t message_count() const;
+  size_t message_count(ConnectionId connection) const;
   // Messages in the order of arrival.
   std::vector<std::pair<ConnectionId, Message>> TakeMessages();
   size_t closed_count() const;
@@ -99,6 +100,7 @@ class Recorder final : public TransportEvents {
   std::vector<ConnectionId> accepted_;
   std::deque<std::pair<ConnectionId, Message>> messages_;
   size_t message_count_ = 0;
+  std::map<ConnectionId, size_t> message_counts_;
   std::map<ConnectionId, absl::Status> closed_;
   std::vector<int> done_calls_;
   int64_t done_ = 0;
