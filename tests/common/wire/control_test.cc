@@ -1,6 +1,7 @@
 // The control plane over TCP on the loopback interface, with a service that behaves.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netdb.h>
 
 #include <chrono>
 #include <thread>
@@ -143,6 +144,15 @@ TEST(ControlTest, ListensAtTheAddressItSays) {
   const auto picked = Serve(&service);
   EXPECT_THAT(picked->address(), testing::MatchesRegex("127\\.0\\.0\\.1:[0-9]+"));
   EXPECT_THAT(picked->address(), testing::Not(testing::EndsWith(":0")));
+}
+
+TEST(ControlTest, ListensAtAName) {
+  addrinfo* found = nullptr;
+  if (getaddrinfo("localhost", nullptr, nullptr, &found) != 0) {
+    GTEST_SKIP() << "this machine does not know the name localhost";
+  }
+  freeaddrinfo(found);
+  FakeService service;
   const auto named = Serve(&service, "localhost:0");
   ASSERT_NE(named, nullptr);
   EXPECT_THAT(named->address(), testing::StartsWith("localhost:"));
