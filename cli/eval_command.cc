@@ -20,9 +20,11 @@ namespace {
 struct EvalOptions {
   std::string qkv;
   std::string sampler = "lsh";
-  int64_t bits = 10;
+  int64_t bits = 0;  // the sampler's own
   int64_t tables = 150;
   int64_t min_collisions = 2;
+  double rows = .02;
+  std::string row_format = "appended";
   int64_t min_indexed_rows = 1;  // what is measured is the sampler, whatever is left for the end
   int64_t sink = 4;
   int64_t window = 64;
@@ -34,15 +36,39 @@ struct EvalOptions {
   bool json = false;
 };
 
+int64_t BitsOf(const EvalOptions& options) {
+  if (options.bits != 0) return options.bits;
+  return options.sampler == "sketch" ? kv_node::SketchParams().bits
+                                     : lsh::LshParams().bits_per_table;
+}
+
+absl::Status CheckBits(const EvalOptions& options) {
+  const int64_t bits = BitsOf(options);
+  if (options.sampler == "sketch") {
+    if (bits == 64 || bits == 128 || bits == 256) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--bits is ", bits, ", expected 64, 128 or 256 with --sampler sketch"));
+  }
+  if (bits <= base::kMaxBitsPerTable) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--bits is ", bits, ", expected at most ",
+                                                 base::kMaxBitsPerTable, " with --sampler lsh"));
+}
+
 void Declare(config::OptionSet& set, EvalOptions& options) {
   set.AddText("qkv", &options.qkv,
               absl::StrCat("safetensors file with q [T, query heads, d], k and v [n, kv heads, d]; "
                            "F32, F16 or BF16, k and v alike; d a multiple of 8, at most ",
                            base::kMaxHeadDim));
   set.Require("qkv");
-  set.AddText("sampler", &options.sampler, "how rows are chosen", {"exact", "lsh"});
-  set.AddInt("bits", &options.bits, "lsh: sign bits per table",
-             {.min = 1, .max = base::kMaxBitsPerTable});
+  set.AddText("sampler", &options.sampler, "how rows are chosen", {"exact", "lsh", "sketch"});
+  set.AddInt("bits", &options.bits,
+             "sign bits: lsh, of a table (0: 10); sketch, of a key (64, 128, 256; 0: 128)",
+             {.min = 0, .max = kv_node::kMaxSketchBits});
+  set.AddDouble("rows", &options.rows, "sketch: share of the rows to read, per kv head",
+                {.min = 1e-6, .max = 1});
+  set.AddText("row_format", &options.row_format,
+              "sketch: what sampled rows are read from: rows as in the file, or a copy in 8 bits",
+              {"appended", "int8"});
   set.AddInt("tables", &options.tables, "lsh: hash tables", {.min = 1, .max = base::kMaxTables});
   set.AddInt("min_collisions", &options.min_collisions,
              "lsh: a row that shares the query's bucket in so many tables is attended",
@@ -68,17 +94,22 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
                                                    ", expected at most --tables, ",
                                                    options.tables));
   });
+  set.AddCheck([&options] { return CheckBits(options); });
   set.AddCheck([&options] { return kernels::ForceSimdLevel(options.simd); });
 }
 
 EvalSpec SpecOf(const EvalOptions& options) {
   EvalSpec spec;
   spec.sampler.kind = *kv_node::ParseSamplerKind(options.sampler);
-  spec.sampler.lsh.bits_per_table = static_cast<int>(options.bits);
+  spec.sampler.lsh.bits_per_table = static_cast<int>(BitsOf(options));
   spec.sampler.lsh.num_tables = static_cast<int>(options.tables);
   spec.sampler.lsh.min_collisions = static_cast<int>(options.min_collisions);
   spec.sampler.lsh.projection = *lsh::ParseProjectionKind(options.projection);
   spec.sampler.lsh.seed = static_cast<uint64_t>(options.seed);
+  spec.sampler.sketch.bits = static_cast<int>(BitsOf(options));
+  spec.sampler.sketch.seed = static_cast<uint64_t>(options.seed);
+  spec.sampler.sketch.row_fraction = options.rows;
+  spec.sampler.sketch.int8_rows = options.row_format == "int8";
   spec.sampler.min_indexed_rows = options.min_indexed_rows;
   spec.sinks = options.sink;
   spec.window = options.window;
@@ -90,10 +121,15 @@ Record RecordOf(const EvalOptions& options, const EvalInput& input, const EvalFi
   Record record;
   record.Add("sampler", options.sampler);
   if (options.sampler == "lsh") {
-    record.Add("bits", options.bits);
+    record.Add("bits", BitsOf(options));
     record.Add("tables", options.tables);
     record.Add("min_collisions", options.min_collisions);
     record.Add("projection", options.projection);
+    record.Add("min_indexed_rows", options.min_indexed_rows);
+  } else if (options.sampler == "sketch") {
+    record.Add("bits", BitsOf(options));
+    record.Add("rows", options.rows);
+    record.Add("row_format", options.row_format);
     record.Add("min_indexed_rows", options.min_indexed_rows);
   }
   record.Add("n", input.n);

@@ -81,12 +81,12 @@ struct Totals {
   double bytes = 0;
 };
 
-void Measure(const EvalInput& input, int kv_head, const Truth& truth, bool keep_outputs,
-             EvalHead& head, Totals& totals, std::vector<float>& outputs) {
+void Measure(const EvalInput& input, int kv_head, const Truth& truth, uint64_t sample_key,
+             bool keep_outputs, EvalHead& head, Totals& totals, std::vector<float>& outputs) {
   const int group = input.group();
   for (int64_t step = 0; step < input.steps; ++step) {
     const double begin = ThreadCpuUs();
-    head.Attend(input.Query(step, kv_head * group), totals.stats);
+    head.Attend(input.Query(step, kv_head * group), sample_key, step, totals.stats);
     totals.us += ThreadCpuUs() - begin;
     for (int h = 0; h < group; ++h) {
       const size_t i = step * group + h;
@@ -140,6 +140,7 @@ absl::StatusOr<EvalFigures> Evaluate(const EvalInput& input, const EvalSpec& spe
     ASSIGN_OR_RETURN(auto sampler, kv_node::MakeSampler(sampler_spec));
     samplers.push_back(std::move(sampler));
     ++sampler_spec.lsh.seed;
+    ++sampler_spec.sketch.seed;
   }
   kv_node::Scratch scratch;
   Totals totals;
@@ -149,7 +150,8 @@ absl::StatusOr<EvalFigures> Evaluate(const EvalInput& input, const EvalSpec& spe
     for (size_t seed = 0; seed < samplers.size(); ++seed) {
       const Sampler& sampler = *samplers[seed];
       ASSIGN_OR_RETURN(auto head, EvalHead::Create(input, kv_head, cut, sampler, scratch));
-      Measure(input, kv_head, truth, seed == 0, *head, totals, outputs);
+      const uint64_t sample_key = spec.sampler.sketch.seed + seed;
+      Measure(input, kv_head, truth, sample_key, seed == 0, *head, totals, outputs);
     }
   }
   EvalFigures figures = FiguresOf(input, spec, cut, totals);

@@ -16,7 +16,7 @@ struct EvalSpec {
   kv_node::SamplerSpec sampler;  // its dim is taken from the input, lsh.seed is the first seed
   int64_t sinks = 4;             // first rows, attended exactly
   int64_t window = 64;           // last rows, attended exactly
-  int64_t seeds = 8;             // runs, with lsh.seed, lsh.seed + 1, ...; >= 1
+  int64_t seeds = 8;  // runs, with the sampler's seed, that + 1, ...; >= 1. Draws differ too
 };
 
 // Means over steps x query heads x seeds unless said otherwise. "Dynamic" rows are those between

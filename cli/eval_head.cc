@@ -78,6 +78,7 @@ EvalHead::EvalHead(const EvalInput& input, int kv_head, const RowCut& cut,
              input.Values(kv_head).Slice(0, cut.dynamic_begin)),
       window_(input.Keys(kv_head).Slice(cut.dynamic_end, input.n),
               input.Values(kv_head).Slice(cut.dynamic_end, input.n)),
+      kv_head_(kv_head),
       group_(input.group()),
       dim_(input.dim),
       scale_(static_cast<float>(1 / std::sqrt(static_cast<double>(input.dim)))),
@@ -85,7 +86,8 @@ EvalHead::EvalHead(const EvalInput& input, int kv_head, const RowCut& cut,
       part_(outputs_.size()),
       part_lse_(group_) {}
 
-void EvalHead::Attend(const float* queries, kv_node::AttendStats& stats) {
+void EvalHead::Attend(const float* queries, uint64_t sample_key, int64_t step,
+                      kv_node::AttendStats& stats) {
   if (const lsh::Projection* projection = sampler_.projection()) {
     signatures_.resize(static_cast<size_t>(group_) * projection->params().words());
     kernels::SignVectors(*projection, queries, dim_, group_, signatures_.data());
@@ -103,6 +105,9 @@ void EvalHead::Attend(const float* queries, kv_node::AttendStats& stats) {
                      .row_begin = 0,
                      .row_end = segment->num_rows(),
                      .scale = scale_,
+                     .sample_key = sample_key,
+                     .step = static_cast<uint64_t>(step),
+                     .kv_head = kv_head_,
                      .lse_hints = {}},
                     scratch_, part_.data(), part_lse_.data(), nullptr, &one);
     stats.Add(one);

@@ -51,7 +51,8 @@ class EvalHead {
                                                           kv_node::Scratch& scratch);
 
   // One decode step of the group, queries [group][dim], which are signed here; adds to `stats`.
-  void Attend(const float* queries, kv_node::AttendStats& stats);
+  // sample_key and step decide the draws of samplers that draw.
+  void Attend(const float* queries, uint64_t sample_key, int64_t step, kv_node::AttendStats& stats);
 
   // Of the last Attend: the output over all rows, [dim], and the lse over the dynamic ones.
   const float* output(int member) const { return outputs_.data() + member * dim_; }
@@ -75,6 +76,7 @@ class EvalHead {
   const std::vector<std::unique_ptr<kv_node::Segment>> segments_;
   const PackedRows sinks_;
   const PackedRows window_;
+  const int kv_head_;
   const int group_;
   const int dim_;
   const float scale_;

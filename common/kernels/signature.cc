@@ -14,6 +14,7 @@
 #include "hwy/highway.h"
 // After highway.h.
 #include "common/kernels/row_load-inl.h"
+#include "common/kernels/walsh_hadamard-inl.h"
 
 #ifndef SOUNDER_COMMON_KERNELS_SIGNATURE_ONCE
 #define SOUNDER_COMMON_KERNELS_SIGNATURE_ONCE
@@ -47,43 +48,6 @@ HWY_INLINE void LoadCentred(const SignatureInput& in, int64_t r, float* x) {
     if (in.mean != nullptr) v = hn::Sub(v, hn::LoadU(d, in.mean + i));
     hn::StoreU(hn::IfThenElseZero(hn::Le(hn::Abs(v), largest), v), d, x + i);
   }
-}
-
-// One pass over `radix` (2, 4 or 8) elements at distance `h`: the stages h, 2h, .. of the
-// transform. x holds `dim` vectors, `stride` elements apart; load(i) brings element i, results go
-// to x.
-template <size_t kRadix, class D, class T, class Load, class Add, class Sub>
-HWY_INLINE void ButterflyPass(D d, T* HWY_RESTRICT x, size_t stride, size_t dim, size_t h,
-                              const Load& load, const Add& add, const Sub& sub) {
-  for (size_t base = 0; base < dim; base += kRadix * h) {
-    for (size_t i = base; i < base + h; ++i) {
-      hn::Vec<D> v[kRadix];
-      for (size_t k = 0; k < kRadix; ++k) v[k] = load(i + k * h);
-      for (size_t step = 1; step < kRadix; step *= 2) {
-        for (size_t k = 0; k < kRadix; ++k) {
-          if ((k & step) != 0) continue;
-          const auto a = v[k];
-          const auto b = v[k + step];
-          v[k] = add(a, b);
-          v[k + step] = sub(a, b);
-        }
-      }
-      for (size_t k = 0; k < kRadix; ++k) hn::StoreU(v[k], d, x + (i + k * h) * stride);
-    }
-  }
-}
-
-// Walsh-Hadamard transform of `dim` vectors (a power of two, >= 128), lane by lane. The first pass
-// reads through first_load.
-template <class D, class T, class Load, class Add, class Sub>
-HWY_INLINE void WalshHadamard(D d, T* HWY_RESTRICT x, size_t stride, size_t dim,
-                              const Load& first_load, const Add& add, const Sub& sub) {
-  const auto load = [&](size_t i) HWY_ATTR { return hn::LoadU(d, x + i * stride); };
-  ButterflyPass<8>(d, x, stride, dim, 1, first_load, add, sub);
-  size_t h = 8;
-  for (; h * 8 <= dim; h *= 8) ButterflyPass<8>(d, x, stride, dim, h, load, add, sub);
-  if (h * 4 == dim) ButterflyPass<4>(d, x, stride, dim, h, load, add, sub);
-  if (h * 2 == dim) ButterflyPass<2>(d, x, stride, dim, h, load, add, sub);
 }
 
 // Working memory for one batch of vectors, one vector per 16-bit lane, element-major.

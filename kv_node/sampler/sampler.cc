@@ -3,9 +3,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "kv_node/sampler/exact_sampler.h"
 #include "kv_node/sampler/lsh_tables_sampler.h"
+#include "kv_node/sampler/sketch_sampler.h"
 
 namespace sounder::kv_node {
 
@@ -18,14 +20,44 @@ void AttendStats::Add(const AttendStats& other) {
 }
 
 std::string_view NameOf(SamplerKind kind) {
-  return kind == SamplerKind::kExact ? "exact" : "lsh_tables";
+  switch (kind) {
+    case SamplerKind::kExact:
+      return "exact";
+    case SamplerKind::kLshTables:
+      return "lsh_tables";
+    case SamplerKind::kSketch:
+      return "sketch";
+  }
+  return "unknown";
 }
 
 std::optional<SamplerKind> ParseSamplerKind(std::string_view name) {
   if (name == "exact") return SamplerKind::kExact;
   if (name == "lsh" || name == "lsh_tables") return SamplerKind::kLshTables;
+  if (name == "sketch") return SamplerKind::kSketch;
   return std::nullopt;
 }
+
+namespace {
+
+absl::StatusOr<std::unique_ptr<Sampler>> MakeSketchSampler(const SamplerSpec& spec) {
+  const SketchParams& params = spec.sketch;
+  if (params.bits != 64 && params.bits != 128 && params.bits != 256) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sketches of ", params.bits, " bits, expected 64, 128 or 256"));
+  }
+  if (spec.dim < 8 || spec.dim > base::kMaxHeadDim || spec.dim % 8 != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dim is ", spec.dim, ", expected a multiple of 8, 8 to ", base::kMaxHeadDim));
+  }
+  if (!(params.row_fraction > 0 && params.row_fraction <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a share of ", params.row_fraction, " of the rows, expected (0, 1]"));
+  }
+  return std::make_unique<SketchSampler>(params, spec.dim, spec.min_indexed_rows);
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Sampler>> MakeSampler(const SamplerSpec& spec) {
   if (spec.min_indexed_rows < 1) {
@@ -33,6 +65,7 @@ absl::StatusOr<std::unique_ptr<Sampler>> MakeSampler(const SamplerSpec& spec) {
         absl::StrCat("min_indexed_rows is ", spec.min_indexed_rows, ", expected 1 or more"));
   }
   if (spec.kind == SamplerKind::kExact) return std::make_unique<ExactSampler>();
+  if (spec.kind == SamplerKind::kSketch) return MakeSketchSampler(spec);
   ASSIGN_OR_RETURN(lsh::Projection projection, lsh::Projection::Create(spec.lsh, spec.dim));
   return std::make_unique<LshTablesSampler>(std::move(projection), spec.min_indexed_rows);
 }

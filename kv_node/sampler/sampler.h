@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "common/lsh/lsh_params.h"
 #include "common/lsh/projection.h"
+#include "kv_node/kernels/sketch.h"
 #include "kv_node/sampler/scratch.h"
 #include "kv_node/segment/segment.h"
 
@@ -34,7 +35,8 @@ struct GroupQuery {
   int64_t row_end = 0;
   float scale = 1;
 
-  // Inputs of samplers that draw or budget; `exact` and `lsh_tables` use none of them.
+  // Inputs of samplers that draw or budget; `exact` and `lsh_tables` use none of them, `sketch` not
+  // the hints.
   uint64_t sample_key = 0;
   uint64_t step = 0;  // of decode; draws differ from step to step
   int layer = 0;
@@ -96,14 +98,23 @@ class Sampler {
                                             int member, Scratch& scratch) const = 0;
 };
 
-enum class SamplerKind : uint8_t { kExact = 0, kLshTables = 1 };
+enum class SamplerKind : uint8_t { kExact = 0, kLshTables = 1, kSketch = 2 };
 
-std::string_view NameOf(SamplerKind kind);                           // "exact", "lsh_tables"
+std::string_view NameOf(SamplerKind kind);  // "exact", "lsh_tables", "sketch"
 std::optional<SamplerKind> ParseSamplerKind(std::string_view name);  // those, and "lsh"
+
+struct SketchParams {
+  int bits = 128;             // 64, 128 or 256 sign bits a key
+  uint64_t seed = 1;          // of the rotation
+  double row_fraction = .02;  // share of the visible rows to read where the query names none
+  double floor_share = .1;    // of the rows, drawn without regard to the estimates
+  bool int8_rows = false;     // sampled rows are read from a copy in eight bits
+};
 
 struct SamplerSpec {
   SamplerKind kind = SamplerKind::kExact;
-  lsh::LshParams lsh = {};  // of kLshTables
+  lsh::LshParams lsh = {};   // of kLshTables
+  SketchParams sketch = {};  // of kSketch
   int dim = 128;
   int64_t min_indexed_rows = 1024;  // shorter segments get no index and are attended exactly
 };

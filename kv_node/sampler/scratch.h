@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/memory/aligned_buffer.h"
+#include "kv_node/kernels/sketch_scan.h"
 
 namespace sounder::kv_node {
 
@@ -21,6 +22,15 @@ class Scratch {
   uint16_t* candidates() { return candidates_.As<uint16_t>().data(); }
   float* logits() { return logits_.As<float>().data(); }
   float* log_u() { return log_u_.As<float>().data(); }
+  // Of sketches.
+  SketchTables& sketch_tables() { return sketch_tables_; }
+  int16_t* scores(size_t count);  // grows
+  int16_t* shares() { return shares_.As<int16_t>().data(); }
+  std::vector<int16_t>& offsets() { return offsets_; }
+  float* probabilities() { return probabilities_.As<float>().data(); }
+  uint32_t* size_sums() { return size_sums_.As<uint32_t>().data(); }
+  uint32_t* largest_sizes() { return largest_sizes_.As<uint32_t>().data(); }
+  float* workspace(size_t count);                           // grows
   uint64_t* seen() { return seen_.As<uint64_t>().data(); }  // one bit per row of a segment
   // Codes of a segment under construction; grows, at 2 bytes per row and table.
   uint16_t* codes(size_t count);
@@ -36,6 +46,14 @@ class Scratch {
   memory::AlignedBuffer log_u_;
   memory::AlignedBuffer seen_;
   memory::AlignedBuffer codes_;
+  SketchTables sketch_tables_;
+  memory::AlignedBuffer scores_;
+  memory::AlignedBuffer shares_;
+  memory::AlignedBuffer size_sums_;
+  memory::AlignedBuffer largest_sizes_;
+  memory::AlignedBuffer probabilities_;
+  memory::AlignedBuffer workspace_;
+  std::vector<int16_t> offsets_;
 };
 
 }  // namespace sounder::kv_node

@@ -23,8 +23,10 @@ namespace sounder::kv_node {
 class SegmentIndex {
  public:
   virtual ~SegmentIndex() = default;
-  // Memory held, all of it.
+  // Memory held for finding rows.
   virtual size_t bytes() const = 0;
+  // Memory held for copies of the rows.
+  virtual size_t row_bytes() const { return 0; }
 };
 
 class Segment {
@@ -51,8 +53,10 @@ class Segment {
   // Once, before the segment is shared.
   void SetIndex(std::unique_ptr<SegmentIndex> index);
 
-  // Bytes allocated for rows, for the index, and for all.
-  size_t row_bytes() const { return keys_.allocated() + values_.allocated(); }
+  // Bytes allocated for rows and the index's copies of them, for the index otherwise, and for all.
+  size_t row_bytes() const {
+    return keys_.allocated() + values_.allocated() + (index_ == nullptr ? 0 : index_->row_bytes());
+  }
   size_t index_bytes() const { return index_ == nullptr ? 0 : index_->bytes(); }
   size_t bytes() const { return sizeof(Segment) + row_bytes() + index_bytes(); }
 

@@ -119,6 +119,7 @@ TEST_F(EvalCommandTest, WrongOptionsAreUsageErrors) {
   for (const std::string& arguments :
        {std::string(""), std::string("nonsense"), std::string("eval"),
         "eval --qkv " + path_ + " --sampler best", "eval --qkv " + path_ + " --bits 17",
+        "eval --qkv " + path_ + " --sampler sketch --bits 96",
         "eval --qkv " + path_ + " --tables 0", "eval --qkv " + path_ + " --seeds 0",
         "eval --qkv " + path_ + " --window -1", "eval --qkv " + path_ + " --projection random",
         "eval --qkv " + path_ + " --min-collisions 9 --tables 8",

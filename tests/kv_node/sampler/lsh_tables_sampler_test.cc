@@ -376,7 +376,8 @@ TEST(SamplerKindTest, Names) {
   EXPECT_EQ(ParseSamplerKind("exact"), SamplerKind::kExact);
   EXPECT_EQ(ParseSamplerKind("lsh"), SamplerKind::kLshTables);
   EXPECT_EQ(ParseSamplerKind("lsh_tables"), SamplerKind::kLshTables);
-  EXPECT_EQ(ParseSamplerKind("sketch"), std::nullopt);
+  EXPECT_EQ(ParseSamplerKind("sketch"), SamplerKind::kSketch);
+  EXPECT_EQ(ParseSamplerKind("sketches"), std::nullopt);
 }
 
 INSTANTIATE_TEST_SUITE_P(Projections, LshTablesTest,

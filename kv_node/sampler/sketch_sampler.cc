@@ -1,0 +1,196 @@
+#include "kv_node/sampler/sketch_sampler.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
+#include "common/base/philox.h"
+#include "common/kernels/row_statistics.h"
+#include "kv_node/kernels/pps_sample.h"
+#include "kv_node/kernels/sketch_scan.h"
+#include "kv_node/sampler/exact_sampler.h"
+
+namespace sounder::kv_node {
+namespace {
+
+// Tells these draws from others of the same key.
+constexpr uint32_t kDrawStream = 0x736b0000;  // layer and kv head are added below
+
+// Where the systematic sample starts: a function of what the request names and of the segment's
+// place in the sequence.
+uint32_t StartOf(const GroupQuery& query, base::Position first_position) {
+  static_assert(base::kMaxLayers <= 1 << 10 && base::kMaxKvHeads <= 1 << 10);
+  const auto position = static_cast<uint64_t>(first_position);
+  const base::PhiloxBlock block = base::Philox(
+      query.sample_key,
+      {static_cast<uint32_t>(position),
+       static_cast<uint32_t>(position >> 32) | (static_cast<uint32_t>(query.layer) << 12) |
+           (static_cast<uint32_t>(query.kv_head) << 22),
+       static_cast<uint32_t>(query.step), static_cast<uint32_t>(query.step >> 32) ^ kDrawStream});
+  return block[0];
+}
+
+// What is read of a sampled row, counted from row `first`.
+std::array<RowMemory, 2> MemoryOf(const Segment& segment, const SketchIndex& index, int64_t first) {
+  if (index.has_int8_rows()) {
+    const Int8Rows rows = index.int8_rows();
+    const auto stride = static_cast<int64_t>(rows.record_bytes());
+    return {RowMemory{rows.Record(first), stride, rows.record_bytes() / 2},
+            RowMemory{rows.Record(first) + stride / 2, stride, rows.record_bytes() / 2}};
+  }
+  const memory::RowsView keys = segment.keys();
+  const memory::RowsView values = segment.values();
+  const size_t bytes = keys.dim * base::SizeOf(keys.dtype);
+  return {RowMemory{keys.Row(first), keys.row_stride, bytes},
+          RowMemory{values.Row(first), values.row_stride, bytes}};
+}
+
+double WantedRows(const GroupQuery& query, double default_fraction) {
+  const double visible = static_cast<double>(query.row_end - query.row_begin);
+  const double fraction = query.row_fraction > 0 ? query.row_fraction : default_fraction;
+  double wanted = std::min(1.0, fraction) * visible;
+  if (query.row_cap > 0) wanted = std::min(wanted, static_cast<double>(query.row_cap));
+  return wanted;
+}
+
+}  // namespace
+
+SketchIndex::SketchIndex(const SketchRotation& rotation, const Segment& segment, bool int8_rows)
+    : rows_(segment.num_rows()),
+      dim_(segment.dim()),
+      bits_(rotation.bits()),
+      mean_(dim_ * sizeof(float)),
+      blocks_(SketchView::BlockBytes(rows_, bits_)),
+      factors_(SketchView::PaddedRows(rows_) * sizeof(int16_t)) {
+  float* mean = mean_.As<float>().data();
+  kernels::MeanOfRows(segment.keys(), mean);
+  factor_unit_ = BuildSketch(rotation, segment.keys(), mean, blocks_.As<uint8_t>().data(),
+                             factors_.As<int16_t>().data());
+  if (!int8_rows) return;
+  int8_rows_ = memory::AlignedBuffer(rows_ * Int8Rows::RecordBytes(dim_));
+  QuantizeRows(segment.keys(), segment.values(), mean, int8_rows_.data());
+}
+
+size_t SketchIndex::bytes() const {
+  return sizeof(SketchIndex) + mean_.allocated() + blocks_.allocated() + factors_.allocated();
+}
+
+size_t SketchIndex::BytesFor(const SketchRotation& rotation, int64_t rows, bool int8_rows) {
+  constexpr auto kAllocated = memory::AlignedBuffer::Allocated;
+  return sizeof(SketchIndex) + kAllocated(rotation.dim() * sizeof(float)) +
+         kAllocated(SketchView::BlockBytes(rows, rotation.bits())) +
+         kAllocated(SketchView::PaddedRows(rows) * sizeof(int16_t)) +
+         (int8_rows ? kAllocated(rows * Int8Rows::RecordBytes(rotation.dim())) : 0);
+}
+
+SketchView SketchIndex::sketches() const {
+  return {.rows = rows_,
+          .bits = bits_,
+          .blocks = blocks_.As<uint8_t>().data(),
+          .factors = factors_.As<int16_t>().data(),
+          .factor_unit = factor_unit_};
+}
+
+Int8Rows SketchIndex::int8_rows() const {
+  return {.data = int8_rows_.data(), .rows = rows_, .dim = dim_};
+}
+
+SketchSampler::SketchSampler(const SketchParams& params, int dim, int64_t min_indexed_rows)
+    : params_(params),
+      rotation_(dim, params.bits, params.seed),
+      min_indexed_rows_(min_indexed_rows) {}
+
+absl::StatusOr<std::unique_ptr<SegmentIndex>> SketchSampler::BuildIndex(const Segment& segment,
+                                                                        Scratch&) const {
+  if (segment.dim() != rotation_.dim()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a segment of dim ", segment.dim(), ", expected ", rotation_.dim()));
+  }
+  if (segment.num_rows() < min_indexed_rows_) return std::unique_ptr<SegmentIndex>();
+  return std::make_unique<SketchIndex>(rotation_, segment, params_.int8_rows);
+}
+
+size_t SketchSampler::IndexBytesBound(int64_t rows) const {
+  return rows < min_indexed_rows_ ? 0 : SketchIndex::BytesFor(rotation_, rows, params_.int8_rows);
+}
+
+int64_t SketchSampler::Sample(const Segment& segment, const SketchIndex& index,
+                              const GroupQuery& query, Scratch& scratch) const {
+  const SketchView sketches = index.sketches();
+  const int64_t visible = query.row_end - query.row_begin;
+  if (visible == 0) return 0;
+  scratch.sketch_tables().Prepare(rotation_, query.queries, query.group, query.scale);
+  // Whole pairs of blocks that hold the visible rows.
+  const int64_t first = query.row_begin / kSketchPairRows * kSketchPairRows;
+  const int64_t padded = SketchView::PaddedRows(query.row_end) - first;
+  const int64_t stride = SketchView::PaddedRows(sketches.rows);
+  int16_t* scores = scratch.scores(static_cast<size_t>(stride) * query.group);
+  std::vector<int16_t>& offsets = scratch.offsets();
+  offsets.resize(query.group);
+  ScanSketches(sketches, scratch.sketch_tables(), query.row_begin, query.row_end, scores, stride,
+               offsets.data());
+  for (int q = 0; q < query.group; ++q) {
+    const double sum = SumOfWeights(scores + q * stride + first, padded, offsets[q]);
+    const double offset = offsets[q] + std::nearbyint(kScoreUnit * std::log2(sum));
+    offsets[q] = static_cast<int16_t>(std::clamp(offset, -32767.0, 32767.0));
+  }
+  GroupSizes sizes = {
+      .shares = scratch.shares(), .sums = scratch.size_sums(), .largest = scratch.largest_sizes()};
+  MeasureSizes(
+      {.scores = scores + first, .stride = stride, .padded_rows = padded, .offsets = offsets},
+      &sizes);
+  const PpsPlan plan =
+      PlanSample(sizes, visible, WantedRows(query, params_.row_fraction), params_.floor_share);
+  const int64_t count = DrawSystematic(sizes, plan, StartOf(query, segment.first_position()),
+                                       MemoryOf(segment, index, first), scratch.candidates(),
+                                       scratch.probabilities());
+  for (int64_t i = 0; i < count; ++i) {
+    scratch.candidates()[i] = static_cast<uint16_t>(scratch.candidates()[i] + first);
+  }
+  return count;
+}
+
+void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
+                           float* outputs, float* lse, ErrorTerms* errors,
+                           AttendStats* stats) const {
+  if (segment.index() == nullptr) {
+    AttendExactly(segment, query, outputs, lse, errors, stats);
+    return;
+  }
+  const auto& index = static_cast<const SketchIndex&>(*segment.index());
+  const auto count = static_cast<size_t>(Sample(segment, index, query, scratch));
+  const GroupSample sample = {.queries = query.queries,
+                              .num_queries = query.group,
+                              .dim = segment.dim(),
+                              .scale = query.scale,
+                              .rows = {scratch.candidates(), count},
+                              .probabilities = {scratch.probabilities(), count}};
+  float* workspace = scratch.workspace(GroupAttentionWorkspace(count));
+  static_assert(sizeof(ErrorTerms) == 2 * sizeof(float));
+  float* terms = errors == nullptr ? nullptr : &errors->a;
+  if (index.has_int8_rows()) {
+    GroupAttention(sample, index.int8_rows(), index.mean().data(), workspace, outputs, lse, terms);
+  } else {
+    GroupAttention(sample, segment.keys(), segment.values(), workspace, outputs, lse, terms);
+  }
+  if (stats == nullptr) return;
+  *stats = {.rows_read = static_cast<int64_t>(count) * query.group,
+            .rows_loaded = static_cast<int64_t>(count)};
+}
+
+std::vector<Candidate> SketchSampler::Candidates(const Segment& segment, const GroupQuery& query,
+                                                 int, Scratch& scratch) const {
+  if (segment.index() == nullptr) return AllVisibleRows(query);
+  const auto& index = static_cast<const SketchIndex&>(*segment.index());
+  const int64_t count = Sample(segment, index, query, scratch);
+  std::vector<Candidate> candidates;
+  for (int64_t i = 0; i < count; ++i) {
+    candidates.push_back({.row = scratch.candidates()[i], .u = scratch.probabilities()[i]});
+  }
+  return candidates;
+}
+
+}  // namespace sounder::kv_node

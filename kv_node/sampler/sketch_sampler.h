@@ -1,0 +1,66 @@
+// The sketch sampler: every logit is estimated from a sketch of its key, one systematic sample is
+// drawn for the whole group with probabilities proportional to the largest estimated share of any
+// query's attention, and every query uses every sampled row with its exact logit. The probabilities
+// are chosen, not inferred, so the estimate is right on average whatever the sketches are worth.
+// See DESIGN.md; kernels/sketch.h, sketch_scan.h, pps_sample.h, group_attention.h for the steps.
+#ifndef SOUNDER_KV_NODE_SAMPLER_SKETCH_SAMPLER_H_
+#define SOUNDER_KV_NODE_SAMPLER_SKETCH_SAMPLER_H_
+
+#include "kv_node/kernels/group_attention.h"
+#include "kv_node/kernels/int8_rows.h"
+#include "kv_node/kernels/sketch.h"
+#include "kv_node/sampler/sampler.h"
+
+namespace sounder::kv_node {
+
+// The sketches of a segment's keys and, where asked for, its rows in eight bits.
+class SketchIndex : public SegmentIndex {
+ public:
+  SketchIndex(const SketchRotation& rotation, const Segment& segment, bool int8_rows);
+  size_t bytes() const override;
+  size_t row_bytes() const override { return int8_rows_.allocated(); }
+  // What bytes() + row_bytes() will be of `rows` rows.
+  static size_t BytesFor(const SketchRotation& rotation, int64_t rows, bool int8_rows);
+
+  SketchView sketches() const;
+  bool has_int8_rows() const { return !int8_rows_.empty(); }
+  Int8Rows int8_rows() const;
+  std::span<const float> mean() const { return mean_.As<float>(); }
+
+ private:
+  const int64_t rows_;
+  const int dim_;
+  const int bits_;
+  memory::AlignedBuffer mean_;
+  memory::AlignedBuffer blocks_;
+  memory::AlignedBuffer factors_;
+  memory::AlignedBuffer int8_rows_;
+  float factor_unit_ = 0;
+};
+
+class SketchSampler : public Sampler {
+ public:
+  SketchSampler(const SketchParams& params, int dim, int64_t min_indexed_rows);
+
+  std::string_view name() const override { return NameOf(SamplerKind::kSketch); }
+  absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
+                                                           Scratch& scratch) const override;
+  size_t IndexBytesBound(int64_t rows) const override;
+  void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
+              float* lse, ErrorTerms* errors, AttendStats* stats) const override;
+  std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,
+                                    Scratch& scratch) const override;
+
+ private:
+  // The group's sample into scratch: rows and probabilities; how many.
+  int64_t Sample(const Segment& segment, const SketchIndex& index, const GroupQuery& query,
+                 Scratch& scratch) const;
+
+  const SketchParams params_;
+  const SketchRotation rotation_;
+  const int64_t min_indexed_rows_;
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SAMPLER_SKETCH_SAMPLER_H_
