@@ -236,6 +236,7 @@ HWY_INLINE void ErrorTerms(D d, const Source& source, const GroupSample& sample,
   for (size_t i = 0; i < dim; ++i) paired[common::PairPosition<Rows>(i, lanes)] = output[i];
   double a = 0;
   double b = 0;
+  double concentration = 0;
   for (size_t k = 0; k < sample.rows.size(); ++k) {
     const double share = double{weights[kQueries * k]} / sum;
     const double p = sample.probabilities[k];
@@ -252,9 +253,11 @@ HWY_INLINE void ErrorTerms(D d, const Source& source, const GroupSample& sample,
     const double term = (1 - p) * share * share;
     a += term * hn::GetLane(hn::SumOfLanes(d, square));
     b += term;
+    concentration += p * share * share;
   }
   errors[0] = static_cast<float>(a);
   errors[1] = static_cast<float>(b);
+  errors[2] = static_cast<float>(concentration);
 }
 
 template <class Source, class D>
@@ -283,7 +286,7 @@ HWY_NOINLINE void AttendAll(D d, const Source& source, const GroupSample& sample
       }
       lse[first + q] = sums.max[q] + std::log(sums.sum[q]);
       if (errors == nullptr) continue;
-      ErrorTerms(d, source, sample, weights + q, sums.sum[q], output, errors + 2 * (first + q));
+      ErrorTerms(d, source, sample, weights + q, sums.sum[q], output, errors + 3 * (first + q));
     }
   }
 }
@@ -324,7 +327,7 @@ bool Prepare(const GroupSample& sample, float* outputs, float* lse, float* error
   if (!sample.rows.empty()) return true;
   std::fill_n(outputs, int64_t{sample.num_queries} * sample.dim, 0.0f);
   std::fill_n(lse, sample.num_queries, -std::numeric_limits<float>::infinity());
-  if (errors != nullptr) std::fill_n(errors, 2 * sample.num_queries, 0.0f);
+  if (errors != nullptr) std::fill_n(errors, 3 * sample.num_queries, 0.0f);
   return false;
 }
 

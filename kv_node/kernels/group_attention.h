@@ -25,9 +25,9 @@ struct GroupSample {
 size_t GroupAttentionWorkspace(size_t sampled_rows);
 
 // With w_i = exp(logit_i) / probability_i: outputs f32[num_queries, dim] = sum_i w_i v_i / sum_i
-// w_i, lse f32[num_queries] = log sum_i w_i. No rows: (0, -inf). errors: f32[num_queries, 2] or
-// null, sum (1 - p_i) wn_i^2 |v_i - o|^2 and sum (1 - p_i) wn_i^2 over the sample with wn_i = w_i /
-// sum w.
+// w_i, lse f32[num_queries] = log sum_i w_i. No rows: (0, -inf). errors: f32[num_queries, 3] or
+// null; with wn_i = w_i / sum w, sums over the sample of (1 - p_i) wn_i^2 |v_i - o|^2, of
+// (1 - p_i) wn_i^2 and of p_i wn_i^2.
 void GroupAttention(const GroupSample& sample, const memory::RowsView& keys,
                     const memory::RowsView& values, float* workspace, float* outputs, float* lse,
                     float* errors);

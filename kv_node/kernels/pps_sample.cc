@@ -296,5 +296,26 @@ int64_t DrawSystematic(const GroupSizes& sizes, const PpsPlan& plan, uint32_t st
   return HWY_DYNAMIC_DISPATCH(Draw)(sizes, plan, start, memory, rows, probabilities);
 }
 
+int64_t DrawAlike(int64_t row_begin, int64_t row_end, double wanted, uint32_t start,
+                  std::span<const RowMemory> memory, uint16_t* rows, float* probabilities) {
+  const int64_t visible = row_end - row_begin;
+  if (visible <= 0 || !(wanted > 0)) return 0;
+  // Rows are 2^32 apart on a line, draws are `step` apart.
+  constexpr double kRow = 4294967296.0;
+  const double apart = std::max(kRow, std::floor(kRow * static_cast<double>(visible) / wanted));
+  const auto step = static_cast<uint64_t>(std::min(apart, 9e18));
+  const float probability = static_cast<float>(kRow / static_cast<double>(step));
+  auto at = static_cast<uint64_t>((static_cast<unsigned __int128>(step) * start) >> 32);
+  int64_t drawn = 0;
+  const uint64_t end = static_cast<uint64_t>(visible) << 32;
+  for (; at < end; at += step) {
+    const int64_t row = row_begin + static_cast<int64_t>(at >> 32);
+    Ask(memory, row);
+    rows[drawn] = static_cast<uint16_t>(row);
+    probabilities[drawn++] = probability;
+  }
+  return drawn;
+}
+
 }  // namespace sounder::kv_node
 #endif  // HWY_ONCE

@@ -68,6 +68,10 @@ struct RowMemory {
 int64_t DrawSystematic(const GroupSizes& sizes, const PpsPlan& plan, uint32_t start,
                        std::span<const RowMemory> memory, uint16_t* rows, float* probabilities);
 
+// The same of rows [row_begin, row_end), all alike: `wanted` rows in expectation.
+int64_t DrawAlike(int64_t row_begin, int64_t row_end, double wanted, uint32_t start,
+                  std::span<const RowMemory> memory, uint16_t* rows, float* probabilities);
+
 }  // namespace sounder::kv_node
 
 #endif  // SOUNDER_KV_NODE_KERNELS_PPS_SAMPLE_H_

@@ -28,10 +28,13 @@ ErrorTerms ErrorTermsOf(const memory::RowsView& values, std::span<const uint16_t
   double sum = 0;
   double a = 0;
   double b = 0;
+  double concentration = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
     sum += weights[i];
     if (weights[i] == 0) continue;
-    const double term = -std::expm1(double{log_u[i]}) * weights[i] * weights[i];
+    const double square = double{weights[i]} * weights[i];
+    const double term = -std::expm1(double{log_u[i]}) * square;
+    concentration += square - term;
     double distance = 0;
     for (int c = 0; c < values.dim; ++c) {
       const double difference = double{values.At(rows[i], c)} - output[c];
@@ -41,7 +44,10 @@ ErrorTerms ErrorTermsOf(const memory::RowsView& values, std::span<const uint16_t
     b += term;
   }
   if (sum == 0) return {};
-  return {static_cast<float>(a / (sum * sum)), static_cast<float>(b / (sum * sum))};
+  const double scale = 1 / (sum * sum);
+  return {.a = static_cast<float>(a * scale),
+          .b = static_cast<float>(b * scale),
+          .concentration = static_cast<float>(concentration * scale)};
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ void AttendStats::Add(const AttendStats& other) {
   ids_walked += other.ids_walked;
   tables_walked += other.tables_walked;
   exact = exact && other.exact;
+  mass += other.mass;
 }
 
 std::string_view NameOf(SamplerKind kind) {

@@ -35,24 +35,35 @@ struct GroupQuery {
   int64_t row_end = 0;
   float scale = 1;
 
-  // Inputs of samplers that draw or budget; `exact` and `lsh_tables` use none of them, `sketch` not
-  // the hints.
+  // Inputs of samplers that draw or budget; `exact` and `lsh_tables` use none of them.
   uint64_t sample_key = 0;
   uint64_t step = 0;  // of decode; draws differ from step to step
   int layer = 0;
   int kv_head = 0;
-  double row_fraction = 0;  // share of the visible rows to read; 0: the sampler's own
-  int64_t row_cap = 0;      // 0: none
-  // [group], the session's global lse as last known; may be empty.
+  // Share of the rows to read, on average over the segments of the session; 0: the sampler's own.
+  double row_fraction = 0;
+  int64_t row_cap = 0;  // most rows of a segment; 0: none. Lowers the budget before the draw
+  // The lse of all sampled rows of the session (every segment, every node), as last known: [group],
+  // or empty. Estimates of shares then are shares of the session's attention.
   std::span<const float> lse_hints = {};
+  // The mean over the session's sampled rows of the size of a row (its largest share of any query's
+  // attention), as last known; 0: unknown. With it and lse_hints a segment's budget follows its
+  // part of the session's mass; without, every segment reads the same share of its rows.
+  float mean_size_hint = 0;
+  // Above 0: attention is known to be diffuse, rows are drawn alike without regard to estimates,
+  // this share of them.
+  double uniform_fraction = 0;
 };
 
 // Terms of the variance of one query's partial output (kv_node/sampler/DESIGN.md): with w_i the
 // normalised weights e^(s_i) / Z and u_i the inclusion probabilities,
-// a = sum (1 - u_i) / u_i^2 w_i^2 |v_i - o|^2 and b = sum (1 - u_i) / u_i^2 w_i^2 over candidates.
+// a = sum (1 - u_i) / u_i^2 w_i^2 |v_i - o|^2 and b = sum (1 - u_i) / u_i^2 w_i^2 over candidates;
+// concentration = sum w_i^2 / u_i over candidates, an estimate of the sum of w^2 over all rows: one
+// over the number of rows that attention is spread over.
 struct ErrorTerms {
   float a = 0;
   float b = 0;
+  float concentration = 0;
 };
 
 struct AttendStats {
@@ -61,6 +72,9 @@ struct AttendStats {
   int64_t ids_walked = 0;     // entries of hash tables visited
   int64_t tables_walked = 0;  // buckets visited
   bool exact = false;         // every visible row was read
+  // Sum over the visible rows of their sizes (GroupQuery::mean_size_hint), of samplers that
+  // estimate them; meaningful with lse_hints.
+  double mass = 0;
 
   // Sums; exact only if both are.
   void Add(const AttendStats& other);

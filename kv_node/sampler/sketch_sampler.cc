@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numbers>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -48,12 +49,33 @@ std::array<RowMemory, 2> MemoryOf(const Segment& segment, const SketchIndex& ind
           RowMemory{values.Row(first), values.row_stride, bytes}};
 }
 
-double WantedRows(const GroupQuery& query, double default_fraction) {
+// How many rows of the segment to read in expectation; `sizes`: of its visible rows.
+double WantedRows(const GroupQuery& query, const SketchParams& params, const GroupSizes& sizes) {
   const double visible = static_cast<double>(query.row_end - query.row_begin);
-  const double fraction = query.row_fraction > 0 ? query.row_fraction : default_fraction;
-  double wanted = std::min(1.0, fraction) * visible;
+  const double fraction = query.row_fraction > 0 ? query.row_fraction : params.row_fraction;
+  double wanted = fraction * visible;
+  if (!query.lse_hints.empty() && query.mean_size_hint > 0) {
+    const double mass = std::ldexp(static_cast<double>(sizes.total), -kFullSizeBits);
+    wanted = fraction * (params.floor_share * visible +
+                         (1 - params.floor_share) * mass / double{query.mean_size_hint});
+  }
   if (query.row_cap > 0) wanted = std::min(wanted, static_cast<double>(query.row_cap));
-  return wanted;
+  return std::min(wanted, visible);
+}
+
+// log2 of the sum of a query's weights, in units of score: over the visible rows as estimated, or
+// over the session's as the hint has it, if that is more.
+int16_t OffsetOf(const GroupQuery& query, int q, std::span<const float> mean, double local) {
+  double offset = local;
+  if (!query.lse_hints.empty()) {
+    double dot = 0;
+    const float* x = query.queries + static_cast<size_t>(q) * mean.size();
+    for (size_t i = 0; i < mean.size(); ++i) dot += double{x[i]} * mean[i];
+    const double nats = double{query.lse_hints[q]} - double{query.scale} * dot;
+    const double hint = std::nearbyint(kScoreUnit * std::numbers::log2e * nats);
+    if (hint > offset) offset = hint;  // not where the hint is not a number
+  }
+  return static_cast<int16_t>(std::clamp(offset, -32767.0, 32767.0));
 }
 
 }  // namespace
@@ -118,13 +140,34 @@ size_t SketchSampler::IndexBytesBound(int64_t rows) const {
 }
 
 int64_t SketchSampler::Sample(const Segment& segment, const SketchIndex& index,
-                              const GroupQuery& query, Scratch& scratch) const {
-  const SketchView sketches = index.sketches();
+                              const GroupQuery& query, Scratch& scratch, double* mass) const {
   const int64_t visible = query.row_end - query.row_begin;
+  *mass = 0;
   if (visible == 0) return 0;
-  scratch.sketch_tables().Prepare(rotation_, query.queries, query.group, query.scale);
+  const uint32_t start = StartOf(query, segment.first_position());
+  if (query.uniform_fraction > 0) {
+    const double wanted = std::min(1.0, query.uniform_fraction) * static_cast<double>(visible);
+    return DrawAlike(query.row_begin, query.row_end, wanted, start, MemoryOf(segment, index, 0),
+                     scratch.candidates(), scratch.probabilities());
+  }
   // Whole pairs of blocks that hold the visible rows.
   const int64_t first = query.row_begin / kSketchPairRows * kSketchPairRows;
+  const GroupSizes sizes = Measure(index, query, first, scratch);
+  *mass = std::ldexp(static_cast<double>(sizes.total), -kFullSizeBits);
+  const PpsPlan plan =
+      PlanSample(sizes, visible, WantedRows(query, params_, sizes), params_.floor_share);
+  const int64_t count = DrawSystematic(sizes, plan, start, MemoryOf(segment, index, first),
+                                       scratch.candidates(), scratch.probabilities());
+  for (int64_t i = 0; i < count; ++i) {
+    scratch.candidates()[i] = static_cast<uint16_t>(scratch.candidates()[i] + first);
+  }
+  return count;
+}
+
+GroupSizes SketchSampler::Measure(const SketchIndex& index, const GroupQuery& query, int64_t first,
+                                  Scratch& scratch) const {
+  const SketchView sketches = index.sketches();
+  scratch.sketch_tables().Prepare(rotation_, query.queries, query.group, query.scale);
   const int64_t padded = SketchView::PaddedRows(query.row_end) - first;
   const int64_t stride = SketchView::PaddedRows(sketches.rows);
   int16_t* scores = scratch.scores(static_cast<size_t>(stride) * query.group);
@@ -134,23 +177,15 @@ int64_t SketchSampler::Sample(const Segment& segment, const SketchIndex& index,
                offsets.data());
   for (int q = 0; q < query.group; ++q) {
     const double sum = SumOfWeights(scores + q * stride + first, padded, offsets[q]);
-    const double offset = offsets[q] + std::nearbyint(kScoreUnit * std::log2(sum));
-    offsets[q] = static_cast<int16_t>(std::clamp(offset, -32767.0, 32767.0));
+    const double local = offsets[q] + std::nearbyint(kScoreUnit * std::log2(sum));
+    offsets[q] = OffsetOf(query, q, index.mean(), local);
   }
   GroupSizes sizes = {
       .shares = scratch.shares(), .sums = scratch.size_sums(), .largest = scratch.largest_sizes()};
   MeasureSizes(
       {.scores = scores + first, .stride = stride, .padded_rows = padded, .offsets = offsets},
       &sizes);
-  const PpsPlan plan =
-      PlanSample(sizes, visible, WantedRows(query, params_.row_fraction), params_.floor_share);
-  const int64_t count = DrawSystematic(sizes, plan, StartOf(query, segment.first_position()),
-                                       MemoryOf(segment, index, first), scratch.candidates(),
-                                       scratch.probabilities());
-  for (int64_t i = 0; i < count; ++i) {
-    scratch.candidates()[i] = static_cast<uint16_t>(scratch.candidates()[i] + first);
-  }
-  return count;
+  return sizes;
 }
 
 void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
@@ -161,7 +196,8 @@ void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scra
     return;
   }
   const auto& index = static_cast<const SketchIndex&>(*segment.index());
-  const auto count = static_cast<size_t>(Sample(segment, index, query, scratch));
+  double mass = 0;
+  const auto count = static_cast<size_t>(Sample(segment, index, query, scratch, &mass));
   const GroupSample sample = {.queries = query.queries,
                               .num_queries = query.group,
                               .dim = segment.dim(),
@@ -169,7 +205,7 @@ void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scra
                               .rows = {scratch.candidates(), count},
                               .probabilities = {scratch.probabilities(), count}};
   float* workspace = scratch.workspace(GroupAttentionWorkspace(count));
-  static_assert(sizeof(ErrorTerms) == 2 * sizeof(float));
+  static_assert(sizeof(ErrorTerms) == 3 * sizeof(float));
   float* terms = errors == nullptr ? nullptr : &errors->a;
   if (index.has_int8_rows()) {
     GroupAttention(sample, index.int8_rows(), index.mean().data(), workspace, outputs, lse, terms);
@@ -178,14 +214,16 @@ void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scra
   }
   if (stats == nullptr) return;
   *stats = {.rows_read = static_cast<int64_t>(count) * query.group,
-            .rows_loaded = static_cast<int64_t>(count)};
+            .rows_loaded = static_cast<int64_t>(count),
+            .mass = mass};
 }
 
 std::vector<Candidate> SketchSampler::Candidates(const Segment& segment, const GroupQuery& query,
                                                  int, Scratch& scratch) const {
   if (segment.index() == nullptr) return AllVisibleRows(query);
   const auto& index = static_cast<const SketchIndex&>(*segment.index());
-  const int64_t count = Sample(segment, index, query, scratch);
+  double mass = 0;
+  const int64_t count = Sample(segment, index, query, scratch, &mass);
   std::vector<Candidate> candidates;
   for (int64_t i = 0; i < count; ++i) {
     candidates.push_back({.row = scratch.candidates()[i], .u = scratch.probabilities()[i]});

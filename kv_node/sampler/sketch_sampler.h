@@ -8,6 +8,7 @@
 
 #include "kv_node/kernels/group_attention.h"
 #include "kv_node/kernels/int8_rows.h"
+#include "kv_node/kernels/pps_sample.h"
 #include "kv_node/kernels/sketch.h"
 #include "kv_node/sampler/sampler.h"
 
@@ -52,9 +53,12 @@ class SketchSampler : public Sampler {
                                     Scratch& scratch) const override;
 
  private:
-  // The group's sample into scratch: rows and probabilities; how many.
+  // The group's sample into scratch: rows and probabilities; how many. mass: AttendStats::mass.
   int64_t Sample(const Segment& segment, const SketchIndex& index, const GroupQuery& query,
-                 Scratch& scratch) const;
+                 Scratch& scratch, double* mass) const;
+  // Sizes of the rows from `first` to the last visible one.
+  GroupSizes Measure(const SketchIndex& index, const GroupQuery& query, int64_t first,
+                     Scratch& scratch) const;
 
   const SketchParams params_;
   const SketchRotation rotation_;

@@ -62,6 +62,7 @@ struct Expected {
       for (double& x : output) x /= sum;
       double a = 0;
       double b = 0;
+      double concentration = 0;
       for (size_t i = 0; i < sample.rows.size(); ++i) {
         double distance = 0;
         for (size_t c = 0; c < dim; ++c) {
@@ -72,11 +73,13 @@ struct Expected {
         const double term = (1.0 - sample.probabilities[i]) * share * share;
         a += term * distance;
         b += term;
+        concentration += sample.probabilities[i] * share * share;
       }
       outputs.insert(outputs.end(), output.begin(), output.end());
       lse.push_back(std::log(sum));
       errors.push_back(a);
       errors.push_back(b);
+      errors.push_back(concentration);
     }
   }
   std::vector<double> outputs;
@@ -118,7 +121,7 @@ class GroupAttentionTest : public testing::TestWithParam<std::string> {
                .probabilities = probabilities_};
     outputs_.assign(num_queries * dim, NAN);
     lse_.assign(num_queries, NAN);
-    errors_.assign(2 * num_queries, NAN);
+    errors_.assign(3 * num_queries, NAN);
     workspace_.assign(GroupAttentionWorkspace(count), NAN);
   }
   void Expect(const Expected& expected) {

@@ -86,6 +86,7 @@ struct Expected {
   double lse = 0;
   double a = 0;
   double b = 0;
+  double concentration = 0;
 };
 
 Expected FromDefinition(const lsh::Projection& projection, const Segment& segment,
@@ -139,6 +140,7 @@ Expected FromDefinition(const lsh::Projection& projection, const Segment& segmen
     }
     expected.a += term * distance;
     expected.b += term;
+    expected.concentration += expected.u[i] * std::pow(weights[i] / sum, 2);
   }
   expected.lse = std::log(sum);
   return expected;
@@ -174,6 +176,8 @@ TEST_P(LshTablesTest, IsTheEstimatorOfItsDefinition) {
     }
     EXPECT_NEAR(answer.errors[g].a, expected.a, 2e-3 * expected.a);
     EXPECT_NEAR(answer.errors[g].b, expected.b, 2e-3 * expected.b);
+    EXPECT_NEAR(answer.errors[g].concentration, expected.concentration,
+                2e-3 * expected.concentration);
     const std::vector<Candidate> candidates = sampler->Candidates(*segment, query, g, scratch);
     ASSERT_EQ(candidates.size(), expected.rows.size());
     EXPECT_GT(candidates.size(), 20u);
