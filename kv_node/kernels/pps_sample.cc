@@ -1,7 +1,9 @@
 #include "kv_node/kernels/pps_sample.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "common/base/check.h"
 #include "kv_node/kernels/sketch_scan.h"
@@ -16,15 +18,10 @@
 namespace sounder::kv_node {
 
 inline constexpr size_t kBlock = kSizeBlockRows;
-
-// Rows whose size reaches the step, and the sum of their sizes.
-struct Certain {
-  int64_t rows = 0;
-  uint64_t sum = 0;
-};
+inline constexpr size_t kPair = 2 * kBlock;
 
 // How many rows of a block may be sampled.
-inline int64_t VisibleRows(const int16_t* shares) {
+inline int64_t VisibleRows(const int8_t* shares) {
   return kSizeBlockRows - std::count(shares, shares + kSizeBlockRows, kNoScore);
 }
 
@@ -45,110 +42,85 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
+using I8 = hn::CappedTag<int8_t, kPair>;
 using I16 = hn::CappedTag<int16_t, kBlock>;
+using Half8 = hn::Rebind<int8_t, I16>;
 using F32 = hn::Repartition<float, I16>;
 using I32 = hn::RebindToSigned<F32>;
 using U32 = hn::RebindToUnsigned<F32>;
+using Quarter8 = hn::Rebind<int8_t, I32>;
 
 // The exponent bias of bf16, in units of score.
 constexpr int16_t kBias = 127 * kScoreUnit;
-constexpr size_t kMostLanes = hn::MaxLanes(I16());
-constexpr size_t kVectors = kBlock / kMostLanes;
+constexpr float kFull = 1 << kFullSizeBits;
 
-struct Weights {
-  hn::Vec<F32> even;
-  hn::Vec<F32> odd;
+struct Sizes {
+  hn::Vec<I32> even;
+  hn::Vec<I32> odd;
 };
 
-// 2^(x / kScoreUnit) of even and odd rows, x <= 0: x plus the bias, taken for a bf16 number.
-HWY_INLINE Weights WeightsOf(hn::Vec<I16> x) {
+// Sizes of rows whose largest shares are given, of even and of odd rows: 2^x from its exponent plus
+// the bias, taken for a bf16 number. kNoScore: 0.
+HWY_INLINE Sizes SizesOf(hn::Vec<I16> shares, int shift) {
   const I16 d;
   const F32 df;
   const U32 du;
-  const auto bits = hn::BitCast(du, hn::Max(hn::SaturatedAdd(x, hn::Set(d, kBias)), hn::Zero(d)));
-  return {hn::BitCast(df, hn::ShiftLeft<16>(bits)),
-          hn::BitCast(df, hn::And(bits, hn::Set(du, 0xffff0000u)))};
+  const auto full = hn::Set(df, kFull);
+  const auto visible = hn::Ne(shares, hn::Set(d, int16_t{kNoScore}));
+  const auto biased = hn::Add(hn::ShiftLeftSame(shares, shift), hn::Set(d, kBias));
+  const auto bits = hn::BitCast(du, hn::IfThenElseZero(visible, hn::Max(biased, hn::Zero(d))));
+  const auto even = hn::BitCast(df, hn::ShiftLeft<16>(bits));
+  const auto odd = hn::BitCast(df, hn::And(bits, hn::Set(du, 0xffff0000u)));
+  return {hn::ConvertTo(I32(), hn::Mul(even, full)), hn::ConvertTo(I32(), hn::Mul(odd, full))};
 }
 
-// An f32 sum over rows has one partial sum per row modulo kBlock, so that its order is the same at
-// every width.
-float Sum(const int16_t* HWY_RESTRICT scores, int64_t rows, int16_t reference) {
-  const I16 d;
-  const F32 df;
-  const auto none = hn::Set(d, kNoScore);
-  const auto shift = hn::Set(d, reference);
-  Weights sums[kVectors];
-  for (Weights& sum : sums) sum.even = sum.odd = hn::Zero(df);
-  for (int64_t r = 0; r < rows; r += kBlock) {
-    for (size_t v = 0; v < kVectors; ++v) {
-      const auto score = hn::LoadU(d, scores + r + v * kMostLanes);
-      const auto relative = hn::SaturatedSub(score, shift);
-      const Weights weights = WeightsOf(hn::IfThenElse(hn::Eq(score, none), none, relative));
-      sums[v].even = hn::Add(sums[v].even, weights.even);
-      sums[v].odd = hn::Add(sums[v].odd, weights.odd);
-    }
-  }
-  float total = 0;
-  for (const Weights& sum : sums) {
-    float even[kMostLanes / 2];
-    float odd[kMostLanes / 2];
-    hn::StoreU(sum.even, df, even);
-    hn::StoreU(sum.odd, df, odd);
-    for (size_t i = 0; i < kMostLanes / 2; ++i) total = (total + even[i]) + odd[i];
-  }
-  return total;
-}
-
-// Sizes of rows whose largest shares are given.
-HWY_INLINE void SizesOf(hn::Vec<I16> shares, hn::Vec<I32>& even, hn::Vec<I32>& odd) {
-  const F32 df;
-  const I32 di;
-  const auto full = hn::Set(df, static_cast<float>(1 << kFullSizeBits));
-  const Weights weights = WeightsOf(shares);
-  even = hn::ConvertTo(di, hn::Mul(weights.even, full));
-  odd = hn::ConvertTo(di, hn::Mul(weights.odd, full));
-}
-
-// The largest share of every row of a vector.
+// The largest share of every row of a vector. An offset is taken off in two parts, as it may be out
+// of range.
 template <size_t kQueries>
-HWY_INLINE hn::Vec<I16> Shares(const GroupScores& group, size_t queries, int64_t row) {
-  const I16 d;
+HWY_INLINE hn::Vec<I8> Shares(const GroupScores& group, int64_t row) {
+  const I8 d;
   const auto none = hn::Set(d, kNoScore);
-  auto score = hn::LoadU(d, group.scores + row);
-  const auto hidden = hn::Eq(score, none);
-  auto share = hn::SaturatedSub(score, hn::Set(d, group.offsets[0]));
-  const size_t count = kQueries == 0 ? queries : kQueries;
-  for (size_t q = 1; q < count; ++q) {
-    score = hn::LoadU(d, group.scores + static_cast<int64_t>(q) * group.stride + row);
-    share = hn::Max(share, hn::SaturatedSub(score, hn::Set(d, group.offsets[q])));
+  const size_t count = kQueries == 0 ? group.offsets.size() : kQueries;
+  auto share = none;
+  auto hidden = hn::Eq(none, none);
+  for (size_t q = 0; q < count; ++q) {
+    const int offset = group.offsets[q];
+    const int most = std::min(offset, 127);
+    const int rest = std::min(offset - most, 127);
+    const auto score = hn::LoadU(d, group.scores + static_cast<int64_t>(q) * group.stride + row);
+    const auto once = hn::SaturatedSub(score, hn::Set(d, static_cast<int8_t>(most)));
+    share = hn::Max(share, hn::SaturatedSub(once, hn::Set(d, static_cast<int8_t>(rest))));
+    if (q == 0) hidden = hn::Eq(score, none);
   }
   // Estimated to hold more than all there is: all. Next to nothing: not nothing.
-  share = hn::Max(hn::Min(share, hn::Zero(d)), hn::Set(d, static_cast<int16_t>(kNoScore + 1)));
+  share = hn::Max(hn::Min(share, hn::Zero(d)), hn::Set(d, int8_t{kNoScore + 1}));
   return hn::IfThenElse(hidden, none, share);
 }
 
 template <size_t kQueries>
 HWY_INLINE uint64_t MeasureBlocks(const GroupScores& group, const GroupSizes& sizes) {
-  const I16 d;
-  const I32 di;
+  const I8 d;
+  const I16 d16;
+  const I32 d32;
+  const Half8 dh;
   uint64_t total = 0;
-  for (int64_t r = 0; r < group.padded_rows; r += kBlock) {
-    auto sum = hn::Zero(di);
-    auto largest = hn::Zero(di);
-    for (size_t v = 0; v < kVectors; ++v) {
-      const int64_t row = r + static_cast<int64_t>(v * kMostLanes);
-      const auto share = Shares<kQueries>(group, group.offsets.size(), row);
-      hn::StoreU(share, d, sizes.shares + row);
-      hn::Vec<I32> even;
-      hn::Vec<I32> odd;
-      SizesOf(share, even, odd);
-      sum = hn::Add(sum, hn::Add(even, odd));
-      largest = hn::Max(largest, hn::Max(even, odd));
+  for (int64_t first = 0; first < group.padded_rows; first += kPair) {
+    for (size_t i = 0; i < kPair; i += hn::Lanes(d)) {
+      const int64_t row = first + static_cast<int64_t>(i);
+      hn::StoreU(Shares<kQueries>(group, row), d, sizes.shares + row);
     }
-    const auto block_sum = static_cast<uint32_t>(hn::GetLane(hn::SumOfLanes(di, sum)));
-    sizes.sums[r / kBlock] = block_sum;
-    sizes.largest[r / kBlock] = static_cast<uint32_t>(hn::GetLane(hn::MaxOfLanes(di, largest)));
-    total += block_sum;
+    for (size_t block = 0; block < kPair; block += kBlock) {
+      auto sum = hn::Zero(d32);
+      for (size_t i = 0; i < kBlock; i += hn::Lanes(d16)) {
+        const int64_t row = first + static_cast<int64_t>(block + i);
+        const Sizes of =
+            SizesOf(hn::PromoteTo(d16, hn::LoadU(dh, sizes.shares + row)), group.shift);
+        sum = hn::Add(sum, hn::Add(of.even, of.odd));
+      }
+      const auto block_sum = static_cast<uint32_t>(hn::GetLane(hn::SumOfLanes(d32, sum)));
+      sizes.sums[(first + static_cast<int64_t>(block)) / kSizeBlockRows] = block_sum;
+      total += block_sum;
+    }
   }
   return total;
 }
@@ -167,39 +139,46 @@ uint64_t Measure(const GroupScores& group, const GroupSizes& sizes) {
 }
 
 // Sizes of one block, with the floor; 0 where the row may not be sampled.
-HWY_INLINE void BlockSizes(const int16_t* HWY_RESTRICT shares, uint32_t floor,
+HWY_INLINE void BlockSizes(const int8_t* HWY_RESTRICT shares, int shift, uint32_t floor,
                            uint32_t* HWY_RESTRICT out) {
-  const I16 d;
-  const I32 di;
-  for (size_t v = 0; v < kVectors; ++v) {
-    hn::Vec<I32> even;
-    hn::Vec<I32> odd;
-    SizesOf(hn::LoadU(d, shares + v * kMostLanes), even, odd);
-    int32_t lanes[2][kMostLanes / 2];
-    hn::StoreU(even, di, lanes[0]);
-    hn::StoreU(odd, di, lanes[1]);
-    for (size_t i = 0; i < kMostLanes; ++i) {
-      const size_t row = v * kMostLanes + i;
-      const uint32_t visible = shares[row] == kNoScore ? 0 : ~uint32_t{0};
-      out[row] = (static_cast<uint32_t>(lanes[i % 2][i / 2]) + floor) & visible;
-    }
+  const I32 d;
+  const F32 df;
+  const U32 du;
+  for (size_t i = 0; i < kBlock; i += hn::Lanes(d)) {
+    const auto share = hn::PromoteTo(d, hn::LoadU(Quarter8(), shares + i));
+    const auto biased = hn::Add(hn::ShiftLeftSame(share, shift), hn::Set(d, int32_t{kBias}));
+    const auto bits = hn::ShiftLeft<16>(hn::Max(biased, hn::Zero(d)));
+    const auto size = hn::ConvertTo(d, hn::Mul(hn::BitCast(df, bits), hn::Set(df, kFull)));
+    const auto floored = hn::Add(hn::BitCast(du, size), hn::Set(du, floor));
+    const auto visible = hn::RebindMask(du, hn::Ne(share, hn::Set(d, int32_t{kNoScore})));
+    hn::StoreU(hn::IfThenElseZero(visible, floored), du, out + i);
   }
 }
 
-Certain CertainRows(const GroupSizes& sizes, const PpsPlan& plan) {
-  Certain certain;
-  uint32_t block[kBlock];
-  for (int64_t b = 0; b < sizes.padded_rows / kSizeBlockRows; ++b) {
-    if (uint64_t{sizes.largest[b]} + plan.floor < plan.step) continue;
-    BlockSizes(sizes.shares + b * kSizeBlockRows, plan.floor, block);
-    for (const uint32_t size : block) {
-      if (size < plan.step || size == 0) continue;
-      ++certain.rows;
-      certain.sum += size;
+// Sizes of shares of at least `share`, with the floor; how many.
+size_t LargeSizes(const GroupSizes& sizes, uint32_t floor, int8_t share, uint32_t* large) {
+  const hn::CappedTag<int8_t, kBlock> d;
+  HWY_ALIGN uint32_t block[kBlock];
+  const auto bound = hn::Set(d, share);
+  size_t count = 0;
+  for (int64_t first = 0; first < sizes.padded_rows; first += kBlock) {
+    const int8_t* shares = sizes.shares + first;
+    auto most = hn::LoadU(d, shares);
+    for (size_t i = hn::Lanes(d); i < kBlock; i += hn::Lanes(d)) {
+      most = hn::Max(most, hn::LoadU(d, shares + i));
+    }
+    if (hn::AllTrue(d, hn::Lt(most, bound))) continue;
+    BlockSizes(shares, sizes.shift, floor, block);
+    for (size_t i = 0; i < kBlock; ++i) {
+      large[count] = block[i];
+      count += shares[i] >= share ? 1 : 0;
     }
   }
-  return certain;
+  return count;
 }
+
+// Rows that are passed over together where nothing is drawn.
+constexpr size_t kFew = 8;
 
 int64_t Draw(const GroupSizes& sizes, const PpsPlan& plan, uint32_t start,
              std::span<const RowMemory> memory, uint16_t* rows, float* probabilities) {
@@ -207,10 +186,10 @@ int64_t Draw(const GroupSizes& sizes, const PpsPlan& plan, uint32_t start,
   // How far the running sum of sizes is past the last multiple of the step.
   uint64_t past = static_cast<uint64_t>((static_cast<unsigned __int128>(plan.step) * start) >> 32);
   int64_t drawn = 0;
-  uint32_t block[kBlock];
+  HWY_ALIGN uint32_t block[kBlock];
   const int64_t blocks = sizes.padded_rows / kSizeBlockRows;
   for (int64_t b = 0; b < blocks; ++b) {
-    const int16_t* shares = sizes.shares + b * kSizeBlockRows;
+    const int8_t* shares = sizes.shares + b * kSizeBlockRows;
     // Rows that may not be sampled lie in the first and the last pair of blocks only.
     const bool inner = b >= 2 && b + 2 < blocks;
     const int64_t visible = inner ? kSizeBlockRows : VisibleRows(shares);
@@ -219,20 +198,28 @@ int64_t Draw(const GroupSizes& sizes, const PpsPlan& plan, uint32_t start,
       past += sum;
       continue;
     }
-    BlockSizes(shares, plan.floor, block);
-    for (size_t i = 0; i < kBlock; ++i) {
-      // A certain row is taken without moving the sum on, so that the number of rows drawn is
-      // within one of what is expected.
-      const bool certain = block[i] >= plan.step;
-      if (!certain) {
-        past += block[i];
-        if (past < plan.step) continue;
-        past -= plan.step;
+    BlockSizes(shares, sizes.shift, plan.floor, block);
+    for (size_t first = 0; first < kBlock; first += kFew) {
+      uint64_t few = 0;
+      for (size_t i = first; i < first + kFew; ++i) few += block[i];
+      if (past + few < plan.step) {
+        past += few;
+        continue;
       }
-      const int64_t row = b * kSizeBlockRows + static_cast<int64_t>(i);
-      Ask(memory, row);
-      rows[drawn] = static_cast<uint16_t>(row);
-      probabilities[drawn++] = certain ? 1.0f : static_cast<float>(block[i]) / step;
+      for (size_t i = first; i < first + kFew; ++i) {
+        // A certain row is taken without moving the sum on, so that the number of rows drawn is
+        // within one of what is expected.
+        const bool certain = block[i] >= plan.step;
+        if (!certain) {
+          past += block[i];
+          if (past < plan.step) continue;
+          past -= plan.step;
+        }
+        const int64_t row = b * kSizeBlockRows + static_cast<int64_t>(i);
+        Ask(memory, row);
+        rows[drawn] = static_cast<uint16_t>(row);
+        probabilities[drawn++] = certain ? 1.0f : static_cast<float>(block[i]) / step;
+      }
     }
   }
   return drawn;
@@ -245,30 +232,74 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sounder::kv_node {
 
-HWY_EXPORT(Sum);
 HWY_EXPORT(Measure);
-HWY_EXPORT(CertainRows);
+HWY_EXPORT(LargeSizes);
 HWY_EXPORT(Draw);
 
 namespace {
 
-// Rounds of PlanSample; each finds the rows that are certain at the step of the one before.
-constexpr int kMostRounds = 8;
 constexpr uint32_t kMostFloor = 1 << kFullSizeBits;
+// Rows down to this part of a step are looked at when certain rows are found: as those leave, the
+// step falls.
+constexpr uint64_t kStepParts = 2;
+constexpr int kMostRounds = 32;
+
+// The step that draws `wanted` rows of sizes that sum to `total`: rows whose size reaches it are
+// certain, and the others share what is left. `large`: all sizes of at least `least`. Stops where
+// the step falls below `least`.
+uint64_t SettleStep(double total, double wanted, std::span<const uint32_t> large, uint64_t least,
+                    uint64_t step) {
+  int64_t certain_before = 0;
+  for (int round = 0; round < kMostRounds && step >= least; ++round) {
+    int64_t certain = 0;
+    uint64_t sum = 0;
+    for (const uint32_t size : large) {
+      const bool is_certain = size >= step;
+      certain += is_certain ? 1 : 0;
+      sum += is_certain ? size : 0;
+    }
+    const double left = wanted - static_cast<double>(certain);
+    if (certain == certain_before || left <= 0) break;
+    certain_before = certain;
+    step =
+        static_cast<uint64_t>(std::max(1.0, std::floor((total - static_cast<double>(sum)) / left)));
+  }
+  return step;
+}
+
+// The size of a share, as SizesOf has it.
+uint32_t SizeOf(int share, int shift) {
+  const uint32_t bits = static_cast<uint32_t>(std::max(0, share * (1 << shift) + 127 * kScoreUnit))
+                        << 16;
+  return static_cast<uint32_t>(std::bit_cast<float>(bits) * (1 << kFullSizeBits));
+}
+
+// The smallest share whose size with the floor is at least `least`; 1 where there is none.
+int8_t LeastShare(uint64_t least, uint32_t floor, int shift) {
+  int8_t low = kNoScore + 1;
+  int8_t high = 1;
+  while (low < high) {
+    const auto middle = static_cast<int8_t>(std::floor((low + high) / 2.0));
+    if (uint64_t{SizeOf(middle, shift)} + floor >= least) {
+      high = middle;
+    } else {
+      low = static_cast<int8_t>(middle + 1);
+    }
+  }
+  return low;
+}
 
 }  // namespace
-
-float SumOfWeights(const int16_t* scores, int64_t padded_rows, int16_t reference) {
-  return HWY_DYNAMIC_DISPATCH(Sum)(scores, padded_rows, reference);
-}
 
 void MeasureSizes(const GroupScores& scores, GroupSizes* sizes) {
   CHECK(!scores.offsets.empty() && scores.padded_rows % (2 * kSizeBlockRows) == 0);
   sizes->padded_rows = scores.padded_rows;
+  sizes->shift = scores.shift;
   sizes->total = HWY_DYNAMIC_DISPATCH(Measure)(scores, *sizes);
 }
 
-PpsPlan PlanSample(const GroupSizes& sizes, int64_t visible, double wanted, double floor_share) {
+PpsPlan PlanSample(const GroupSizes& sizes, int64_t visible, double wanted, double floor_share,
+                   uint32_t* large) {
   if (visible <= 0 || !(wanted > 0)) return {};
   if (wanted >= static_cast<double>(visible)) return {.step = 1, .floor = 1};
   PpsPlan plan;
@@ -278,15 +309,13 @@ PpsPlan PlanSample(const GroupSizes& sizes, int64_t visible, double wanted, doub
   const double total = static_cast<double>(sizes.total) +
                        static_cast<double>(plan.floor) * static_cast<double>(visible);
   plan.step = static_cast<uint64_t>(std::max(1.0, std::floor(total / wanted)));
-  Certain before;
-  for (int round = 0; round < kMostRounds; ++round) {
-    const Certain certain = HWY_DYNAMIC_DISPATCH(CertainRows)(sizes, plan);
-    const double left = wanted - static_cast<double>(certain.rows);
-    if (certain.rows == before.rows || left <= 0) break;
-    before = certain;
-    const double step = (total - static_cast<double>(certain.sum)) / left;
-    plan.step = static_cast<uint64_t>(std::max(1.0, std::floor(step)));
-  }
+  uint64_t least = 0;
+  do {
+    least = plan.step / kStepParts;
+    const size_t count = HWY_DYNAMIC_DISPATCH(LargeSizes)(
+        sizes, plan.floor, LeastShare(least, plan.floor, sizes.shift), large);
+    plan.step = SettleStep(total, wanted, {large, count}, least, plan.step);
+  } while (plan.step < least);
   return plan;
 }
 

@@ -21,29 +21,26 @@ inline constexpr int64_t kSizeBlockRows = 32;
 // The size of a row that holds all of a query's attention.
 inline constexpr int kFullSizeBits = 26;
 
-// sum over rows of 2^((score - reference) / kScoreUnit), as bf16 counts: at most 7 % too much.
-// reference >= every score.
-float SumOfWeights(const int16_t* scores, int64_t padded_rows, int16_t reference);
-
 // Scores of a group: scores[q * stride + r] as ScanSketches writes them; a row's share of query q's
-// attention is 2^((score - offset_q) / kScoreUnit).
+// attention is 2^((score - offset_q) 2^shift / kScoreUnit).
 struct GroupScores {
-  const int16_t* scores = nullptr;
+  const int8_t* scores = nullptr;
   int64_t stride = 0;
   int64_t padded_rows = 0;
-  std::span<const int16_t> offsets;  // one per query
+  int shift = 0;
+  std::span<const int16_t> offsets;  // one per query, -127..1000
 };
 
 // Sizes without the floor, in a form that needs a pass over the rows only where a row is drawn.
 struct GroupSizes {
-  int16_t* shares = nullptr;    // [padded_rows], largest share in units of score, <= 0; kNoScore
-  uint32_t* sums = nullptr;     // [padded_rows / 32], of the sizes of a block
-  uint32_t* largest = nullptr;  // [padded_rows / 32], size of a block
+  int8_t* shares = nullptr;  // [padded_rows], largest share in units of score, <= 0; kNoScore
+  uint32_t* sums = nullptr;  // [padded_rows / 32], of the sizes of a block
   int64_t padded_rows = 0;
+  int shift = 0;
   uint64_t total = 0;
 };
 
-// Fills shares, sums, largest and total of `sizes`.
+// Fills all of `sizes` (what its pointers point to).
 void MeasureSizes(const GroupScores& scores, GroupSizes* sizes);
 
 // A row's inclusion probability is min(1, (size + floor) / step).
@@ -54,7 +51,9 @@ struct PpsPlan {
 
 // The plan that draws `wanted` rows in expectation, of which floor_share (in [0, 1)) without regard
 // to sizes. visible: rows that are not kNoScore. wanted >= visible: every row, with certainty.
-PpsPlan PlanSample(const GroupSizes& sizes, int64_t visible, double wanted, double floor_share);
+// large: working memory, u32[padded_rows + 1].
+PpsPlan PlanSample(const GroupSizes& sizes, int64_t visible, double wanted, double floor_share,
+                   uint32_t* large);
 
 // Memory of a row that will be read soon: `bytes` from data + row * stride on.
 struct RowMemory {

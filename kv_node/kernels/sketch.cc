@@ -201,22 +201,24 @@ SketchRotation::SketchRotation(int dim, int bits, uint64_t seed)
   }
 }
 
-float BuildSketch(const SketchRotation& rotation, const memory::RowsView& keys, const float* mean,
-                  uint8_t* blocks, int16_t* factors) {
+int BuildSketch(const SketchRotation& rotation, const memory::RowsView& keys, const float* mean,
+                uint8_t* blocks, int16_t* factors) {
   CHECK(keys.dim == rotation.dim()) << keys.dim;
   const size_t padded = static_cast<size_t>(SketchView::PaddedRows(keys.rows));
   std::vector<float> exact(padded);
   HWY_DYNAMIC_DISPATCH(Build)(rotation, keys, mean, blocks, exact.data());
   const float largest = *std::max_element(exact.begin(), exact.end());
-  const float unit = largest / 32767.0f;
-  if (!(unit > 0)) {
+  if (!(largest > 0)) {
     std::fill(factors, factors + padded, int16_t{0});
     return 0;
   }
+  int exponent = 0;  // of a number in [.5, 1)
+  std::frexp(largest, &exponent);
+  const double unit = std::ldexp(1.0, exponent - 15);
   for (size_t r = 0; r < padded; ++r) {
-    factors[r] = static_cast<int16_t>(std::min(32767.0f, std::nearbyint(exact[r] / unit)));
+    factors[r] = static_cast<int16_t>(std::min(32767.0, std::nearbyint(exact[r] / unit)));
   }
-  return unit;
+  return exponent - 15;
 }
 
 void RotateQueries(const SketchRotation& rotation, const float* vectors, int64_t stride,

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numbers>
 
 #include "common/base/check.h"
@@ -24,13 +25,21 @@ inline constexpr int kScanQueries = 4;
 struct ScanPass {
   const uint8_t* blocks = nullptr;
   const int16_t* factors = nullptr;
-  int64_t row_begin = 0;
+  int64_t first = 0;      // row of the first pair
+  int64_t row_begin = 0;  // visible
   int64_t row_end = 0;
   int groups = 0;  // of 8 coordinates
+  int shift = 0;
   std::array<const int8_t*, kScanQueries> tables{};
-  std::array<int16_t, kScanQueries> multipliers{};
-  std::array<int16_t*, kScanQueries> scores{};  // by row
+  std::array<int8_t*, kScanQueries> scores{};  // by row
 };
+
+// Sums of weights, one per row modulo the rows of a block, so that their order is the same at every
+// width.
+using WeightSums = std::array<float, kSketchBlockRows>;
+
+// Weights are relative to the highest score there is.
+inline constexpr int kHighestScore = 127;
 
 }  // namespace sounder::kv_node
 #endif
@@ -104,8 +113,9 @@ HWY_INLINE void SumWide(const ScanPass& pass, const uint8_t* HWY_RESTRICT blocks
   }
   for (size_t q = 0; q < kQueries; ++q) {
     for (size_t b = 0; b < kBlocks; ++b) {
-      hn::StoreU(hn::SaturatedAdd(hn::LowerHalf(dh, sum[q][b]), hn::UpperHalf(dh, sum[q][b])), dh,
-                 sums[q][b]);
+      const auto total =
+          hn::SaturatedAdd(hn::LowerHalf(dh, sum[q][b]), hn::UpperHalf(dh, sum[q][b]));
+      hn::StoreU(hn::Max(total, hn::Set(dh, int8_t{-127})), dh, sums[q][b]);
     }
   }
 }
@@ -141,7 +151,10 @@ HWY_INLINE void SumNarrow(const ScanPass& pass, const uint8_t* HWY_RESTRICT bloc
       for (size_t q = 0; q < kQueries; ++q) {
         for (size_t b = 0; b < kBlocks; ++b) {
           int8_t* out = sums[q][b] + part;
-          if (parity == 1) sum[q][b] = hn::SaturatedAdd(hn::LoadU(ds, out), sum[q][b]);
+          if (parity == 1) {
+            sum[q][b] = hn::SaturatedAdd(hn::LoadU(ds, out), sum[q][b]);
+            sum[q][b] = hn::Max(sum[q][b], hn::Set(ds, int8_t{-127}));
+          }
           hn::StoreU(sum[q][b], ds, out);
         }
       }
@@ -149,54 +162,109 @@ HWY_INLINE void SumNarrow(const ScanPass& pass, const uint8_t* HWY_RESTRICT bloc
   }
 }
 
-template <size_t kQueries>
-HWY_INLINE void ScanBlocks(const ScanPass& pass) {
-  const hn::CappedTag<int16_t, kSketchBlockRows> d;
-  const hn::Rebind<int8_t, decltype(d)> d8;
-  const size_t block_bytes = static_cast<size_t>(pass.groups) * kSketchBlockRows;
-  for (int64_t first = pass.row_begin; first < pass.row_end; first += kSketchPairRows) {
-    HWY_ALIGN int8_t sums[kQueries][kBlocks][kSketchBlockRows];
-    const uint8_t* blocks =
-        pass.blocks + static_cast<size_t>(first / kSketchBlockRows) * block_bytes;
-    if constexpr (hn::MaxLanes(Bytes()) == 64) {
-      SumWide(pass, blocks, sums);
-    } else {
-      SumNarrow(pass, blocks, sums);
-    }
-    for (size_t i = 0; i < kBlocks * kSketchBlockRows; i += hn::Lanes(d)) {
-      const auto factor = hn::LoadU(d, pass.factors + first + i);
-      for (size_t q = 0; q < kQueries; ++q) {
-        const auto sum = hn::PromoteTo(d, hn::LoadU(d8, &sums[q][0][0] + i));
-        const auto scaled = hn::MulFixedPoint15(hn::ShiftLeft<8>(sum), factor);
-        const auto score = hn::MulFixedPoint15(scaled, hn::Set(d, pass.multipliers[q]));
-        hn::StoreU(score, d, pass.scores[q] + first + i);
+using Units = hn::CappedTag<int16_t, kSketchBlockRows>;
+using Scores = hn::Rebind<int8_t, Units>;
+
+// Adds 2^((score - kHighestScore) 2^shift / kScoreUnit) to the sums of rows [i, i + lanes) of a
+// block: the exponent plus its bias, taken for a bf16 number.
+HWY_INLINE void AddWeights(hn::Vec<Units> units, size_t i, float* HWY_RESTRICT sums) {
+  const Units d;
+  const hn::Repartition<float, Units> df;
+  const hn::RebindToUnsigned<decltype(df)> du;
+  const size_t half = hn::Lanes(df);
+  const auto biased = hn::SaturatedAdd(units, hn::Set(d, int16_t{127 * kScoreUnit}));
+  const auto bits = hn::BitCast(du, hn::Max(biased, hn::Zero(d)));
+  const auto even = hn::BitCast(df, hn::ShiftLeft<16>(bits));
+  const auto odd = hn::BitCast(df, hn::And(bits, hn::Set(du, 0xffff0000u)));
+  // Even rows of these lanes, then the odd ones.
+  hn::StoreU(hn::Add(hn::LoadU(df, sums + i), even), df, sums + i);
+  hn::StoreU(hn::Add(hn::LoadU(df, sums + i + half), odd), df, sums + i + half);
+}
+
+// Which of the rows from `row` on are visible.
+HWY_INLINE hn::Mask<Units> Visible(const ScanPass& pass, int64_t row) {
+  const Units d;
+  const auto from_row = [&](int64_t bound) {
+    return hn::Set(d, static_cast<int16_t>(std::clamp<int64_t>(bound - row, -1000, 1000)));
+  };
+  const auto index = hn::Iota(d, 0);
+  return hn::AndNot(hn::Lt(index, from_row(pass.row_begin)), hn::Lt(index, from_row(pass.row_end)));
+}
+
+// From sums of tables to scores and weights of one pair of blocks. kEdge: some rows may be hidden.
+template <size_t kQueries, bool kEdge>
+HWY_INLINE void FinishPair(const ScanPass& pass, int64_t first,
+                           const int8_t (&sums)[kQueries][kBlocks][kSketchBlockRows],
+                           WeightSums (&weights)[kQueries]) {
+  const Units d;
+  const Scores d8;
+  const auto highest = hn::Set(d, int16_t{kHighestScore});
+  for (size_t i = 0; i < kBlocks * kSketchBlockRows; i += hn::Lanes(d)) {
+    const int64_t row = first + static_cast<int64_t>(i);
+    const auto factor = hn::LoadU(d, pass.factors + row);
+    for (size_t q = 0; q < kQueries; ++q) {
+      const auto sum = hn::PromoteTo(d, hn::LoadU(d8, &sums[q][0][0] + i));
+      auto score = hn::MulFixedPoint15(sum, factor);
+      auto units = hn::ShiftLeftSame(hn::Sub(score, highest), pass.shift);
+      if constexpr (kEdge) {
+        const auto visible = Visible(pass, row);
+        units = hn::IfThenElse(visible, units, hn::Set(d, int16_t{-32768}));
+        score = hn::IfThenElse(visible, score, hn::Set(d, int16_t{kNoScore}));
       }
+      AddWeights(units, i % kSketchBlockRows, weights[q].data());
+      hn::StoreU(hn::DemoteTo(d8, score), d8, pass.scores[q] + row);
     }
   }
 }
 
-void Scan(const ScanPass& pass, size_t queries) {
+template <size_t kQueries, bool kEdge>
+HWY_INLINE void ScanPair(const ScanPass& pass, int64_t first, WeightSums (&weights)[kQueries]) {
+  const size_t block_bytes = static_cast<size_t>(pass.groups) * kSketchBlockRows;
+  const uint8_t* blocks = pass.blocks + static_cast<size_t>(first / kSketchBlockRows) * block_bytes;
+  HWY_ALIGN int8_t sums[kQueries][kBlocks][kSketchBlockRows];
+  if constexpr (hn::MaxLanes(Bytes()) == 64) {
+    SumWide(pass, blocks, sums);
+  } else {
+    SumNarrow(pass, blocks, sums);
+  }
+  FinishPair<kQueries, kEdge>(pass, first, sums, weights);
+}
+
+// The sum over the rows of a block, in their order.
+HWY_INLINE float InOrder(const WeightSums& sums) {
+  const size_t lanes = hn::Lanes(Units());
+  float total = 0;
+  for (size_t i = 0; i < kSketchBlockRows; ++i) {
+    const size_t in_vector = i % lanes;
+    total += sums[i - in_vector + in_vector / 2 + in_vector % 2 * (lanes / 2)];
+  }
+  return total;
+}
+
+template <size_t kQueries>
+HWY_INLINE void ScanPairs(const ScanPass& pass, float* totals) {
+  HWY_ALIGN WeightSums weights[kQueries];
+  for (WeightSums& sums : weights) sums.fill(0);
+  const int64_t last = (pass.row_end - 1) / kSketchPairRows * kSketchPairRows;
+  ScanPair<kQueries, true>(pass, pass.first, weights);
+  for (int64_t row = pass.first + kSketchPairRows; row < last; row += kSketchPairRows) {
+    ScanPair<kQueries, false>(pass, row, weights);
+  }
+  if (last > pass.first) ScanPair<kQueries, true>(pass, last, weights);
+  for (size_t q = 0; q < kQueries; ++q) totals[q] = InOrder(weights[q]);
+}
+
+void Scan(const ScanPass& pass, size_t queries, float* totals) {
   switch (queries) {
     case 1:
-      return ScanBlocks<1>(pass);
+      return ScanPairs<1>(pass, totals);
     case 2:
-      return ScanBlocks<2>(pass);
+      return ScanPairs<2>(pass, totals);
     case 3:
-      return ScanBlocks<3>(pass);
+      return ScanPairs<3>(pass, totals);
     default:
-      return ScanBlocks<kScanQueries>(pass);
+      return ScanPairs<kScanQueries>(pass, totals);
   }
-}
-
-int16_t Highest(const int16_t* HWY_RESTRICT scores, int64_t count) {
-  const hn::CappedTag<int16_t, kSketchBlockRows> d;
-  auto highest = hn::Set(d, kNoScore);
-  for (int64_t i = 0; i < count; i += static_cast<int64_t>(hn::Lanes(d))) {
-    highest = hn::Max(highest, hn::LoadU(d, scores + i));
-  }
-  int16_t lanes[hn::MaxLanes(d)];
-  hn::StoreU(highest, d, lanes);
-  return *std::max_element(lanes, lanes + hn::Lanes(d));
 }
 
 // tables of one query: rotated f32[bits], entries scaled by `factor`.
@@ -235,13 +303,14 @@ HWY_AFTER_NAMESPACE();
 namespace sounder::kv_node {
 
 HWY_EXPORT(Scan);
-HWY_EXPORT(Highest);
 HWY_EXPORT(FillTables);
 
 namespace {
 
-// The cosine between query and key at which a score reaches its end.
+// The cosine between query and key up to which sums do not saturate, give or take a square root of
+// two.
 constexpr double kFullCosine = 0.65;
+constexpr int kMostExponent = 100;  // of tables; queries of next to nothing
 
 }  // namespace
 
@@ -257,51 +326,59 @@ void SketchTables::Prepare(const SketchRotation& rotation, const float* queries,
   }
   float* rotated = rotated_.As<float>().data();
   RotateQueries(rotation, queries, rotation.dim(), count, rotated);
-  units_.resize(count);
+  double longest = 0;  // squared
   for (int q = 0; q < count; ++q) {
-    const float* x = rotated + static_cast<size_t>(q) * bits_;
     double square = 0;
-    for (int j = 0; j < bits_; ++j) square += double{x[j]} * x[j];
-    // Of a key at cosine c: sum_j x_j sign_j is about c |x| sqrt(2 bits / pi).
-    const double full = kFullCosine * std::sqrt(square * 2 * bits_ / std::numbers::pi);
-    const double factor = full > 0 ? 127 / full : 0;
+    for (int j = 0; j < bits_; ++j)
+      square += double{rotated[q * bits_ + j]} * rotated[q * bits_ + j];
+    longest = std::max(longest, square);
+  }
+  // Of a key at cosine c: sum_j x_j sign_j is about c |x| sqrt(2 bits / pi).
+  const double orders = double{scale} * std::numbers::log2e;
+  const double full =
+      std::abs(orders) * kFullCosine * std::sqrt(longest * 2 * bits_ / std::numbers::pi);
+  exponent_ = kMostExponent;
+  if (full > std::ldexp(127.0, -kMostExponent)) {
+    exponent_ = static_cast<int>(std::nearbyint(std::log2(127 / full)));
+  }
+  const auto factor = static_cast<float>(std::ldexp(orders, exponent_));
+  for (int q = 0; q < count; ++q) {
     HWY_DYNAMIC_DISPATCH(FillTables)
-    (x, bits_, static_cast<float>(factor), tables_.As<int8_t>().data() + size_t{8} * bits_ * q);
-    units_[q] = static_cast<float>(
-        factor > 0 ? double{scale} * std::numbers::log2e * kScoreUnit / factor : 0);
+    (rotated + q * bits_, bits_, factor, tables_.As<int8_t>().data() + size_t{8} * bits_ * q);
   }
 }
 
+int ScoreShift(const SketchView& sketches, const SketchTables& tables) {
+  // A score of 1 is 2^(15 + factor_exponent - exponent) orders, kScoreUnit = 2^7 units each.
+  return std::clamp(15 + 7 + sketches.factor_exponent - tables.exponent(), 0, kMaxScoreShift);
+}
+
 void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_t row_begin,
-                  int64_t row_end, int16_t* scores, int64_t stride, int16_t* highest) {
+                  int64_t row_end, int shift, int8_t* scores, int64_t stride, double* log_sums) {
   CHECK(0 <= row_begin && row_begin <= row_end && row_end <= sketches.rows) << row_end;
   CHECK(sketches.bits == tables.bits()) << sketches.bits;
+  CHECK(0 <= shift && shift <= kMaxScoreShift) << shift;
+  std::fill_n(log_sums, tables.count(), -std::numeric_limits<double>::infinity());
+  if (row_begin == row_end) return;
   ScanPass pass;
   pass.blocks = sketches.blocks;
   pass.factors = sketches.factors;
   pass.groups = sketches.bits / 8;
-  const int64_t first = row_begin / kSketchPairRows * kSketchPairRows;
-  const int64_t last = SketchView::PaddedRows(row_end);
-  pass.row_begin = first;
-  pass.row_end = last;
+  pass.first = row_begin / kSketchPairRows * kSketchPairRows;
+  pass.row_begin = row_begin;
+  pass.row_end = row_end;
+  pass.shift = shift;
   for (int begin = 0; begin < tables.count(); begin += kScanQueries) {
     const int queries = std::min(kScanQueries, tables.count() - begin);
     for (int q = 0; q < queries; ++q) {
-      const double multiplier = double{tables.unit(begin + q)} * sketches.factor_unit * 4194304.0;
       pass.tables[q] = tables.tables(begin + q);
-      pass.multipliers[q] = static_cast<int16_t>(std::min(32767.0, std::nearbyint(multiplier)));
       pass.scores[q] = scores + (begin + q) * stride;
     }
-    if (row_begin < row_end) HWY_DYNAMIC_DISPATCH(Scan)(pass, queries);
+    float totals[kScanQueries];
+    HWY_DYNAMIC_DISPATCH(Scan)(pass, queries, totals);
     for (int q = 0; q < queries; ++q) {
-      int16_t* row = pass.scores[q];
-      if (row_begin == row_end) {
-        highest[begin + q] = kNoScore;
-        continue;
-      }
-      std::fill(row + first, row + row_begin, kNoScore);
-      std::fill(row + row_end, row + last, kNoScore);
-      highest[begin + q] = HWY_DYNAMIC_DISPATCH(Highest)(row + first, last - first);
+      log_sums[begin + q] =
+          kScoreUnit * std::log2(double{totals[q]}) + std::ldexp(kHighestScore, shift);
     }
   }
 }

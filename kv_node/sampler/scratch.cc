@@ -18,16 +18,14 @@ Scratch::Scratch()
       logits_(kRows * sizeof(float)),
       log_u_(kRows * sizeof(float)),
       seen_(memory::AlignedBuffer::Zeroed(base::kMaxSegmentRows / 8)),
-      shares_(base::kMaxSegmentRows * sizeof(int16_t)),
+      shares_(base::kMaxSegmentRows),
       size_sums_(base::kMaxSegmentRows / kSizeBlockRows * sizeof(uint32_t)),
-      largest_sizes_(base::kMaxSegmentRows / kSizeBlockRows * sizeof(uint32_t)),
+      large_sizes_((base::kMaxSegmentRows + 1) * sizeof(uint32_t)),
       probabilities_(base::kMaxSegmentRows * sizeof(float)) {}
 
-int16_t* Scratch::scores(size_t count) {
-  if (scores_.size() < count * sizeof(int16_t)) {
-    scores_ = memory::AlignedBuffer(count * sizeof(int16_t));
-  }
-  return scores_.As<int16_t>().data();
+int8_t* Scratch::scores(size_t count) {
+  if (scores_.size() < count) scores_ = memory::AlignedBuffer(count);
+  return scores_.As<int8_t>().data();
 }
 
 float* Scratch::workspace(size_t count) {
@@ -47,7 +45,7 @@ uint16_t* Scratch::codes(size_t count) {
 size_t Scratch::bytes() const {
   return counts_.allocated() + candidates_.allocated() + logits_.allocated() + log_u_.allocated() +
          seen_.allocated() + codes_.allocated() + scores_.allocated() + shares_.allocated() +
-         size_sums_.allocated() + largest_sizes_.allocated() + probabilities_.allocated() +
+         size_sums_.allocated() + large_sizes_.allocated() + probabilities_.allocated() +
          workspace_.allocated();
 }
 

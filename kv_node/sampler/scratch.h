@@ -24,12 +24,13 @@ class Scratch {
   float* log_u() { return log_u_.As<float>().data(); }
   // Of sketches.
   SketchTables& sketch_tables() { return sketch_tables_; }
-  int16_t* scores(size_t count);  // grows
-  int16_t* shares() { return shares_.As<int16_t>().data(); }
+  int8_t* scores(size_t count);  // grows
+  int8_t* shares() { return shares_.As<int8_t>().data(); }
+  std::vector<double>& log_sums() { return log_sums_; }
   std::vector<int16_t>& offsets() { return offsets_; }
   float* probabilities() { return probabilities_.As<float>().data(); }
   uint32_t* size_sums() { return size_sums_.As<uint32_t>().data(); }
-  uint32_t* largest_sizes() { return largest_sizes_.As<uint32_t>().data(); }
+  uint32_t* large_sizes() { return large_sizes_.As<uint32_t>().data(); }
   float* workspace(size_t count);                           // grows
   uint64_t* seen() { return seen_.As<uint64_t>().data(); }  // one bit per row of a segment
   // Codes of a segment under construction; grows, at 2 bytes per row and table.
@@ -50,10 +51,11 @@ class Scratch {
   memory::AlignedBuffer scores_;
   memory::AlignedBuffer shares_;
   memory::AlignedBuffer size_sums_;
-  memory::AlignedBuffer largest_sizes_;
+  memory::AlignedBuffer large_sizes_;
   memory::AlignedBuffer probabilities_;
   memory::AlignedBuffer workspace_;
   std::vector<int16_t> offsets_;
+  std::vector<double> log_sums_;
 };
 
 }  // namespace sounder::kv_node

@@ -63,19 +63,21 @@ double WantedRows(const GroupQuery& query, const SketchParams& params, const Gro
   return std::min(wanted, visible);
 }
 
-// log2 of the sum of a query's weights, in units of score: over the visible rows as estimated, or
-// over the session's as the hint has it, if that is more.
-int16_t OffsetOf(const GroupQuery& query, int q, std::span<const float> mean, double local) {
-  double offset = local;
+// log2 of the sum of a query's weights, in scores: over the visible rows as estimated, or over the
+// session's as the hint has it, if that is more.
+int16_t OffsetOf(const GroupQuery& query, int q, std::span<const float> mean, double log_sum,
+                 int shift) {
+  double units = log_sum;
   if (!query.lse_hints.empty()) {
     double dot = 0;
     const float* x = query.queries + static_cast<size_t>(q) * mean.size();
     for (size_t i = 0; i < mean.size(); ++i) dot += double{x[i]} * mean[i];
     const double nats = double{query.lse_hints[q]} - double{query.scale} * dot;
-    const double hint = std::nearbyint(kScoreUnit * std::numbers::log2e * nats);
-    if (hint > offset) offset = hint;  // not where the hint is not a number
+    const double hint = kScoreUnit * std::numbers::log2e * nats;
+    if (hint > units) units = hint;  // not where the hint is not a number
   }
-  return static_cast<int16_t>(std::clamp(offset, -32767.0, 32767.0));
+  const double offset = std::nearbyint(std::ldexp(units, -shift));
+  return static_cast<int16_t>(std::clamp(offset, -127.0, 1000.0));
 }
 
 }  // namespace
@@ -89,8 +91,8 @@ SketchIndex::SketchIndex(const SketchRotation& rotation, const Segment& segment,
       factors_(SketchView::PaddedRows(rows_) * sizeof(int16_t)) {
   float* mean = mean_.As<float>().data();
   kernels::MeanOfRows(segment.keys(), mean);
-  factor_unit_ = BuildSketch(rotation, segment.keys(), mean, blocks_.As<uint8_t>().data(),
-                             factors_.As<int16_t>().data());
+  factor_exponent_ = BuildSketch(rotation, segment.keys(), mean, blocks_.As<uint8_t>().data(),
+                                 factors_.As<int16_t>().data());
   if (!int8_rows) return;
   int8_rows_ = memory::AlignedBuffer(rows_ * Int8Rows::RecordBytes(dim_));
   QuantizeRows(segment.keys(), segment.values(), mean, int8_rows_.data());
@@ -113,7 +115,7 @@ SketchView SketchIndex::sketches() const {
           .bits = bits_,
           .blocks = blocks_.As<uint8_t>().data(),
           .factors = factors_.As<int16_t>().data(),
-          .factor_unit = factor_unit_};
+          .factor_exponent = factor_exponent_};
 }
 
 Int8Rows SketchIndex::int8_rows() const {
@@ -154,8 +156,8 @@ int64_t SketchSampler::Sample(const Segment& segment, const SketchIndex& index,
   const int64_t first = query.row_begin / kSketchPairRows * kSketchPairRows;
   const GroupSizes sizes = Measure(index, query, first, scratch);
   *mass = std::ldexp(static_cast<double>(sizes.total), -kFullSizeBits);
-  const PpsPlan plan =
-      PlanSample(sizes, visible, WantedRows(query, params_, sizes), params_.floor_share);
+  const PpsPlan plan = PlanSample(sizes, visible, WantedRows(query, params_, sizes),
+                                  params_.floor_share, scratch.large_sizes());
   const int64_t count = DrawSystematic(sizes, plan, start, MemoryOf(segment, index, first),
                                        scratch.candidates(), scratch.probabilities());
   for (int64_t i = 0; i < count; ++i) {
@@ -170,21 +172,24 @@ GroupSizes SketchSampler::Measure(const SketchIndex& index, const GroupQuery& qu
   scratch.sketch_tables().Prepare(rotation_, query.queries, query.group, query.scale);
   const int64_t padded = SketchView::PaddedRows(query.row_end) - first;
   const int64_t stride = SketchView::PaddedRows(sketches.rows);
-  int16_t* scores = scratch.scores(static_cast<size_t>(stride) * query.group);
+  const int shift = ScoreShift(sketches, scratch.sketch_tables());
+  int8_t* scores = scratch.scores(static_cast<size_t>(stride) * query.group);
+  std::vector<double>& log_sums = scratch.log_sums();
+  log_sums.resize(query.group);
+  ScanSketches(sketches, scratch.sketch_tables(), query.row_begin, query.row_end, shift, scores,
+               stride, log_sums.data());
   std::vector<int16_t>& offsets = scratch.offsets();
   offsets.resize(query.group);
-  ScanSketches(sketches, scratch.sketch_tables(), query.row_begin, query.row_end, scores, stride,
-               offsets.data());
   for (int q = 0; q < query.group; ++q) {
-    const double sum = SumOfWeights(scores + q * stride + first, padded, offsets[q]);
-    const double local = offsets[q] + std::nearbyint(kScoreUnit * std::log2(sum));
-    offsets[q] = OffsetOf(query, q, index.mean(), local);
+    offsets[q] = OffsetOf(query, q, index.mean(), log_sums[q], shift);
   }
-  GroupSizes sizes = {
-      .shares = scratch.shares(), .sums = scratch.size_sums(), .largest = scratch.largest_sizes()};
-  MeasureSizes(
-      {.scores = scores + first, .stride = stride, .padded_rows = padded, .offsets = offsets},
-      &sizes);
+  GroupSizes sizes = {.shares = scratch.shares(), .sums = scratch.size_sums()};
+  MeasureSizes({.scores = scores + first,
+                .stride = stride,
+                .padded_rows = padded,
+                .shift = shift,
+                .offsets = offsets},
+               &sizes);
   return sizes;
 }
 

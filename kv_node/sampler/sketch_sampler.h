@@ -36,7 +36,7 @@ class SketchIndex : public SegmentIndex {
   memory::AlignedBuffer blocks_;
   memory::AlignedBuffer factors_;
   memory::AlignedBuffer int8_rows_;
-  float factor_unit_ = 0;
+  int factor_exponent_ = 0;
 };
 
 class SketchSampler : public Sampler {

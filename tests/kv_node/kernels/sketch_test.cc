@@ -41,7 +41,8 @@ struct Sketched {
     factors.assign(SketchView::PaddedRows(rows_view.rows), int16_t{-1});
     view.rows = rows_view.rows;
     view.bits = rotation.bits();
-    view.factor_unit = BuildSketch(rotation, rows_view, mean.data(), blocks.data(), factors.data());
+    view.factor_exponent =
+        BuildSketch(rotation, rows_view, mean.data(), blocks.data(), factors.data());
     view.blocks = blocks.data();
     view.factors = factors.data();
   }
@@ -108,7 +109,7 @@ TEST_P(SketchTest, RotatesAndSketchesAsDescribed) {
           if (std::abs(expected[j]) < 1e-4) continue;
           ASSERT_EQ(sketched.Sign(row, j), expected[j] > 0) << row << " " << j;
         }
-        const double factor = double{sketched.view.factor_unit} * sketched.factors[row];
+        const double factor = std::ldexp(sketched.factors[row], sketched.view.factor_exponent);
         EXPECT_NEAR(factor, square / l1, 1e-3 * square / l1);
       }
       for (int64_t row = 37; row < SketchView::PaddedRows(37); ++row) {
@@ -126,24 +127,22 @@ TEST_P(SketchTest, TheSameBitsAtEveryLevel) {
   const Sketched best(rotation, Normals(128 * 100, 4, 2, 1));
   EXPECT_EQ(here.blocks, best.blocks);
   EXPECT_EQ(here.factors, best.factors);
-  EXPECT_EQ(here.view.factor_unit, best.view.factor_unit);
+  EXPECT_EQ(here.view.factor_exponent, best.view.factor_exponent);
 }
 
 TEST_P(SketchTest, DegenerateKeys) {
   const SketchRotation rotation(64, 128, 3);
   std::vector<float> keys(64 * 40, 2.5f);  // all equal: nothing is left of them
   const Sketched equal(rotation, keys);
-  EXPECT_EQ(equal.view.factor_unit, 0);
+  EXPECT_EQ(equal.factors, std::vector<int16_t>(64, 0));
   keys[5] = INFINITY;
   keys[64] = NAN;
   keys[130] = 3e38f;
   const Sketched wild(rotation, keys);
-  EXPECT_TRUE(std::isfinite(wild.view.factor_unit));
+  EXPECT_LT(wild.view.factor_exponent, 40);
 }
 
 int8_t Saturate(int x) { return static_cast<int8_t>(std::clamp(x, -128, 127)); }
-int MulFixed(int x, int y) { return (x * y + (1 << 14)) >> 15; }
-
 // The score of one row, from the tables, as sketch_scan.h has it.
 int ScoreRef(const Sketched& sketched, const SketchTables& tables, int query, int64_t row) {
   int8_t sums[2] = {0, 0};
@@ -159,9 +158,14 @@ int ScoreRef(const Sketched& sketched, const SketchTables& tables, int query, in
     sums[group % 2] = Saturate(sums[group % 2] + pair[lower] + pair[64 + upper]);
   }
   const int sum = Saturate(sums[0] + sums[1]);
-  const double multiplier = double{tables.unit(query)} * sketched.view.factor_unit * 4194304.0;
-  return MulFixed(MulFixed(256 * sum, sketched.factors[row]),
-                  static_cast<int>(std::min(32767.0, std::nearbyint(multiplier))));
+  return (std::max(sum, -127) * sketched.factors[row] + (1 << 14)) >> 15;
+}
+
+// The line between powers of two that bf16 counts on, of 2^(units / kScoreUnit).
+double WeightRef(int units) {
+  const int exponent = static_cast<int>(std::floor(units / double{kScoreUnit}));
+  if (exponent < -126) return std::ldexp(std::max(0, units + 127 * kScoreUnit), -126 - 7);
+  return std::ldexp(1 + units / double{kScoreUnit} - exponent, exponent);
 }
 
 TEST_P(SketchTest, ScansAsDescribed) {
@@ -179,28 +183,51 @@ TEST_P(SketchTest, ScansAsDescribed) {
           SketchTables tables;
           tables.Prepare(rotation, queries.data(), count, 0.3f);
           const int64_t stride = SketchView::PaddedRows(rows);
+          const int shift = std::max(ScoreShift(sketched.view, tables), 2);
           for (const auto& [begin, end] : std::vector<std::pair<int64_t, int64_t>>{
                    {0, rows}, {rows / 3, rows - rows / 4}, {rows, rows}}) {
-            std::vector<int16_t> scores(count * stride, 12345);
-            std::vector<int16_t> highest(count);
-            ScanSketches(sketched.view, tables, begin, end, scores.data(), stride, highest.data());
+            std::vector<int8_t> scores(count * stride, 99);
+            std::vector<double> log_sums(count, NAN);
+            ScanSketches(sketched.view, tables, begin, end, shift, scores.data(), stride,
+                         log_sums.data());
             for (int q = 0; q < count; ++q) {
-              int most = kNoScore;
+              double sum = 0;
               const int64_t first = begin / kSketchPairRows * kSketchPairRows;
               const int64_t last = begin < end ? SketchView::PaddedRows(end) : first;
               for (int64_t r = first; r < last; ++r) {
-                const int expected =
-                    begin <= r && r < end ? ScoreRef(sketched, tables, q, r) : kNoScore;
-                ASSERT_EQ(scores[q * stride + r], expected) << q << " " << r;
-                most = std::max(most, expected);
+                const bool visible = begin <= r && r < end;
+                const int expected = visible ? ScoreRef(sketched, tables, q, r) : int{kNoScore};
+                ASSERT_EQ(int{scores[q * stride + r]}, expected) << q << " " << r;
+                if (visible) sum += WeightRef((expected - 127) * (1 << shift));
               }
-              EXPECT_EQ(highest[q], most);
+              if (sum < std::ldexp(1, -125)) {  // nothing, next to what there could be
+                EXPECT_LE(log_sums[q], (127 << shift) - 125 * kScoreUnit);
+              } else {
+                EXPECT_NEAR(log_sums[q], kScoreUnit * std::log2(sum) + (127 << shift), 0.1);
+              }
             }
           }
         }
       }
     }
   }
+}
+
+TEST_P(SketchTest, TheSameSumsAtEveryLevel) {
+  const SketchRotation rotation(128, 128, 3);
+  const Sketched sketched(rotation, Normals(128 * 1000, 4, 2, 1));
+  const std::vector<float> queries = Normals(128 * 5, 6, 3);
+  const auto scan = [&] {
+    SketchTables tables;
+    tables.Prepare(rotation, queries.data(), 5, 0.1f);
+    std::vector<int8_t> scores(5 * 1024);
+    std::vector<double> log_sums(5);
+    ScanSketches(sketched.view, tables, 3, 999, 4, scores.data(), 1024, log_sums.data());
+    return std::pair(scores, log_sums);
+  };
+  const auto here = scan();
+  ASSERT_TRUE(kernels::ForceSimdLevel("best").ok());
+  EXPECT_EQ(here, scan());
 }
 
 // The estimate is worth what a sketch of so many bits can be worth, and exact for the key itself.
@@ -215,9 +242,10 @@ TEST_P(SketchTest, EstimatesLogits) {
     for (int i = 0; i < kDim; ++i) query[i] += sketched.keys[i] - sketched.mean[i];
     SketchTables tables;
     tables.Prepare(rotation, query.data(), 1, scale);
-    std::vector<int16_t> scores(SketchView::PaddedRows(kRows));
-    int16_t highest;
-    ScanSketches(sketched.view, tables, 0, kRows, scores.data(), 0, &highest);
+    std::vector<int8_t> scores(SketchView::PaddedRows(kRows));
+    double log_sum;
+    const int shift = ScoreShift(sketched.view, tables);
+    ScanSketches(sketched.view, tables, 0, kRows, shift, scores.data(), 0, &log_sum);
     double error = 0;
     double squares = 0;
     double norms = 0;
@@ -226,7 +254,7 @@ TEST_P(SketchTest, EstimatesLogits) {
       for (int i = 0; i < kDim; ++i) {
         dot += double{query[i]} * (sketched.keys[r * kDim + i] - sketched.mean[i]);
       }
-      const double estimate = scores[r] / double{kScoreUnit} * std::log(2.0);
+      const double estimate = std::ldexp(scores[r], shift) / kScoreUnit * std::log(2.0);
       error += estimate - dot * scale;
       squares += (estimate - dot * scale) * (estimate - dot * scale);
       norms += dot * scale * dot * scale;
