@@ -41,9 +41,9 @@ constexpr float kValueOwn = 0.77f;
 Shape ShapeOf(Family family) {
   switch (family) {
     case Family::kPeaked:
-      return {12.5 * .45, 12.5 * .89, .15, 0, 20, .45, .6, .25, 3, 4};
+      return {10 * .45, 10 * .89, .19, 0, 21, .6, .5, .22, 3, 5};
     case Family::kFlat:
-      return {12.5 * .45, 12.5 * .89, .15, 0, 12.1, .45, .6, .25, 3, 4};
+      return {10 * .45, 10 * .89, .19, 0, 13.2, .6, .5, .22, 3, 5};
     case Family::kMid:
       return {6, 7, .12, .7, 22.5, 1, .55, 0, 0, 0};
     case Family::kSharp:

@@ -7,7 +7,7 @@
 // One family of data per attention shape. n is the sequence length the queries look back on; the
 // figures are means over queries, at d = 128:
 //   family    n       what it looks like
-//   peaked    65,536  entropy of the attention weights 3.5 nats; the top 2 % of keys hold ~.96
+//   peaked    65,536  entropy of the attention weights 3.6 nats; the top 2 % of keys hold ~.95
 //   flat      65,536  8.0 nats, top 2 % hold ~.6 (the keys of peaked, shorter queries)
 //   mid       16,384  sd of the logits 2, ~20 effective tokens (1 / sum w^2): one topic
 //   sharp     16,384  ~15 effective tokens: two needles and what surrounds them
