@@ -30,6 +30,28 @@ SamplerSpec LshSpec(const Size& size) {
   return spec;
 }
 
+SamplerSpec SketchSpec(const Size& size, double row_fraction) {
+  SamplerSpec spec;
+  spec.kind = kv_node::SamplerKind::kSketch;
+  spec.sketch.bits = 128;
+  spec.sketch.row_fraction = row_fraction;
+  spec.sketch.int8_rows = true;
+  spec.dim = size.dim;
+  return spec;
+}
+
+// What is timed and measured, by the name its figures have.
+struct Contender {
+  std::string name;
+  SamplerSpec spec;
+};
+
+std::vector<Contender> Contenders(const Size& size) {
+  return {{"lsh_10_150", LshSpec(size)},
+          {"sketch_128_1pct_int8", SketchSpec(size, 0.01)},
+          {"sketch_128_2pct_int8", SketchSpec(size, 0.02)}};
+}
+
 std::unique_ptr<Sampler> NewSampler(const SamplerSpec& spec) {
   auto sampler = kv_node::MakeSampler(spec);
   CHECK(sampler.ok()) << base::MessageOf(sampler.status());
@@ -72,77 +94,60 @@ struct Pairs {
   }
 };
 
-class StepTimer {
+// One sampler at work on segments of its own.
+class TimedSampler {
  public:
-  StepTimer(const SuiteSpec& spec, const Sampler& sampler)
-      : spec_(spec),
-        sampler_(sampler),
+  TimedSampler(const SuiteSpec& spec, const Contender& contender)
+      : size_(spec.size),
+        name_(contender.name),
+        sampler_(NewSampler(contender.spec)),
         outputs_(static_cast<size_t>(spec.size.group) * spec.size.dim),
         lse_(spec.size.group) {
     for (int i = 0; i < spec.workloads; ++i) {
-      workloads_.emplace_back(spec.size, 101 + i, 16, sampler, scratch_);
+      workloads_.emplace_back(spec.size, 101 + i, 16, *sampler_, scratch_);
     }
   }
 
-  void Run() {
-    for (int pair = 0; pair < spec_.pairs; ++pair) {
-      const Workload& workload = workloads_[pair % workloads_.size()];
-      const double read1 = TimeCold(flusher_, [&] { ReadRows(workload.segment()); });
-      lsh.Add(read1, TimeCold(flusher_, [&] { Sampled(workload, pair); }));
-      const double read2 = TimeCold(flusher_, [&] { ReadRows(workload.segment()); });
-      exact.Add(read2, TimeCold(flusher_, [&] { Exact(workload, pair); }));
-      parallel_read.push_back(TimeCold(flusher_, [&] { ReadRowsInParallel(workload.segment()); }));
-    }
-  }
+  const std::string& name() const { return name_; }
+  const Workload& workload(int pair) const { return workloads_[pair % workloads_.size()]; }
+  Pairs& pairs() { return pairs_; }
 
-  double rows_fraction() const {
-    return static_cast<double>(stats_.rows_read) /
-           (double(spec_.pairs) * spec_.size.group * double(spec_.size.n));
-  }
-  double loaded_fraction() const {
-    return static_cast<double>(stats_.rows_loaded) / (double(spec_.pairs) * double(spec_.size.n));
-  }
-  double index_bytes_per_token() const {
-    return static_cast<double>(workloads_[0].segment().index_bytes()) / double(spec_.size.n);
-  }
-  size_t flush_bytes() const { return flusher_.bytes(); }
-
-  Pairs lsh;
-  Pairs exact;
-  std::vector<double> parallel_read;
-
- private:
-  void Sampled(const Workload& workload, int step) {
+  void Step(int pair) {
     kv_node::AttendStats stats;
-    sampler_.Attend(workload.segment(), workload.Query(step), scratch_, outputs_.data(),
-                    lse_.data(), nullptr, &stats);
+    sampler_->Attend(workload(pair).segment(), workload(pair).Query(pair), scratch_,
+                     outputs_.data(), lse_.data(), nullptr, &stats);
     UseAll(outputs_, lse_);
     CHECK(!stats.exact) << "the segment was attended exactly";
     stats_.Add(stats);
   }
 
-  void Exact(const Workload& workload, int step) {
-    const Segment& segment = workload.segment();
-    kernels::ExactAttention({.queries = workload.Queries(step),
-                             .query_stride = spec_.size.dim,
-                             .num_queries = spec_.size.group,
-                             .keys = segment.keys(),
-                             .values = segment.values(),
-                             .scale = workload.Query(step).scale,
-                             .visible_rows = {}},
-                            outputs_.data(), lse_.data());
-    UseAll(outputs_, lse_);
-  }
+  void AddFigures(double read_us, Record& record) const;
 
-  const SuiteSpec& spec_;
-  const Sampler& sampler_;
+ private:
+  const Size size_;
+  const std::string name_;
+  const std::unique_ptr<Sampler> sampler_;
   kv_node::Scratch scratch_;
-  CacheFlusher flusher_;
   std::vector<Workload> workloads_;
   std::vector<float> outputs_;
   std::vector<float> lse_;
   kv_node::AttendStats stats_;
+  Pairs pairs_;
 };
+
+void AttendExactly(const Size& size, const Workload& workload, int step,
+                   std::vector<float>& outputs, std::vector<float>& lse) {
+  const Segment& segment = workload.segment();
+  kernels::ExactAttention({.queries = workload.Queries(step),
+                           .query_stride = size.dim,
+                           .num_queries = size.group,
+                           .keys = segment.keys(),
+                           .values = segment.values(),
+                           .scale = workload.Query(step).scale,
+                           .visible_rows = {}},
+                          outputs.data(), lse.data());
+  UseAll(outputs, lse);
+}
 
 void AddPairs(const std::string& name, const Pairs& pairs, double read_us, Record& record) {
   const double us = Quantile(pairs.step, 0.5);
@@ -153,24 +158,53 @@ void AddPairs(const std::string& name, const Pairs& pairs, double read_us, Recor
   record.Add(name + "_over_seq_read_p90", Quantile(pairs.ratio, 0.9));
 }
 
-void TimeSteps(const SuiteSpec& spec, const Sampler& sampler, Record& record) {
+void TimedSampler::AddFigures(double read_us, Record& record) const {
+  AddPairs(name_, pairs_, read_us, record);
+  const double rows = double(pairs_.step.size()) * double(size_.n);
+  record.Add(name_ + "_rows_fraction",
+             static_cast<double>(stats_.rows_read) / (rows * size_.group));
+  record.Add(name_ + "_rows_loaded_fraction", static_cast<double>(stats_.rows_loaded) / rows);
+  record.Add(name_ + "_index_bytes_per_token",
+             static_cast<double>(workloads_[0].segment().index_bytes()) / double(size_.n));
+}
+
+// Steps and sequential reads, one after the other, so that a noisy moment meets all alike.
+void TimeSteps(const SuiteSpec& spec, Record& record) {
   Progress("making segments");
-  StepTimer timer(spec, sampler);
+  std::vector<std::unique_ptr<TimedSampler>> samplers;
+  for (const Contender& contender : Contenders(spec.size)) {
+    samplers.push_back(std::make_unique<TimedSampler>(spec, contender));
+  }
+  CacheFlusher flusher;
+  std::vector<float> outputs(static_cast<size_t>(spec.size.group) * spec.size.dim);
+  std::vector<float> lse(spec.size.group);
+  std::vector<double> reads;
+  std::vector<double> parallel_reads;
+  Pairs exact;
   Progress("timing decode steps");
-  timer.Run();
-  std::vector<double> reads = timer.lsh.read;
-  reads.insert(reads.end(), timer.exact.read.begin(), timer.exact.read.end());
+  for (int pair = 0; pair < spec.pairs; ++pair) {
+    const auto read = [&](const Workload& workload) {
+      reads.push_back(TimeCold(flusher, [&] { ReadRows(workload.segment()); }));
+      return reads.back();
+    };
+    for (const auto& sampler : samplers) {
+      const double read_us = read(sampler->workload(pair));
+      sampler->pairs().Add(read_us, TimeCold(flusher, [&] { sampler->Step(pair); }));
+    }
+    const Workload& workload = samplers[0]->workload(pair);
+    const double read_us = read(workload);
+    exact.Add(read_us,
+              TimeCold(flusher, [&] { AttendExactly(spec.size, workload, pair, outputs, lse); }));
+    parallel_reads.push_back(TimeCold(flusher, [&] { ReadRowsInParallel(workload.segment()); }));
+  }
   const double read_us = Quantile(reads, 0.5);
   record.Add("seq_read_us", read_us);
   record.Add("seq_read_gb_per_s",
              double(spec.size.n) * spec.size.dim * 2 * 2 / (read_us * 1e-6) / 1e9);
-  record.Add("parallel_read_us", Quantile(timer.parallel_read, 0.5));
-  AddPairs("exact", timer.exact, read_us, record);
-  AddPairs("lsh_10_150", timer.lsh, read_us, record);
-  record.Add("lsh_10_150_rows_fraction", timer.rows_fraction());
-  record.Add("lsh_10_150_rows_loaded_fraction", timer.loaded_fraction());
-  record.Add("lsh_10_150_index_bytes_per_token", timer.index_bytes_per_token());
-  record.Add("cache_flush_bytes", static_cast<int64_t>(timer.flush_bytes()));
+  record.Add("parallel_read_us", Quantile(parallel_reads, 0.5));
+  AddPairs("exact", exact, read_us, record);
+  for (const auto& sampler : samplers) sampler->AddFigures(read_us, record);
+  record.Add("cache_flush_bytes", static_cast<int64_t>(flusher.bytes()));
 }
 
 // Mean, norms, signatures and tables of `n` keys, per key.
@@ -212,15 +246,19 @@ double SignatureUs(const SuiteSpec& spec, const Sampler& sampler) {
 }
 
 void MeasureAccuracy(const SuiteSpec& spec, Record& record) {
-  for (const auto family : {generator::Family::kPeaked, generator::Family::kFlat}) {
+  for (const auto family :
+       {generator::Family::kPeaked, generator::Family::kFlat, generator::Family::kMid,
+        generator::Family::kSharp, generator::Family::kDiffuse}) {
     const std::string name(generator::NameOf(family));
-    Progress(("accuracy, " + name).c_str());
-    const cli::EvalFigures figures = Accuracy(family, spec.size, spec.data_seeds, spec.steps,
-                                              spec.hash_seeds, LshSpec(spec.size));
-    record.Add("lsh_10_150_error_" + name, figures.mean_relative_error);
-    record.Add("lsh_10_150_error_p95_" + name, figures.p95_relative_error);
-    record.Add("lsh_10_150_z_ratio_" + name, figures.z_ratio);
-    record.Add("lsh_10_150_rows_fraction_" + name, figures.rows_read_fraction);
+    for (const Contender& contender : Contenders(spec.size)) {
+      Progress(("accuracy, " + name + ", " + contender.name).c_str());
+      const cli::EvalFigures figures =
+          Accuracy(family, spec.size, spec.data_seeds, spec.steps, spec.hash_seeds, contender.spec);
+      record.Add(contender.name + "_error_" + name, figures.mean_relative_error);
+      record.Add(contender.name + "_error_p95_" + name, figures.p95_relative_error);
+      record.Add(contender.name + "_z_ratio_" + name, figures.z_ratio);
+      record.Add(contender.name + "_rows_fraction_" + name, figures.rows_read_fraction);
+    }
   }
 }
 
@@ -238,19 +276,22 @@ SuiteSpec QuickSuite() {
 }
 
 Record RunSuite(const SuiteSpec& spec) {
-  const std::unique_ptr<Sampler> sampler = NewSampler(LshSpec(spec.size));
+  const std::unique_ptr<Sampler> lsh = NewSampler(LshSpec(spec.size));
+  const std::unique_ptr<Sampler> sketch = NewSampler(SketchSpec(spec.size, 0.01));
   Record record;
   record.Add("n", spec.size.n);
   record.Add("d", int64_t{spec.size.dim});
   record.Add("group", int64_t{spec.size.group});
   record.Add("pairs", int64_t{spec.pairs});
-  record.Add("projection", std::string(lsh::NameOf(sampler->projection()->params().projection)));
-  TimeSteps(spec, *sampler, record);
+  record.Add("projection", std::string(lsh::NameOf(lsh->projection()->params().projection)));
+  TimeSteps(spec, record);
   Progress("ingest");
-  record.Add("ingest_lsh_us_per_token", IngestUsPerToken(spec, *sampler, spec.size.n));
-  record.Add("ingest_lsh_4096_us_per_token",
-             IngestUsPerToken(spec, *sampler, std::min<int64_t>(4096, spec.size.n)));
-  record.Add("signature_query_us", SignatureUs(spec, *sampler));
+  const int64_t short_n = std::min<int64_t>(4096, spec.size.n);
+  record.Add("ingest_lsh_us_per_token", IngestUsPerToken(spec, *lsh, spec.size.n));
+  record.Add("ingest_lsh_4096_us_per_token", IngestUsPerToken(spec, *lsh, short_n));
+  record.Add("ingest_sketch_128_int8_us_per_token", IngestUsPerToken(spec, *sketch, spec.size.n));
+  record.Add("ingest_sketch_128_int8_4096_us_per_token", IngestUsPerToken(spec, *sketch, short_n));
+  record.Add("signature_query_us", SignatureUs(spec, *lsh));
   MeasureAccuracy(spec, record);
   return record;
 }

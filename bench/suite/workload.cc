@@ -40,23 +40,26 @@ Workload::Workload(const Size& size, uint64_t seed, int steps, const kv_node::Sa
                                               std::move(rows.k), std::move(rows.v)));
   segment_->SetIndex(ValueOf(sampler.BuildIndex(*segment_, scratch)));
   const generator::Head head = HeadOf(generator::Family::kPeaked, seed, size);
-  const lsh::Projection& projection = *sampler.projection();
+  const lsh::Projection* projection = sampler.projection();
   for (int step = 0; step < steps; ++step) {
     queries_.push_back(head.Queries(step));
-    signatures_.emplace_back(static_cast<size_t>(size.group) * projection.params().words());
-    kernels::SignVectors(projection, queries_.back().data(), size.dim, size.group,
+    if (projection == nullptr) continue;
+    signatures_.emplace_back(static_cast<size_t>(size.group) * projection->params().words());
+    kernels::SignVectors(*projection, queries_.back().data(), size.dim, size.group,
                          signatures_.back().data());
   }
 }
 
 kv_node::GroupQuery Workload::Query(int step) const {
-  return {.queries = Queries(step),
-          .group = size_.group,
-          .signatures = signatures_[step % signatures_.size()].data(),
-          .row_begin = 0,
-          .row_end = size_.n,
-          .scale = static_cast<float>(1 / std::sqrt(double(size_.dim))),
-          .lse_hints = {}};
+  return {
+      .queries = Queries(step),
+      .group = size_.group,
+      .signatures = signatures_.empty() ? nullptr : signatures_[step % signatures_.size()].data(),
+      .row_begin = 0,
+      .row_end = size_.n,
+      .scale = static_cast<float>(1 / std::sqrt(double(size_.dim))),
+      .step = static_cast<uint64_t>(step),
+      .lse_hints = {}};
 }
 
 cli::EvalFigures Accuracy(generator::Family family, const Size& size, int data_seeds, int steps,

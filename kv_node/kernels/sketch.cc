@@ -202,23 +202,23 @@ SketchRotation::SketchRotation(int dim, int bits, uint64_t seed)
 }
 
 int BuildSketch(const SketchRotation& rotation, const memory::RowsView& keys, const float* mean,
-                uint8_t* blocks, int16_t* factors) {
+                uint8_t* blocks, uint8_t* factors) {
   CHECK(keys.dim == rotation.dim()) << keys.dim;
   const size_t padded = static_cast<size_t>(SketchView::PaddedRows(keys.rows));
   std::vector<float> exact(padded);
   HWY_DYNAMIC_DISPATCH(Build)(rotation, keys, mean, blocks, exact.data());
   const float largest = *std::max_element(exact.begin(), exact.end());
   if (!(largest > 0)) {
-    std::fill(factors, factors + padded, int16_t{0});
+    std::fill(factors, factors + padded, uint8_t{0});
     return 0;
   }
   int exponent = 0;  // of a number in [.5, 1)
   std::frexp(largest, &exponent);
-  const double unit = std::ldexp(1.0, exponent - 15);
+  const double unit = std::ldexp(1.0, exponent - 8);
   for (size_t r = 0; r < padded; ++r) {
-    factors[r] = static_cast<int16_t>(std::min(32767.0, std::nearbyint(exact[r] / unit)));
+    factors[r] = static_cast<uint8_t>(std::min(255.0, std::nearbyint(exact[r] / unit)));
   }
-  return exponent - 15;
+  return exponent - 8;
 }
 
 void RotateQueries(const SketchRotation& rotation, const float* vectors, int64_t stride,

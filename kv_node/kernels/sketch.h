@@ -62,7 +62,7 @@ struct SketchView {
   int64_t rows = 0;
   int bits = 0;
   const uint8_t* blocks = nullptr;   // [PaddedRows(rows) / 32, bits / 8, 32]
-  const int16_t* factors = nullptr;  // [PaddedRows(rows)]; f = 2^factor_exponent * factor
+  const uint8_t* factors = nullptr;  // [PaddedRows(rows)]; f = 2^factor_exponent * factor
   int factor_exponent = 0;
 
   static int64_t PaddedRows(int64_t rows) {
@@ -73,10 +73,10 @@ struct SketchView {
   }
 };
 
-// Sketches of keys minus `mean` (f32[dim]). blocks u8[BlockBytes], factors i16[PaddedRows]; returns
+// Sketches of keys minus `mean` (f32[dim]). blocks u8[BlockBytes], factors u8[PaddedRows]; returns
 // the exponent of the factors' unit. Elements of k' that are not finite or exceed 1e15 count as 0.
 int BuildSketch(const SketchRotation& rotation, const memory::RowsView& keys, const float* mean,
-                uint8_t* blocks, int16_t* factors);
+                uint8_t* blocks, uint8_t* factors);
 
 // rotated f32[count, bits]: coordinates of vectors f32[count, dim] (not centred) at `stride`
 // elements, in the order of the bits.

@@ -24,7 +24,7 @@ inline constexpr int kScanQueries = 4;
 // One pass: up to kScanQueries queries over whole pairs of blocks.
 struct ScanPass {
   const uint8_t* blocks = nullptr;
-  const int16_t* factors = nullptr;
+  const uint8_t* factors = nullptr;
   int64_t first = 0;      // row of the first pair
   int64_t row_begin = 0;  // visible
   int64_t row_end = 0;
@@ -198,10 +198,12 @@ HWY_INLINE void FinishPair(const ScanPass& pass, int64_t first,
                            WeightSums (&weights)[kQueries]) {
   const Units d;
   const Scores d8;
+  const hn::Rebind<uint8_t, Units> du8;
   const auto highest = hn::Set(d, int16_t{kHighestScore});
   for (size_t i = 0; i < kBlocks * kSketchBlockRows; i += hn::Lanes(d)) {
     const int64_t row = first + static_cast<int64_t>(i);
-    const auto factor = hn::LoadU(d, pass.factors + row);
+    // 128 factor, so that a fixed-point product is the score.
+    const auto factor = hn::ShiftLeft<7>(hn::PromoteTo(d, hn::LoadU(du8, pass.factors + row)));
     for (size_t q = 0; q < kQueries; ++q) {
       const auto sum = hn::PromoteTo(d, hn::LoadU(d8, &sums[q][0][0] + i));
       auto score = hn::MulFixedPoint15(sum, factor);
@@ -349,8 +351,8 @@ void SketchTables::Prepare(const SketchRotation& rotation, const float* queries,
 }
 
 int ScoreShift(const SketchView& sketches, const SketchTables& tables) {
-  // A score of 1 is 2^(15 + factor_exponent - exponent) orders, kScoreUnit = 2^7 units each.
-  return std::clamp(15 + 7 + sketches.factor_exponent - tables.exponent(), 0, kMaxScoreShift);
+  // A score of 1 is 2^(8 + factor_exponent - exponent) orders, kScoreUnit = 2^7 units each.
+  return std::clamp(8 + 7 + sketches.factor_exponent - tables.exponent(), 0, kMaxScoreShift);
 }
 
 void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_t row_begin,

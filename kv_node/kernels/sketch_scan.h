@@ -62,7 +62,7 @@ int ScoreShift(const SketchView& sketches, const SketchTables& tables);
 // where there are no others. shift: 0..kMaxScoreShift.
 //
 // The sum a of a row's tables is taken over groups 0, 2, 4, .. and 1, 3, 5, .. in int8 with
-// saturation, then over both; the score is (max(a, -127) factor + 2^14) >> 15.
+// saturation, then over both; the score is (max(a, -127) factor + 128) >> 8.
 void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_t row_begin,
                   int64_t row_end, int shift, int8_t* scores, int64_t stride, double* log_sums);
 

@@ -88,11 +88,11 @@ SketchIndex::SketchIndex(const SketchRotation& rotation, const Segment& segment,
       bits_(rotation.bits()),
       mean_(dim_ * sizeof(float)),
       blocks_(SketchView::BlockBytes(rows_, bits_)),
-      factors_(SketchView::PaddedRows(rows_) * sizeof(int16_t)) {
+      factors_(SketchView::PaddedRows(rows_)) {
   float* mean = mean_.As<float>().data();
   kernels::MeanOfRows(segment.keys(), mean);
   factor_exponent_ = BuildSketch(rotation, segment.keys(), mean, blocks_.As<uint8_t>().data(),
-                                 factors_.As<int16_t>().data());
+                                 factors_.As<uint8_t>().data());
   if (!int8_rows) return;
   int8_rows_ = memory::AlignedBuffer(rows_ * Int8Rows::RecordBytes(dim_));
   QuantizeRows(segment.keys(), segment.values(), mean, int8_rows_.data());
@@ -106,7 +106,7 @@ size_t SketchIndex::BytesFor(const SketchRotation& rotation, int64_t rows, bool 
   constexpr auto kAllocated = memory::AlignedBuffer::Allocated;
   return sizeof(SketchIndex) + kAllocated(rotation.dim() * sizeof(float)) +
          kAllocated(SketchView::BlockBytes(rows, rotation.bits())) +
-         kAllocated(SketchView::PaddedRows(rows) * sizeof(int16_t)) +
+         kAllocated(SketchView::PaddedRows(rows)) +
          (int8_rows ? kAllocated(rows * Int8Rows::RecordBytes(rotation.dim())) : 0);
 }
 
@@ -114,7 +114,7 @@ SketchView SketchIndex::sketches() const {
   return {.rows = rows_,
           .bits = bits_,
           .blocks = blocks_.As<uint8_t>().data(),
-          .factors = factors_.As<int16_t>().data(),
+          .factors = factors_.As<uint8_t>().data(),
           .factor_exponent = factor_exponent_};
 }
 

@@ -38,7 +38,7 @@ struct Sketched {
     const memory::RowsView rows_view = ViewOf(keys, rotation.dim());
     kernels::MeanOfRows(rows_view, mean.data());
     blocks.assign(SketchView::BlockBytes(rows_view.rows, rotation.bits()), 0xee);
-    factors.assign(SketchView::PaddedRows(rows_view.rows), int16_t{-1});
+    factors.assign(SketchView::PaddedRows(rows_view.rows), 0xee);
     view.rows = rows_view.rows;
     view.bits = rotation.bits();
     view.factor_exponent =
@@ -54,7 +54,7 @@ struct Sketched {
   std::vector<float> keys;
   std::vector<float> mean;
   std::vector<uint8_t> blocks;
-  std::vector<int16_t> factors;
+  std::vector<uint8_t> factors;
   SketchView view;
 };
 
@@ -110,7 +110,7 @@ TEST_P(SketchTest, RotatesAndSketchesAsDescribed) {
           ASSERT_EQ(sketched.Sign(row, j), expected[j] > 0) << row << " " << j;
         }
         const double factor = std::ldexp(sketched.factors[row], sketched.view.factor_exponent);
-        EXPECT_NEAR(factor, square / l1, 1e-3 * square / l1);
+        EXPECT_NEAR(factor, square / l1, 0.51 * std::ldexp(1, sketched.view.factor_exponent));
       }
       for (int64_t row = 37; row < SketchView::PaddedRows(37); ++row) {
         EXPECT_EQ(sketched.factors[row], 0);
@@ -134,7 +134,7 @@ TEST_P(SketchTest, DegenerateKeys) {
   const SketchRotation rotation(64, 128, 3);
   std::vector<float> keys(64 * 40, 2.5f);  // all equal: nothing is left of them
   const Sketched equal(rotation, keys);
-  EXPECT_EQ(equal.factors, std::vector<int16_t>(64, 0));
+  EXPECT_EQ(equal.factors, std::vector<uint8_t>(64, 0));
   keys[5] = INFINITY;
   keys[64] = NAN;
   keys[130] = 3e38f;
@@ -158,7 +158,7 @@ int ScoreRef(const Sketched& sketched, const SketchTables& tables, int query, in
     sums[group % 2] = Saturate(sums[group % 2] + pair[lower] + pair[64 + upper]);
   }
   const int sum = Saturate(sums[0] + sums[1]);
-  return (std::max(sum, -127) * sketched.factors[row] + (1 << 14)) >> 15;
+  return (std::max(sum, -127) * sketched.factors[row] + 128) >> 8;
 }
 
 // The line between powers of two that bf16 counts on, of 2^(units / kScoreUnit).
