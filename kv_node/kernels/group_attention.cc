@@ -139,7 +139,8 @@ HWY_INLINE Sums Weights(size_t count, const float* HWY_RESTRICT inverse,
   hn::StoreU(max, d4, sums.max);
   const auto shift = hn::LoadDup128(d, sums.max);
   const size_t padded = (kQueries * count + lanes - 1) / lanes * lanes;
-  std::fill(weights + kQueries * count, weights + padded, 0.0f);
+  // Not 0: far above the logits of a query whose keys all lie far below it, infinity times 0.
+  std::fill(weights + kQueries * count, weights + padded, std::numeric_limits<float>::lowest());
   auto sum = hn::Zero(d);
   for (size_t i = 0; i < padded; i += lanes) {
     const auto x = hn::Max(hn::Sub(hn::LoadU(d, weights + i), shift), hn::Set(d, -200.0f));

@@ -225,6 +225,22 @@ TEST_P(GroupAttentionTest, NoRowsAndWildRows) {
   for (const float x : lse_) EXPECT_TRUE(std::isfinite(x));
 }
 
+TEST_P(GroupAttentionTest, AllLogitsFarBelowZero) {
+  const Stored values(64, DType::kF32, 1, 0, 2);
+  const std::vector<float> queries(size_t{3} * 64, 1.0f);
+  for (double offset = 30; offset < 1e9; offset *= 1.7) {
+    const Stored keys(64, DType::kF32, 0, -offset, 1);
+    for (const size_t count : {1, 2, 3, 5}) {
+      Draw(64, 3, count);
+      sample_.queries = queries.data();
+      GroupAttention(sample_, keys.view, values.view, workspace_.data(), outputs_.data(),
+                     lse_.data(), errors_.data());
+      for (const float x : outputs_) ASSERT_LT(std::abs(x), 10) << offset << " " << count;
+      for (const float x : lse_) ASSERT_LT(x, -offset) << offset << " " << count;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Levels, GroupAttentionTest, testing::ValuesIn(kernels::SimdLevels()),
                          [](const auto& level) { return level.param; });
 
