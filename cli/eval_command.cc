@@ -2,8 +2,10 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "cli/baselines/registry.h"
 #include "cli/eval_figures.h"
 #include "cli/exit_codes.h"
 #include "cli/table.h"
@@ -36,6 +38,14 @@ struct EvalOptions {
   bool json = false;
 };
 
+std::vector<std::string> SamplerNames() {
+  std::vector<std::string> names;
+  for (const auto& sampler : AllSamplers()) names.emplace_back(sampler.name);
+  return names;
+}
+
+bool IsLsh(const EvalOptions& options) { return options.sampler.starts_with("lsh"); }
+
 int64_t BitsOf(const EvalOptions& options) {
   if (options.bits != 0) return options.bits;
   return options.sampler == "sketch" ? kv_node::SketchParams().bits
@@ -49,9 +59,10 @@ absl::Status CheckBits(const EvalOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("--bits is ", bits, ", expected 64, 128 or 256 with --sampler sketch"));
   }
-  if (bits <= base::kMaxBitsPerTable) return absl::OkStatus();
+  if (!IsLsh(options) || bits <= base::kMaxBitsPerTable) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--bits is ", bits, ", expected at most ",
-                                                 base::kMaxBitsPerTable, " with --sampler lsh"));
+                                                 base::kMaxBitsPerTable, " with --sampler ",
+                                                 options.sampler));
 }
 
 void Declare(config::OptionSet& set, EvalOptions& options) {
@@ -60,11 +71,15 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
                            "F32, F16 or BF16, k and v alike; d a multiple of 8, at most ",
                            base::kMaxHeadDim));
   set.Require("qkv");
-  set.AddText("sampler", &options.sampler, "how rows are chosen", {"exact", "lsh", "sketch"});
+  set.AddText("sampler", &options.sampler,
+              "how rows are chosen; uniform, oracle, topk and quest are "
+              "there for comparison, no node serves them",
+              SamplerNames());
   set.AddInt("bits", &options.bits,
              "sign bits: lsh, of a table (0: 10); sketch, of a key (64, 128, 256; 0: 128)",
              {.min = 0, .max = kv_node::kMaxSketchBits});
-  set.AddDouble("rows", &options.rows, "sketch: share of the rows to read, per kv head",
+  set.AddDouble("rows", &options.rows,
+                "all but exact and lsh: share of the rows to read, per kv head",
                 {.min = 1e-6, .max = 1});
   set.AddText("row_format", &options.row_format,
               "sketch: what sampled rows are read from: rows as in the file, or a copy in 8 bits",
@@ -76,7 +91,7 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
   set.AddText("projection", &options.projection, "lsh: random directions",
               {"gaussian", "hadamard"});
   set.AddInt("min_indexed_rows", &options.min_indexed_rows,
-             "lsh: shorter segments are attended exactly, as nodes do with theirs of fewer than "
+             "shorter segments are attended exactly, as nodes do with theirs of fewer than "
              "1024 rows",
              {.min = 1, .max = 65536});
   set.AddInt("sink", &options.sink, "first rows, attended exactly", {.min = 0});
@@ -100,7 +115,7 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
 
 EvalSpec SpecOf(const EvalOptions& options) {
   EvalSpec spec;
-  spec.sampler.kind = *kv_node::ParseSamplerKind(options.sampler);
+  spec.name = options.sampler;
   spec.sampler.lsh.bits_per_table = static_cast<int>(BitsOf(options));
   spec.sampler.lsh.num_tables = static_cast<int>(options.tables);
   spec.sampler.lsh.min_collisions = static_cast<int>(options.min_collisions);
@@ -120,16 +135,18 @@ EvalSpec SpecOf(const EvalOptions& options) {
 Record RecordOf(const EvalOptions& options, const EvalInput& input, const EvalFigures& figures) {
   Record record;
   record.Add("sampler", options.sampler);
-  if (options.sampler == "lsh") {
+  if (IsLsh(options)) {
     record.Add("bits", BitsOf(options));
     record.Add("tables", options.tables);
     record.Add("min_collisions", options.min_collisions);
     record.Add("projection", options.projection);
     record.Add("min_indexed_rows", options.min_indexed_rows);
-  } else if (options.sampler == "sketch") {
-    record.Add("bits", BitsOf(options));
+  } else if (options.sampler != "exact") {
+    if (options.sampler == "sketch") {
+      record.Add("bits", BitsOf(options));
+      record.Add("row_format", options.row_format);
+    }
     record.Add("rows", options.rows);
-    record.Add("row_format", options.row_format);
     record.Add("min_indexed_rows", options.min_indexed_rows);
   }
   record.Add("n", input.n);

@@ -6,6 +6,8 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "cli/baselines/registry.h"
 #include "cli/eval_head.h"
 #include "cli/eval_reference.h"
 #include "common/base/status_macros.h"
@@ -129,6 +131,14 @@ EvalFigures FiguresOf(const EvalInput& input, const EvalSpec& spec, const RowCut
   return figures;
 }
 
+absl::StatusOr<std::unique_ptr<Sampler>> MakeNamed(const std::string& name,
+                                                   const kv_node::SamplerSpec& spec) {
+  if (name.empty()) return kv_node::MakeSampler(spec);
+  const kv_node::RegisteredSampler* registered = FindSampler(name);
+  if (registered != nullptr) return registered->make(spec);
+  return absl::InvalidArgumentError(absl::StrCat("no sampler is called '", name, "'"));
+}
+
 }  // namespace
 
 absl::StatusOr<EvalFigures> Evaluate(const EvalInput& input, const EvalSpec& spec) {
@@ -137,7 +147,7 @@ absl::StatusOr<EvalFigures> Evaluate(const EvalInput& input, const EvalSpec& spe
   sampler_spec.dim = input.dim;
   std::vector<std::unique_ptr<Sampler>> samplers;
   for (int64_t seed = 0; seed < spec.seeds; ++seed) {
-    ASSIGN_OR_RETURN(auto sampler, kv_node::MakeSampler(sampler_spec));
+    ASSIGN_OR_RETURN(auto sampler, MakeNamed(spec.name, sampler_spec));
     samplers.push_back(std::move(sampler));
     ++sampler_spec.lsh.seed;
     ++sampler_spec.sketch.seed;

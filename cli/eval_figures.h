@@ -4,6 +4,7 @@
 #define SOUNDER_CLI_EVAL_FIGURES_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -13,10 +14,13 @@
 namespace sounder::cli {
 
 struct EvalSpec {
-  kv_node::SamplerSpec sampler;  // its dim is taken from the input, lsh.seed is the first seed
-  int64_t sinks = 4;             // first rows, attended exactly
-  int64_t window = 64;           // last rows, attended exactly
-  int64_t seeds = 8;  // runs, with the sampler's seed, that + 1, ...; >= 1. Draws differ too
+  // Of a sampler (cli/baselines/registry.h); empty: of the one of the specification's kind.
+  std::string name = {};
+  // Its dim is the input's, its seeds are the first ones.
+  kv_node::SamplerSpec sampler;
+  int64_t sinks = 4;    // first rows, attended exactly
+  int64_t window = 64;  // last rows, attended exactly
+  int64_t seeds = 8;    // runs, with the sampler's seed, that + 1, ...; >= 1. Draws differ too
 };
 
 // Means over steps x query heads x seeds unless said otherwise. "Dynamic" rows are those between

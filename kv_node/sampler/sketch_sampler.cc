@@ -8,31 +8,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
-#include "common/base/philox.h"
 #include "common/kernels/row_statistics.h"
 #include "kv_node/kernels/pps_sample.h"
 #include "kv_node/kernels/sketch_scan.h"
+#include "kv_node/sampler/draw_start.h"
 #include "kv_node/sampler/exact_sampler.h"
 
 namespace sounder::kv_node {
 namespace {
-
-// Tells these draws from others of the same key.
-constexpr uint32_t kDrawStream = 0x736b0000;  // layer and kv head are added below
-
-// Where the systematic sample starts: a function of what the request names and of the segment's
-// place in the sequence.
-uint32_t StartOf(const GroupQuery& query, base::Position first_position) {
-  static_assert(base::kMaxLayers <= 1 << 10 && base::kMaxKvHeads <= 1 << 10);
-  const auto position = static_cast<uint64_t>(first_position);
-  const base::PhiloxBlock block = base::Philox(
-      query.sample_key,
-      {static_cast<uint32_t>(position),
-       static_cast<uint32_t>(position >> 32) | (static_cast<uint32_t>(query.layer) << 12) |
-           (static_cast<uint32_t>(query.kv_head) << 22),
-       static_cast<uint32_t>(query.step), static_cast<uint32_t>(query.step >> 32) ^ kDrawStream});
-  return block[0];
-}
 
 // What is read of a sampled row, counted from row `first`.
 std::array<RowMemory, 2> MemoryOf(const Segment& segment, const SketchIndex& index, int64_t first) {
@@ -146,7 +129,7 @@ int64_t SketchSampler::Sample(const Segment& segment, const SketchIndex& index,
   const int64_t visible = query.row_end - query.row_begin;
   *mass = 0;
   if (visible == 0) return 0;
-  const uint32_t start = StartOf(query, segment.first_position());
+  const uint32_t start = DrawStart(query, segment.first_position(), DrawKind::kSketch);
   if (query.uniform_fraction > 0) {
     const double wanted = std::min(1.0, query.uniform_fraction) * static_cast<double>(visible);
     return DrawAlike(query.row_begin, query.row_end, wanted, start, MemoryOf(segment, index, 0),

@@ -40,7 +40,7 @@ TEST_F(EvalCommandTest, JsonSaysWhatTheLibrarySays) {
   ASSERT_EQ(run.status, 0) << run.err;
   const auto json = nlohmann::json::parse(run.out);
   EvalSpec spec;
-  spec.sampler.kind = kv_node::SamplerKind::kLshTables;
+  spec.name = "lsh";
   spec.sampler.lsh.bits_per_table = 7;
   spec.sampler.lsh.num_tables = 40;
   spec.sampler.lsh.min_collisions = 3;

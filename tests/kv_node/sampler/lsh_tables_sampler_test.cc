@@ -4,16 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "common/attention/attention_ref.h"
-#include "common/attention/partial_output.h"
 #include "common/kernels/row_statistics.h"
-#include "common/kernels/signature.h"
-#include "common/kernels/simd_level.h"
 #include "common/lsh/signature.h"
 #include "common/lsh/signature_ref.h"
 #include "tests/kv_node/sampler/testing.h"
@@ -23,59 +19,12 @@ namespace {
 
 using base::DType;
 
-struct Group {
-  Group(const Sampler& sampler, int num_queries, int query_dim, const RowFunction& value)
-      : dim(query_dim), queries(num_queries * query_dim), group(num_queries) {
-    for (int g = 0; g < group; ++g) {
-      for (int c = 0; c < dim; ++c) queries[g * dim + c] = value(g, c);
-    }
-    if (sampler.projection() == nullptr) return;
-    words = sampler.projection()->params().words();
-    signatures.resize(group * words);
-    kernels::SignVectors(*sampler.projection(), queries.data(), dim, group, signatures.data());
-  }
-  GroupQuery Query(int64_t begin, int64_t end) const {
-    return {.queries = queries.data(),
-            .group = group,
-            .signatures = signatures.empty() ? nullptr : signatures.data(),
-            .row_begin = begin,
-            .row_end = end,
-            .scale = 1 / std::sqrt(static_cast<float>(dim))};
-  }
-  int dim;
-  std::vector<float> queries;
-  int group;
-  int words = 0;
-  std::vector<uint64_t> signatures;
-};
-
-struct Answer {
-  std::vector<float> outputs;
-  std::vector<float> lse;
-  std::vector<ErrorTerms> errors;
-  AttendStats stats;
-};
-
-Answer Ask(const Sampler& sampler, const Segment& segment, const GroupQuery& query) {
-  Answer answer = {std::vector<float>(query.group * segment.dim(), NAN),
-                   std::vector<float>(query.group, NAN),
-                   std::vector<ErrorTerms>(query.group),
-                   {}};
-  Scratch scratch;
-  sampler.Attend(segment, query, scratch, answer.outputs.data(), answer.lse.data(),
-                 answer.errors.data(), &answer.stats);
-  return answer;
-}
-
 std::unique_ptr<Sampler> Lsh(int dim, const lsh::LshParams& params, int64_t min_rows = 1) {
   return *MakeSampler(
       {.kind = SamplerKind::kLshTables, .lsh = params, .dim = dim, .min_indexed_rows = min_rows});
 }
 
-class LshTablesTest : public testing::TestWithParam<lsh::ProjectionKind> {
- protected:
-  ~LshTablesTest() override { EXPECT_TRUE(kernels::ForceSimdLevel("best").ok()); }
-};
+class LshTablesTest : public testing::TestWithParam<lsh::ProjectionKind> {};
 
 // What the sampler must answer to one query, from its definition: candidates by comparing the codes
 // of scalar reference signatures table by table, weights and sums in float64.
@@ -194,62 +143,6 @@ TEST_P(LshTablesTest, IsTheEstimatorOfItsDefinition) {
   EXPECT_FALSE(answer.stats.exact);
 }
 
-TEST_P(LshTablesTest, EveryLevelTakesTheSameSample) {
-  const int dim = 128;
-  const lsh::LshParams params = {.projection = GetParam()};
-  std::vector<std::vector<int64_t>> samples;
-  std::vector<Answer> answers;
-  for (const std::string& level : kernels::SimdLevels()) {
-    ASSERT_TRUE(kernels::ForceSimdLevel(level).ok());
-    const auto sampler = Lsh(dim, params);
-    const auto segment =
-        MakeSegment(*sampler, 3000, dim, DType::kBF16, Gaussian(1, 1, 0.3), Gaussian(2));
-    const Group group(*sampler, 2, dim, Gaussian(3, 2));
-    Scratch scratch;
-    std::vector<int64_t> rows;
-    for (int g = 0; g < 2; ++g) {
-      for (const Candidate& c : sampler->Candidates(*segment, group.Query(0, 3000), g, scratch)) {
-        rows.push_back(c.row);
-      }
-    }
-    EXPECT_GT(rows.size(), 20u);
-    samples.push_back(rows);
-    answers.push_back(Ask(*sampler, *segment, group.Query(0, 3000)));
-    EXPECT_EQ(samples[0], rows) << level;
-    for (size_t i = 0; i < answers[0].outputs.size(); ++i) {
-      EXPECT_NEAR(answers.back().outputs[i], answers[0].outputs[i], 1e-4) << level;
-    }
-  }
-}
-
-TEST_P(LshTablesTest, ShortSegmentsAreExact) {
-  const lsh::LshParams params = {.projection = GetParam()};
-  const auto sampler = Lsh(32, params, 1024);
-  const auto exact = *MakeSampler({.kind = SamplerKind::kExact, .dim = 32});
-  const auto segment = MakeSegment(*sampler, 1023, 32, DType::kF16, Gaussian(1), Gaussian(2));
-  EXPECT_EQ(segment->index(), nullptr);
-  const Group group(*sampler, 5, 32, Gaussian(3));
-  const Answer answer = Ask(*sampler, *segment, group.Query(3, 1000));
-  const Answer expected = Ask(*exact, *segment, group.Query(3, 1000));
-  EXPECT_EQ(answer.outputs, expected.outputs);
-  EXPECT_EQ(answer.lse, expected.lse);
-  EXPECT_TRUE(answer.stats.exact);
-  EXPECT_EQ(answer.stats.rows_read, 5 * 997);
-  EXPECT_EQ(answer.stats.rows_loaded, 997);
-}
-
-TEST_P(LshTablesTest, EmptyRangesGiveTheEmptyPartialOutput) {
-  const auto sampler = Lsh(32, {.projection = GetParam()});
-  const auto segment = MakeSegment(*sampler, 200, 32, DType::kF32, Gaussian(1), Gaussian(2));
-  const Group group(*sampler, 2, 32, Gaussian(3));
-  for (int64_t at : {0, 77, 200}) {
-    const Answer answer = Ask(*sampler, *segment, group.Query(at, at));
-    for (float lse : answer.lse) EXPECT_EQ(lse, attention::kEmptyLse);
-    for (float x : answer.outputs) EXPECT_EQ(x, 0.0f);
-    EXPECT_EQ(answer.stats.rows_read, 0);
-  }
-}
-
 // With buckets so wide that every row is a candidate with u = 1, sampling is exact.
 TEST_P(LshTablesTest, EverythingSampledIsExact) {
   const lsh::LshParams params = {.bits_per_table = 1, .num_tables = 300, .projection = GetParam()};
@@ -270,84 +163,6 @@ TEST_P(LshTablesTest, EverythingSampledIsExact) {
   EXPECT_EQ(answer.stats.rows_loaded, 2000);
   for (int i = 0; i < 4 * 64; ++i) EXPECT_NEAR(answer.outputs[i], outputs[i], 2e-5);
   for (int g = 0; g < 4; ++g) EXPECT_NEAR(answer.lse[g], lse[g], 1e-5);
-}
-
-struct Hostile {
-  const char* name;
-  RowFunction key;
-  RowFunction value;
-  RowFunction query;
-};
-
-std::vector<Hostile> HostileCases() {
-  const auto pattern = [](int64_t r, int c) {
-    return static_cast<float>((r * 31 + c * 17) % 23) / 10 - 1;
-  };
-  return {
-      {"query equal to a key", pattern, pattern,
-       [=](int64_t g, int c) { return pattern(7 + g, c); }},
-      {"zero keys", [](int64_t, int) { return 0.0f; }, pattern, pattern},
-      {"zero queries", pattern, pattern, [](int64_t, int) { return 0.0f; }},
-      {"one key 100 times the others",
-       [=](int64_t r, int c) { return pattern(r, c) * (r == 50 ? 100.0f : 1.0f); }, pattern,
-       [=](int64_t, int c) { return pattern(50, c); }},
-      {"all keys equal", [=](int64_t, int c) { return pattern(3, c); }, pattern,
-       [=](int64_t, int c) { return pattern(3, c); }},
-      {"values of 1e4", [=](int64_t r, int c) { return 1e4f * pattern(r, c); },
-       [=](int64_t r, int c) { return 1e4f * pattern(r, c); },
-       [=](int64_t g, int c) { return 1e4f * pattern(g, c); }},
-      {"logits of hundreds", [=](int64_t r, int c) { return 30 * pattern(r, c); }, pattern,
-       [=](int64_t g, int c) { return 30 * pattern(g, c); }},
-      {"tiny", [=](int64_t r, int c) { return 1e-20f * pattern(r, c); }, pattern,
-       [=](int64_t g, int c) { return 1e-20f * pattern(g, c); }},
-      {"query against every key", [](int64_t, int c) { return c % 2 == 0 ? 1.0f : -2.0f; }, pattern,
-       [](int64_t, int c) { return c % 2 == 0 ? -1.0f : 2.0f; }},
-  };
-}
-
-TEST_P(LshTablesTest, HostileValuesStayFinite) {
-  const auto sampler = Lsh(32, {.bits_per_table = 4, .num_tables = 30, .projection = GetParam()});
-  Scratch scratch;
-  for (const std::string& level : kernels::SimdLevels()) {
-    ASSERT_TRUE(kernels::ForceSimdLevel(level).ok());
-    for (const Hostile& hostile : HostileCases()) {
-      for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
-        for (int64_t rows : {1, 2, 300}) {
-          SCOPED_TRACE(level + " " + hostile.name + " " + std::to_string(rows));
-          const auto segment = MakeSegment(*sampler, rows, 32, dtype, hostile.key, hostile.value);
-          const Group group(*sampler, 2, 32, hostile.query);
-          const Answer answer = Ask(*sampler, *segment, group.Query(0, rows));
-          for (float x : answer.outputs) EXPECT_TRUE(std::isfinite(x));
-          for (float lse : answer.lse) {
-            EXPECT_TRUE(std::isfinite(lse) || lse == attention::kEmptyLse);
-          }
-          for (const ErrorTerms& errors : answer.errors) {
-            EXPECT_TRUE(std::isfinite(errors.a) && std::isfinite(errors.b));
-          }
-          for (const Candidate& c :
-               sampler->Candidates(*segment, group.Query(0, rows), 0, scratch)) {
-            EXPECT_GT(c.u, 0);
-            EXPECT_LE(c.u, 1);
-          }
-        }
-      }
-    }
-  }
-}
-
-TEST_P(LshTablesTest, InfinitiesInRowsDoNotCrash) {
-  for (const std::string& level : kernels::SimdLevels()) {
-    ASSERT_TRUE(kernels::ForceSimdLevel(level).ok());
-    const auto sampler = Lsh(32, {.bits_per_table = 1, .num_tables = 30, .projection = GetParam()});
-    const auto segment = MakeSegment(
-        *sampler, 100, 32, DType::kBF16,
-        [](int64_t r, int c) {
-          return r == 9 && c == 3 ? INFINITY : static_cast<float>(r % 7 - 3);
-        },
-        [](int64_t r, int) { return r == 10 ? NAN : 1.0f; });
-    const Group group(*sampler, 2, 32, Gaussian(1));
-    Ask(*sampler, *segment, group.Query(0, 100));
-  }
 }
 
 TEST(LshTables, AccountsItsBytes) {

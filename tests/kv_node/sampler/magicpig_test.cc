@@ -34,24 +34,6 @@ std::string NameOf(const Setting& setting) {
          std::to_string(setting.tables) + "_dim_" + std::to_string(setting.dim);
 }
 
-// Mean over seeds and its standard error.
-struct Statistic {
-  void Add(double x) {
-    ++count;
-    sum += x;
-    squares += x * x;
-  }
-  double mean() const { return sum / count; }
-  double standard_error() const {
-    return std::sqrt(std::max(0.0, squares / count - mean() * mean()) / (count - 1));
-  }
-  // Whether the mean is 1 as far as can be told.
-  bool IsOne() const { return std::abs(mean() - 1) <= 4 * standard_error(); }
-  int count = 0;
-  double sum = 0;
-  double squares = 0;
-};
-
 class MagicPigTest : public testing::TestWithParam<Setting> {
  protected:
   MagicPigTest() : dim_(GetParam().dim), scale_(1 / std::sqrt(static_cast<float>(dim_))) {
