@@ -32,7 +32,7 @@ struct EvalOptions {
   int64_t window = 64;
   int64_t seeds = 8;
   int64_t seed = 1;
-  std::string projection = std::string(lsh::NameOf(lsh::LshParams().projection));
+  std::string projection = "own";
   std::string simd = "best";
   std::string output;
   bool json = false;
@@ -45,11 +45,26 @@ std::vector<std::string> SamplerNames() {
 }
 
 bool IsLsh(const EvalOptions& options) { return options.sampler.starts_with("lsh"); }
+bool IsSplit(const EvalOptions& options) { return options.sampler.starts_with("lsh_split"); }
 
 int64_t BitsOf(const EvalOptions& options) {
   if (options.bits != 0) return options.bits;
-  return options.sampler == "sketch" ? kv_node::SketchParams().bits
-                                     : lsh::LshParams().bits_per_table;
+  if (options.sampler == "sketch") return kv_node::SketchParams().bits;
+  return options.sampler.ends_with("multiprobe") ? 12 : lsh::LshParams().bits_per_table;
+}
+
+lsh::ProjectionKind ProjectionOf(const EvalOptions& options) {
+  if (const auto kind = lsh::ParseProjectionKind(options.projection)) return *kind;
+  return IsSplit(options) ? lsh::ProjectionKind::kGaussian : lsh::LshParams().projection;
+}
+
+absl::Status CheckProjection(const EvalOptions& options) {
+  if (!IsSplit(options) || ProjectionOf(options) == lsh::ProjectionKind::kGaussian) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("--projection is ", options.projection,
+                                                 ", expected gaussian with --sampler ",
+                                                 options.sampler));
 }
 
 absl::Status CheckBits(const EvalOptions& options) {
@@ -76,7 +91,8 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
               "there for comparison, no node serves them",
               SamplerNames());
   set.AddInt("bits", &options.bits,
-             "sign bits: lsh, of a table (0: 10); sketch, of a key (64, 128, 256; 0: 128)",
+             "sign bits: lsh, of a table (0: 10, multiprobe 12); sketch, of a key (64, 128, 256; "
+             "0: 128)",
              {.min = 0, .max = kv_node::kMaxSketchBits});
   set.AddDouble("rows", &options.rows,
                 "all but exact and lsh: share of the rows to read, per kv head",
@@ -88,8 +104,9 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
   set.AddInt("min_collisions", &options.min_collisions,
              "lsh: a row that shares the query's bucket in so many tables is attended",
              {.min = 1, .max = 255});
-  set.AddText("projection", &options.projection, "lsh: random directions",
-              {"gaussian", "hadamard"});
+  set.AddText("projection", &options.projection,
+              "lsh: random directions (own: hadamard, split gaussian)",
+              {"own", "gaussian", "hadamard"});
   set.AddInt("min_indexed_rows", &options.min_indexed_rows,
              "shorter segments are attended exactly, as nodes do with theirs of fewer than "
              "1024 rows",
@@ -110,6 +127,7 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
                                                    options.tables));
   });
   set.AddCheck([&options] { return CheckBits(options); });
+  set.AddCheck([&options] { return CheckProjection(options); });
   set.AddCheck([&options] { return kernels::ForceSimdLevel(options.simd); });
 }
 
@@ -119,7 +137,7 @@ EvalSpec SpecOf(const EvalOptions& options) {
   spec.sampler.lsh.bits_per_table = static_cast<int>(BitsOf(options));
   spec.sampler.lsh.num_tables = static_cast<int>(options.tables);
   spec.sampler.lsh.min_collisions = static_cast<int>(options.min_collisions);
-  spec.sampler.lsh.projection = *lsh::ParseProjectionKind(options.projection);
+  spec.sampler.lsh.projection = ProjectionOf(options);
   spec.sampler.lsh.seed = static_cast<uint64_t>(options.seed);
   spec.sampler.sketch.bits = static_cast<int>(BitsOf(options));
   spec.sampler.sketch.seed = static_cast<uint64_t>(options.seed);
@@ -139,7 +157,7 @@ Record RecordOf(const EvalOptions& options, const EvalInput& input, const EvalFi
     record.Add("bits", BitsOf(options));
     record.Add("tables", options.tables);
     record.Add("min_collisions", options.min_collisions);
-    record.Add("projection", options.projection);
+    record.Add("projection", std::string(lsh::NameOf(ProjectionOf(options))));
     record.Add("min_indexed_rows", options.min_indexed_rows);
   } else if (options.sampler != "exact") {
     if (options.sampler == "sketch") {

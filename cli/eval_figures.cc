@@ -145,6 +145,7 @@ absl::StatusOr<EvalFigures> Evaluate(const EvalInput& input, const EvalSpec& spe
   const RowCut cut(input.n, spec.sinks, spec.window);
   kv_node::SamplerSpec sampler_spec = spec.sampler;
   sampler_spec.dim = input.dim;
+  sampler_spec.group = input.group();
   std::vector<std::unique_ptr<Sampler>> samplers;
   for (int64_t seed = 0; seed < spec.seeds; ++seed) {
     ASSIGN_OR_RETURN(auto sampler, MakeNamed(spec.name, sampler_spec));

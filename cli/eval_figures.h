@@ -16,7 +16,7 @@ namespace sounder::cli {
 struct EvalSpec {
   // Of a sampler (cli/baselines/registry.h); empty: of the one of the specification's kind.
   std::string name = {};
-  // Its dim is the input's, its seeds are the first ones.
+  // Its dim and group are the input's, its seeds are the first ones.
   kv_node::SamplerSpec sampler;
   int64_t sinks = 4;    // first rows, attended exactly
   int64_t window = 64;  // last rows, attended exactly

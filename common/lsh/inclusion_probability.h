@@ -3,6 +3,7 @@
 //
 //   p = 1 - angle / pi                     one random direction puts both on the same side
 //   P = p^K                                all K bits of one table agree
+//   P = p^K + K p^(K-1) (1 - p)            all but one do, with probe_distance 1
 //   u = P[Binomial(L, P) >= min_collisions]
 //
 // Structured projections: bits of one block are orthogonal directions, so collisions of different
@@ -26,7 +27,12 @@ double SameSideProbability(double cosine);
 // double rounding over the whole range: no difference of nearly equal numbers. -inf at 0.
 double LogBinomialTail(double trials, double probability, int min_collisions);
 
-// log u as a function of p, the reference for the table below. Finite: at least kLogSmallest.
+// P as a function of p.
+double CollisionProbability(const LshParams& params, double same_side);
+
+// log u as a function of p, the reference for the table below: of a row that is looked for in
+// `num_tables` of the tables (in all of them). Finite: at least kLogSmallest.
+double LogInclusionProbability(const Projection& projection, double same_side, int num_tables);
 double LogInclusionProbability(const Projection& projection, double same_side);
 
 // u itself, from the cosine.
@@ -38,7 +44,9 @@ class InclusionTable {
   static constexpr int kCells = 4096;
   static constexpr double kLogSmallest = -80;  // e^80 / u stays far from overflow in f32
 
-  explicit InclusionTable(const Projection& projection);
+  explicit InclusionTable(const Projection& projection)
+      : InclusionTable(projection, projection.params().num_tables) {}
+  InclusionTable(const Projection& projection, int num_tables);
   // f32[kCells + 2]: entry i is log u at p = i / kCells; the last is repeated.
   std::span<const float> values() const { return values_; }
 

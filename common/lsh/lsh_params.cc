@@ -37,6 +37,7 @@ absl::Status LshParams::Validate(int dim) const {
   if (status.ok()) {
     status = CheckRange("min_collisions", min_collisions, 1, std::min(num_tables, 255));
   }
+  if (status.ok()) status = CheckRange("probe_distance", probe_distance, 0, 1);
   if (status.ok() && projection != ProjectionKind::kGaussian &&
       projection != ProjectionKind::kHadamard) {
     status = absl::InvalidArgumentError(

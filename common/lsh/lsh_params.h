@@ -26,6 +26,10 @@ struct LshParams {
   int bits_per_table = 10;  // 1..16. More bits: fewer rows collide in each table
   int num_tables = 150;     // 1..1024. More tables: more rows read, 2 bytes per row and table
   int min_collisions = 2;   // 1..num_tables, <= 255. A row colliding in so many is a candidate
+  // 0 or 1. Buckets whose code differs from the query's in at most so many bits are looked into (Lv
+  // et al., "Multi-probe LSH", VLDB 2007): more ids walked, fewer tables kept. Signatures do not
+  // depend on it.
+  int probe_distance = 0;
   ProjectionKind projection = ProjectionKind::kHadamard;
   uint64_t seed = 1;  // of the random directions
 

@@ -104,13 +104,17 @@ struct Bucket {
   int64_t size;
 };
 
-// The buckets of one signature. Their start entries and then their ids are asked for ahead of use,
-// so that the cache misses of different tables overlap.
-int64_t FindBuckets(const BucketTables& tables, const uint64_t* signature, Bucket* buckets) {
+// The buckets of one signature with the bits of `flipped` turned over in every code. Their start
+// entries and then their ids are asked for ahead of use, so that the cache misses of different
+// tables overlap.
+int64_t FindBuckets(const BucketTables& tables, const uint64_t* signature, uint32_t flipped,
+                    Bucket* buckets) {
   std::array<const uint16_t*, base::kMaxTables> starts;
+  const auto code_of = [&](int t) {
+    return lsh::CodeOf(signature, tables.first_table + t, tables.bits_per_table) ^ flipped;
+  };
   for (int t = 0; t < tables.num_tables; ++t) {
-    const uint32_t code = lsh::CodeOf(signature, t, tables.bits_per_table);
-    starts[t] = tables.starts + t * tables.starts_per_table() + code;
+    starts[t] = tables.starts + t * tables.starts_per_table() + code_of(t);
     __builtin_prefetch(starts[t]);
   }
   int64_t total = 0;
@@ -118,8 +122,7 @@ int64_t FindBuckets(const BucketTables& tables, const uint64_t* signature, Bucke
     const uint16_t first = starts[t][0];
     int64_t size = static_cast<uint16_t>(starts[t][1] - first);
     if (size == 0 && tables.full_bucket[t] >= 0 &&
-        tables.full_bucket[t] ==
-            static_cast<int32_t>(lsh::CodeOf(signature, t, tables.bits_per_table))) {
+        tables.full_bucket[t] == static_cast<int32_t>(code_of(t))) {
       size = tables.rows;
     }
     buckets[t] = {tables.ids + t * tables.rows + first, size};
@@ -131,11 +134,11 @@ int64_t FindBuckets(const BucketTables& tables, const uint64_t* signature, Bucke
   return total;
 }
 
-}  // namespace
-
-int64_t CountCollisions(const BucketTables& tables, const uint64_t* signature, uint8_t* counts) {
+// A row lies in one bucket of a table: no probe counts it twice.
+int64_t CountProbe(const BucketTables& tables, const uint64_t* signature, uint32_t flipped,
+                   uint8_t* counts) {
   std::array<Bucket, base::kMaxTables> buckets;
-  const int64_t total = FindBuckets(tables, signature, buckets.data());
+  const int64_t total = FindBuckets(tables, signature, flipped, buckets.data());
   if (tables.num_tables <= 255) {
     for (int t = 0; t < tables.num_tables; ++t) {
       const Bucket bucket = buckets[t];
@@ -149,6 +152,18 @@ int64_t CountCollisions(const BucketTables& tables, const uint64_t* signature, u
       uint8_t& count = counts[bucket.ids[i]];
       count = static_cast<uint8_t>(count + (count != 255 ? 1 : 0));
     }
+  }
+  return total;
+}
+
+}  // namespace
+
+int64_t CountCollisions(const BucketTables& tables, const uint64_t* signature, int probe_distance,
+                        uint8_t* counts) {
+  int64_t total = CountProbe(tables, signature, 0, counts);
+  if (probe_distance == 0) return total;
+  for (int bit = 0; bit < tables.bits_per_table; ++bit) {
+    total += CountProbe(tables, signature, uint32_t{1} << bit, counts);
   }
   return total;
 }

@@ -140,6 +140,17 @@ void Logits(const SampledLogitsArgs& args, float* logits, float* log_u) {
   LogitsAndProbabilities(args, logits, log_u);
 }
 
+// Sums of positive terms only: nothing cancels where u is small.
+void Unite(const float* HWY_RESTRICT log_u, size_t count, float* HWY_RESTRICT u) {
+  const hn::ScalableTag<float> d;
+  const auto one = hn::Set(d, 1.0f);
+  for (size_t i = 0; i < count; i += hn::Lanes(d)) {
+    const auto chance = hn::LoadU(d, u + i);
+    const auto more = hn::Exp(d, hn::Max(hn::LoadU(d, log_u + i), hn::Set(d, -70.0f)));
+    hn::StoreU(hn::Min(hn::MulAdd(hn::Sub(one, chance), more, chance), one), d, u + i);
+  }
+}
+
 // logits -> weights relative to the largest; returns {largest logit - log u, sum of weights}.
 struct WeightSum {
   float max;
@@ -249,11 +260,16 @@ HWY_AFTER_NAMESPACE();
 namespace sounder::kv_node {
 
 HWY_EXPORT(Logits);
+HWY_EXPORT(Unite);
 HWY_EXPORT(Values);
 
 void SampledLogits(const SampledLogitsArgs& args, float* logits, float* log_u) {
   if (args.rows.empty()) return;
   HWY_DYNAMIC_DISPATCH(Logits)(args, logits, log_u);
+}
+
+void UniteProbabilities(const float* log_u, size_t count, float* u) {
+  HWY_DYNAMIC_DISPATCH(Unite)(log_u, count, u);
 }
 
 void WeightedValues(const memory::RowsView& values, std::span<const uint16_t> rows, float* logits,

@@ -28,6 +28,10 @@ struct SampledLogitsArgs {
 // the centred key) of the i-th sampled row. A zero query or centred key is at a right angle.
 void SampledLogits(const SampledLogitsArgs& args, float* logits, float* log_u);
 
+// For a row that any of several queries may sample, independently: u[i] becomes
+// u[i] + (1 - u[i]) exp(log_u[i]), at least e^-70 (1 / u, summed over a segment, fits an f32).
+void UniteProbabilities(const float* log_u, size_t count, float* u);
+
 // output f32[dim] = sum_i w_i v_i / sum_i w_i with w_i = exp(logits[i] - log_u[i]), lse =
 // log sum_i w_i. No rows: (0, -inf). Overwrites logits with w_i / max w.
 void WeightedValues(const memory::RowsView& values, std::span<const uint16_t> rows, float* logits,

@@ -52,6 +52,10 @@ ErrorTerms ErrorTermsOf(const memory::RowsView& values, std::span<const uint16_t
 
 }  // namespace
 
+int64_t BucketsProbed(const lsh::LshParams& params) {
+  return params.probe_distance == 0 ? 1 : 1 + params.bits_per_table;
+}
+
 LshTablesIndex::LshTablesIndex(const lsh::Projection& projection, const memory::RowsView& keys,
                                Scratch& scratch)
     : rows_(keys.rows),
@@ -119,8 +123,8 @@ int64_t LshTablesSampler::Sample(const Segment& segment, const LshTablesIndex& i
   CHECK(query.signatures != nullptr) << "lsh_tables needs the queries' signatures";
   const BucketTables tables = index.tables();
   stats.ids_walked += CountCollisions(tables, query.signatures + int64_t{member} * params.words(),
-                                      scratch.counts());
-  stats.tables_walked += tables.num_tables;
+                                      params.probe_distance, scratch.counts());
+  stats.tables_walked += tables.num_tables * BucketsProbed(params);
   const int64_t count =
       TakeCandidates(scratch.counts(), tables.rows, params.min_collisions, query.row_begin,
                      query.row_end, scratch.candidates(), scratch.seen());

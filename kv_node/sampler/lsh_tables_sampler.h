@@ -10,6 +10,9 @@
 
 namespace sounder::kv_node {
 
+// Buckets that a query looks into in every table.
+int64_t BucketsProbed(const lsh::LshParams& params);
+
 // Mean and centred norms of a segment's keys and the tables over them.
 class LshTablesIndex : public SegmentIndex {
  public:
@@ -33,6 +36,7 @@ class LshTablesIndex : public SegmentIndex {
   memory::AlignedBuffer full_bucket_;
 };
 
+// Every query finds its own candidates, in all tables.
 class LshTablesSampler : public Sampler {
  public:
   LshTablesSampler(lsh::Projection projection, int64_t min_indexed_rows);

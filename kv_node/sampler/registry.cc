@@ -9,9 +9,21 @@ absl::StatusOr<std::unique_ptr<Sampler>> Make(SamplerSpec spec) {
   return MakeSampler(spec);
 }
 
+template <bool kSplit, int kProbeDistance>
+absl::StatusOr<std::unique_ptr<Sampler>> MakeLsh(SamplerSpec spec) {
+  spec.kind = SamplerKind::kLshTables;
+  spec.lsh_tables.split = kSplit;
+  if (kSplit) spec.lsh.projection = lsh::ProjectionKind::kGaussian;
+  spec.lsh.probe_distance = kProbeDistance;
+  return MakeSampler(spec);
+}
+
 constexpr RegisteredSampler kSamplers[] = {
     {.name = "exact", .make = Make<SamplerKind::kExact>},
-    {.name = "lsh", .make = Make<SamplerKind::kLshTables>},
+    {.name = "lsh", .make = MakeLsh<false, 0>},
+    {.name = "lsh_split", .make = MakeLsh<true, 0>},
+    {.name = "lsh_multiprobe", .make = MakeLsh<false, 1>},
+    {.name = "lsh_split_multiprobe", .make = MakeLsh<true, 1>},
     {.name = "sketch", .draws = true, .make = Make<SamplerKind::kSketch>},
 };
 

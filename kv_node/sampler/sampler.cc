@@ -3,9 +3,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/absl_text.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "kv_node/sampler/exact_sampler.h"
+#include "kv_node/sampler/lsh_split_sampler.h"
 #include "kv_node/sampler/lsh_tables_sampler.h"
 #include "kv_node/sampler/sketch_sampler.h"
 
@@ -58,6 +60,29 @@ absl::StatusOr<std::unique_ptr<Sampler>> MakeSketchSampler(const SamplerSpec& sp
   return std::make_unique<SketchSampler>(params, spec.dim, spec.min_indexed_rows);
 }
 
+absl::StatusOr<std::unique_ptr<Sampler>> MakeLshSampler(const SamplerSpec& spec) {
+  ASSIGN_OR_RETURN(lsh::Projection projection, lsh::Projection::Create(spec.lsh, spec.dim));
+  if (!spec.lsh_tables.split) {
+    return std::make_unique<LshTablesSampler>(std::move(projection), spec.min_indexed_rows);
+  }
+  if (spec.group < 1 || spec.group > base::kMaxGroup) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("group is ", spec.group, ", expected 1 to ", base::kMaxGroup));
+  }
+  if (spec.lsh.projection != lsh::ProjectionKind::kGaussian) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("split tables need independent directions: projection is ",
+                     base::ToAbsl(lsh::NameOf(spec.lsh.projection)), ", expected gaussian"));
+  }
+  if (spec.lsh.num_tables / spec.group < spec.lsh.min_collisions) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "num_tables is ", spec.lsh.num_tables, ", divided among ", spec.group, " query heads that ",
+        "need at least ", spec.lsh.min_collisions, " each (min_collisions)"));
+  }
+  return std::make_unique<LshSplitSampler>(std::move(projection), spec.group,
+                                           spec.min_indexed_rows);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Sampler>> MakeSampler(const SamplerSpec& spec) {
@@ -67,8 +92,7 @@ absl::StatusOr<std::unique_ptr<Sampler>> MakeSampler(const SamplerSpec& spec) {
   }
   if (spec.kind == SamplerKind::kExact) return std::make_unique<ExactSampler>();
   if (spec.kind == SamplerKind::kSketch) return MakeSketchSampler(spec);
-  ASSIGN_OR_RETURN(lsh::Projection projection, lsh::Projection::Create(spec.lsh, spec.dim));
-  return std::make_unique<LshTablesSampler>(std::move(projection), spec.min_indexed_rows);
+  return MakeLshSampler(spec);
 }
 
 }  // namespace sounder::kv_node

@@ -125,11 +125,22 @@ struct SketchParams {
   bool int8_rows = false;     // sampled rows are read from a copy in eight bits
 };
 
+// How kLshTables uses its tables; by default as MagicPIG does, every query for itself.
+struct LshTablesParams {
+  // The tables are divided among the query heads of a group, and what any of them finds in its own
+  // tables is a candidate for all of them. Needs Gaussian projections.
+  bool split = false;
+};
+
 struct SamplerSpec {
   SamplerKind kind = SamplerKind::kExact;
-  lsh::LshParams lsh = {};   // of kLshTables
-  SketchParams sketch = {};  // of kSketch
+  lsh::LshParams lsh = {};          // of kLshTables
+  LshTablesParams lsh_tables = {};  // of kLshTables
+  SketchParams sketch = {};         // of kSketch
   int dim = 128;
+  // Query heads that share a kv head, 1..32: so many consecutive queries of a GroupQuery are of one
+  // position.
+  int group = 1;
   int64_t min_indexed_rows = 1024;  // shorter segments get no index and are attended exactly
 };
 

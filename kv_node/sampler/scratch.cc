@@ -21,7 +21,7 @@ Scratch::Scratch()
       shares_(base::kMaxSegmentRows),
       size_sums_(base::kMaxSegmentRows / kSizeBlockRows * sizeof(uint32_t)),
       large_sizes_((base::kMaxSegmentRows + 1) * sizeof(uint32_t)),
-      probabilities_(base::kMaxSegmentRows * sizeof(float)) {}
+      probabilities_(kRows * sizeof(float)) {}
 
 int8_t* Scratch::scores(size_t count) {
   if (scores_.size() < count) scores_ = memory::AlignedBuffer(count);

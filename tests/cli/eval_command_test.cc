@@ -5,7 +5,9 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "cli/baselines/registry.h"
 #include "cli/eval_figures.h"
 #include "common/tensor_file/tensor_file.h"
 #include "tests/cli/qkv_file.h"
@@ -70,6 +72,25 @@ TEST_F(EvalCommandTest, JsonSaysWhatTheLibrarySays) {
   EXPECT_LT(json["rows_read_fraction"], 0.9);
 }
 
+// Every sampler there is, told apart by what it answers.
+TEST_F(EvalCommandTest, TakesEverySampler) {
+  std::set<double> errors;
+  for (const auto& sampler : AllSamplers()) {
+    const Outcome run = RunCtl("eval --qkv " + path_ + " --rows .1 --tables 40 --bits " +
+                               (sampler.name == "sketch" ? "128" : "7") + " --seeds 1 --json" +
+                               " --sampler " + std::string(sampler.name));
+    ASSERT_EQ(run.status, 0) << sampler.name << ": " << run.err;
+    const auto json = nlohmann::json::parse(run.out);
+    EXPECT_EQ(json["sampler"], sampler.name);
+    EXPECT_TRUE(errors.insert(json["mean_relative_error"].get<double>()).second) << sampler.name;
+    if (sampler.name == "exact" || sampler.name.starts_with("lsh")) continue;
+    EXPECT_NEAR(json["rows_loaded_fraction"].get<double>(), .1, .01) << sampler.name;
+  }
+  const Outcome run = RunCtl("eval --qkv " + path_ + " --sampler lsh_split --tables 150 --json");
+  ASSERT_EQ(run.status, 0) << run.err;
+  EXPECT_EQ(nlohmann::json::parse(run.out)["projection"], "gaussian");
+}
+
 // A file of a few rows is sampled like any other, unless asked otherwise; the figures say so.
 TEST_F(EvalCommandTest, ShortSegmentsAreSampledUnlessAskedOtherwise) {
   data_.n = 500;
@@ -118,8 +139,9 @@ TEST_F(EvalCommandTest, WritesTheOutputsOfTheFirstSeed) {
 TEST_F(EvalCommandTest, WrongOptionsAreUsageErrors) {
   for (const std::string& arguments :
        {std::string(""), std::string("nonsense"), std::string("eval"),
-        "eval --qkv " + path_ + " --sampler best", "eval --qkv " + path_ + " --bits 17",
-        "eval --qkv " + path_ + " --sampler sketch --bits 96",
+        "eval --qkv " + path_ + " --sampler best",
+        "eval --qkv " + path_ + " --sampler lsh_split --projection hadamard",
+        "eval --qkv " + path_ + " --bits 17", "eval --qkv " + path_ + " --sampler sketch --bits 96",
         "eval --qkv " + path_ + " --tables 0", "eval --qkv " + path_ + " --seeds 0",
         "eval --qkv " + path_ + " --window -1", "eval --qkv " + path_ + " --projection random",
         "eval --qkv " + path_ + " --min-collisions 9 --tables 8",

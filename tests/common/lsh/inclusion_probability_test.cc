@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -65,6 +66,25 @@ TEST(SameSideProbability, IsTotal) {
   EXPECT_EQ(SameSideProbability(std::nan("")), 0.5);
 }
 
+// All patterns of agreeing bits, and how likely each is.
+TEST(CollisionProbability, CountsTheBucketsLookedInto) {
+  for (const int bits : {1, 2, 5, 12}) {
+    for (const double p : {0.0, 0.1, 0.5, 0.83, 1.0}) {
+      double same = 0;
+      double near = 0;
+      for (uint32_t agree = 0; agree < uint32_t{1} << bits; ++agree) {
+        const int count = std::popcount(agree);
+        const double chance = std::pow(p, count) * std::pow(1 - p, bits - count);
+        if (count == bits) same += chance;
+        if (count >= bits - 1) near += chance;
+      }
+      EXPECT_NEAR(CollisionProbability({.bits_per_table = bits}, p), same, 1e-14);
+      EXPECT_NEAR(CollisionProbability({.bits_per_table = bits, .probe_distance = 1}, p), near,
+                  1e-14);
+    }
+  }
+}
+
 class InclusionTest : public testing::TestWithParam<ProjectionKind> {};
 
 TEST_P(InclusionTest, TheTableInterpolatesTheFormula) {
@@ -103,6 +123,19 @@ TEST_P(InclusionTest, GrowsWithTheCosineAndStaysAProbability) {
     last = u;
   }
   EXPECT_EQ(last, 1);
+}
+
+TEST_P(InclusionTest, OfSomeOfTheTables) {
+  const LshParams params = {.num_tables = 150, .probe_distance = 1, .projection = GetParam()};
+  LshParams fewer = params;
+  fewer.num_tables = 37;
+  const Projection projection = *Projection::Create(params, 128);
+  EXPECT_EQ(LogInclusionProbability(projection, .6),
+            LogInclusionProbability(projection, .6, params.num_tables));
+  EXPECT_LT(LogInclusionProbability(projection, .6, 37), LogInclusionProbability(projection, .6));
+  if (GetParam() == ProjectionKind::kHadamard) return;  // its blocks depend on the tables there are
+  const Projection small = *Projection::Create(fewer, 128);
+  EXPECT_EQ(LogInclusionProbability(projection, .6, 37), LogInclusionProbability(small, .6));
 }
 
 INSTANTIATE_TEST_SUITE_P(Projections, InclusionTest,

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <string>
 #include <vector>
 
@@ -42,10 +43,12 @@ struct Fixture {
     }
     return signature;
   }
-  int CollisionsOf(int64_t row, int64_t other) const {
+  // In tables [first, first + count).
+  int CollisionsOf(int64_t row, int64_t other, int distance, int first, int count) const {
     int collisions = 0;
-    for (int t = 0; t < tables; ++t) {
-      collisions += codes[t * stride + row] == codes[t * stride + other];
+    for (int t = first; t < first + count; ++t) {
+      const unsigned differ = codes[t * stride + row] ^ codes[t * stride + other];
+      collisions += std::popcount(differ) <= distance;
     }
     return collisions;
   }
@@ -66,7 +69,12 @@ class BucketTablesTest : public testing::TestWithParam<std::string> {
   ~BucketTablesTest() override { EXPECT_TRUE(kernels::ForceSimdLevel("best").ok()); }
 
   static void ExpectBruteForce(const Fixture& f, int min_collisions, int64_t query_row,
-                               int64_t begin, int64_t end) {
+                               int64_t begin, int64_t end, int distance = 0) {
+    ExpectBruteForceOf(f, 0, f.tables, min_collisions, query_row, begin, end, distance);
+  }
+  static void ExpectBruteForceOf(const Fixture& f, int first_table, int num_tables,
+                                 int min_collisions, int64_t query_row, int64_t begin, int64_t end,
+                                 int distance) {
     memory::AlignedBuffer counts = memory::AlignedBuffer::Zeroed(kCountBytes);
     std::vector<uint64_t> seen(1024);
     std::vector<uint16_t> candidates(f.rows + 64);
@@ -74,13 +82,14 @@ class BucketTablesTest : public testing::TestWithParam<std::string> {
     // Twice: the counts must be left zero.
     for (int pass = 0; pass < 2; ++pass) {
       const int64_t walked =
-          CountCollisions(f.View(), signature.data(), counts.As<uint8_t>().data());
+          CountCollisions(f.View().Slice(first_table, num_tables), signature.data(), distance,
+                          counts.As<uint8_t>().data());
       const int64_t taken = TakeCandidates(counts.As<uint8_t>().data(), f.rows, min_collisions,
                                            begin, end, candidates.data(), seen.data());
       int64_t expected_walk = 0;
       std::vector<uint16_t> expected;
       for (int64_t r = 0; r < f.rows; ++r) {
-        const int collisions = f.CollisionsOf(query_row, r);
+        const int collisions = f.CollisionsOf(query_row, r, distance, first_table, num_tables);
         expected_walk += collisions;
         if (r >= begin && r < end && collisions >= min_collisions) {
           expected.push_back(static_cast<uint16_t>(r));
@@ -129,6 +138,27 @@ TEST_P(BucketTablesTest, ManyTablesSaturate) {
   const Fixture f(200, 2, 1024, 4);
   ExpectBruteForce(f, 255, 7, 0, 200);
   ExpectBruteForce(f, 250, 7, 0, 200);
+}
+
+TEST_P(BucketTablesTest, NeighbouringBuckets) {
+  ExpectBruteForce(Fixture(1000, 7, 40, 128), 2, 7, 0, 1000, 1);
+  ExpectBruteForce(Fixture(1000, 7, 40, 128), 5, 7, 130, 901, 1);
+  ExpectBruteForce(Fixture(65536, 14, 5, 16384), 1, 65535, 0, 65536, 1);
+  ExpectBruteForce(Fixture(65536, 4, 3, 1), 2, 5, 0, 65536, 1);
+  ExpectBruteForce(Fixture(200, 2, 1024, 4), 250, 7, 0, 200, 1);
+  ExpectBruteForce(Fixture(130, 16, 3, 65536), 2, 3, 0, 130, 1);
+  ExpectBruteForce(Fixture(130, 1, 3, 2), 3, 3, 0, 130, 1);
+}
+
+TEST_P(BucketTablesTest, SomeOfTheTables) {
+  const Fixture f(1000, 5, 41, 32);
+  for (const int distance : {0, 1}) {
+    ExpectBruteForceOf(f, 0, 10, 1, 7, 0, 1000, distance);
+    ExpectBruteForceOf(f, 10, 10, 1, 7, 0, 1000, distance);
+    ExpectBruteForceOf(f, 30, 11, 2, 7, 0, 1000, distance);
+    ExpectBruteForceOf(f, 40, 1, 1, 7, 0, 1000, distance);
+  }
+  ExpectBruteForceOf(Fixture(65536, 4, 3, 1), 1, 2, 2, 5, 0, 65536, 0);
 }
 
 TEST_P(BucketTablesTest, IdsAscendInsideBuckets) {

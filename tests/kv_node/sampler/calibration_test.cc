@@ -18,7 +18,7 @@ namespace {
 constexpr double kStandardError = .005;
 // Steps of decode of a sampler that draws; seeds of one whose random directions are its draws.
 constexpr int kSteps = 240;
-constexpr int kSeeds = 120;
+constexpr int kSeeds = 60;
 
 // Sums over the queries of one seed.
 struct Sums {

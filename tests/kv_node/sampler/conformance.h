@@ -50,9 +50,15 @@ inline std::vector<Configuration> Configurations() {
     Configuration one = {.label = std::string(sampler.name), .sampler = &sampler, .spec = {}};
     one.spec.sketch.row_fraction = .1;
     one.spec.lsh = {.bits_per_table = 6, .num_tables = 32};
+    one.spec.group = 4;
+    if (sampler.name == "lsh_split") one.spec.lsh = {.bits_per_table = 5, .num_tables = 66};
+    if (sampler.name == "lsh_multiprobe") one.spec.lsh = {.bits_per_table = 9, .num_tables = 24};
+    if (sampler.name == "lsh_split_multiprobe") {
+      one.spec.lsh = {.bits_per_table = 8, .num_tables = 56};
+    }
     if (sampler.name.starts_with("lsh")) {
       one.label = std::string(sampler.name) + "_hadamard";
-      all.push_back(one);
+      if (!sampler.name.starts_with("lsh_split")) all.push_back(one);
       one.label = std::string(sampler.name) + "_gaussian";
       one.spec.lsh.projection = lsh::ProjectionKind::kGaussian;
     } else if (sampler.name == "sketch") {

@@ -186,7 +186,7 @@ TEST_P(MagicPigTest, CatchesWrongThresholdsAndMissingCentring) {
         double ratio = 0;
         for (int q = 0; q < kQueries; ++q) {
           Scratch scratch;
-          CountCollisions(tables, signatures.data() + q * params.words(), scratch.counts());
+          CountCollisions(tables, signatures.data() + q * params.words(), 0, scratch.counts());
           const int64_t count = TakeCandidates(scratch.counts(), kRows, min_collisions, 0, kRows,
                                                scratch.candidates(), scratch.seen());
           for (int64_t i = 0; i < count; ++i) {
