@@ -25,6 +25,7 @@ struct EvalOptions {
   int64_t bits = 0;  // the sampler's own
   int64_t tables = 150;
   int64_t min_collisions = 2;
+  bool value_roulette = false;
   double rows = .02;
   std::string row_format = "appended";
   int64_t min_indexed_rows = 1;  // what is measured is the sampler, whatever is left for the end
@@ -58,7 +59,12 @@ lsh::ProjectionKind ProjectionOf(const EvalOptions& options) {
   return IsSplit(options) ? lsh::ProjectionKind::kGaussian : lsh::LshParams().projection;
 }
 
-absl::Status CheckProjection(const EvalOptions& options) {
+absl::Status CheckSplit(const EvalOptions& options) {
+  if (IsSplit(options) && options.value_roulette) {
+    return absl::InvalidArgumentError(absl::StrCat("--value-roulette with --sampler ",
+                                                   options.sampler, ", expected lsh or ",
+                                                   "lsh_multiprobe"));
+  }
   if (!IsSplit(options) || ProjectionOf(options) == lsh::ProjectionKind::kGaussian) {
     return absl::OkStatus();
   }
@@ -104,6 +110,8 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
   set.AddInt("min_collisions", &options.min_collisions,
              "lsh: a row that shares the query's bucket in so many tables is attended",
              {.min = 1, .max = 255});
+  set.AddBool("value_roulette", &options.value_roulette,
+              "lsh, not split: read the values of rows of little weight by lot");
   set.AddText("projection", &options.projection,
               "lsh: random directions (own: hadamard, split gaussian)",
               {"own", "gaussian", "hadamard"});
@@ -127,7 +135,7 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
                                                    options.tables));
   });
   set.AddCheck([&options] { return CheckBits(options); });
-  set.AddCheck([&options] { return CheckProjection(options); });
+  set.AddCheck([&options] { return CheckSplit(options); });
   set.AddCheck([&options] { return kernels::ForceSimdLevel(options.simd); });
 }
 
@@ -137,6 +145,7 @@ EvalSpec SpecOf(const EvalOptions& options) {
   spec.sampler.lsh.bits_per_table = static_cast<int>(BitsOf(options));
   spec.sampler.lsh.num_tables = static_cast<int>(options.tables);
   spec.sampler.lsh.min_collisions = static_cast<int>(options.min_collisions);
+  spec.sampler.lsh_tables.value_roulette = options.value_roulette;
   spec.sampler.lsh.projection = ProjectionOf(options);
   spec.sampler.lsh.seed = static_cast<uint64_t>(options.seed);
   spec.sampler.sketch.bits = static_cast<int>(BitsOf(options));
@@ -157,6 +166,7 @@ Record RecordOf(const EvalOptions& options, const EvalInput& input, const EvalFi
     record.Add("bits", BitsOf(options));
     record.Add("tables", options.tables);
     record.Add("min_collisions", options.min_collisions);
+    record.Add("value_roulette", options.value_roulette);
     record.Add("projection", std::string(lsh::NameOf(ProjectionOf(options))));
     record.Add("min_indexed_rows", options.min_indexed_rows);
   } else if (options.sampler != "exact") {

@@ -183,6 +183,19 @@ HWY_INLINE WeightSum Weights(size_t count, float* HWY_RESTRICT logits,
   return {hn::GetLane(max), hn::GetLane(hn::SumOfLanes(d, sum))};
 }
 
+// A systematic sample of the rows of less than `share`, in proportion to their weights.
+HWY_INLINE void Roulette(size_t count, float share, uint32_t start,
+                         const float* HWY_RESTRICT weights, float* HWY_RESTRICT kept) {
+  double past = double{share} * start * 0x1p-32;
+  for (size_t i = 0; i < count; ++i) {
+    const bool light = weights[i] < share;
+    past += light ? double{weights[i]} : 0.0;
+    const bool drawn = past >= double{share};
+    past -= drawn ? double{share} : 0.0;
+    kept[i] = drawn ? share : light ? 0.0f : weights[i];
+  }
+}
+
 // sum f32[dim] += weights * rows, kPairs pairs of vectors from column i on.
 template <class Rows, size_t kPairs, class D>
 HWY_INLINE void AddColumns(D d, const memory::RowsView& values, const uint16_t* rows,
@@ -241,12 +254,15 @@ HWY_INLINE void WeightedSum(D d, const memory::RowsView& values, std::span<const
   }
 }
 
-void Values(const memory::RowsView& values, std::span<const uint16_t> rows, float* logits,
-            const float* log_u, float* output, float* lse) {
+// kept: null, or where the weights of the rows kept by roulette go.
+void Values(const memory::RowsView& values, std::span<const uint16_t> rows, uint32_t start,
+            float* logits, const float* log_u, float* kept, float* output, float* lse) {
   const WeightSum weights = Weights(rows.size(), logits, log_u);
+  if (kept != nullptr) Roulette(rows.size(), weights.sum / kRouletteRows, start, logits, kept);
+  const float* used = kept == nullptr ? logits : kept;
   common::WithRows(values.dtype, [&](auto type) HWY_ATTR {
     common::WithWidestTag(values.dim, [&](auto d) HWY_ATTR {
-      WeightedSum<decltype(type)>(d, values, rows, logits, weights.sum, output);
+      WeightedSum<decltype(type)>(d, values, rows, used, weights.sum, output);
     });
   });
   *lse = weights.max + std::log(weights.sum);
@@ -279,7 +295,14 @@ void WeightedValues(const memory::RowsView& values, std::span<const uint16_t> ro
     *lse = -std::numeric_limits<float>::infinity();
     return;
   }
-  HWY_DYNAMIC_DISPATCH(Values)(values, rows, logits, log_u, output, lse);
+  HWY_DYNAMIC_DISPATCH(Values)(values, rows, 0, logits, log_u, nullptr, output, lse);
+}
+
+void WeightedValuesByRoulette(const memory::RowsView& values, std::span<const uint16_t> rows,
+                              uint32_t start, float* logits, const float* log_u, float* kept,
+                              float* output, float* lse) {
+  if (rows.empty()) return WeightedValues(values, rows, logits, log_u, output, lse);
+  HWY_DYNAMIC_DISPATCH(Values)(values, rows, start, logits, log_u, kept, output, lse);
 }
 
 }  // namespace sounder::kv_node

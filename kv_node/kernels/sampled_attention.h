@@ -37,6 +37,17 @@ void UniteProbabilities(const float* log_u, size_t count, float* u);
 void WeightedValues(const memory::RowsView& values, std::span<const uint16_t> rows, float* logits,
                     const float* log_u, float* output, float* lse);
 
+// The same from fewer rows of values: a row of less than 1 / kRouletteRows of the sum of weights is
+// read with a chance in proportion to its weight, and then counts for that share. At most
+// 2 kRouletteRows are read, and the weighted sum of values stays unbiased; lse is the same.
+// `start`: a uniform number of 32 bits, where the systematic draw of the light rows starts. kept
+// f32[rows]: the weights that rows count with, 0 for those not read, relative to the largest
+// weight. Which rows are kept hangs on rounding, and so may differ between SIMD levels.
+inline constexpr int kRouletteRows = 256;
+void WeightedValuesByRoulette(const memory::RowsView& values, std::span<const uint16_t> rows,
+                              uint32_t start, float* logits, const float* log_u, float* kept,
+                              float* output, float* lse);
+
 }  // namespace sounder::kv_node
 
 #endif  // SOUNDER_KV_NODE_KERNELS_SAMPLED_ATTENTION_H_

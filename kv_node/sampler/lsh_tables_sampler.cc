@@ -11,6 +11,7 @@
 #include "common/kernels/row_statistics.h"
 #include "common/kernels/signature.h"
 #include "kv_node/kernels/sampled_attention.h"
+#include "kv_node/sampler/draw_start.h"
 #include "kv_node/sampler/exact_sampler.h"
 
 namespace sounder::kv_node {
@@ -22,9 +23,11 @@ constexpr int64_t kSeenWords = base::kMaxSegmentRows / 64;
 // fall on the same cache set.
 int64_t CodeStride(int64_t rows) { return (rows + 31) / 32 * 32 + 32; }
 
-// The variance terms of a query whose weights (relative to the largest) and log u are given.
+// The variance terms of a query whose weights (relative to the largest) and log u are given. kept:
+// the weights of those rows whose values were read, others 0.
 ErrorTerms ErrorTermsOf(const memory::RowsView& values, std::span<const uint16_t> rows,
-                        const float* weights, const float* log_u, const float* output) {
+                        const float* weights, const float* kept, const float* log_u,
+                        const float* output) {
   double sum = 0;
   double a = 0;
   double b = 0;
@@ -35,13 +38,16 @@ ErrorTerms ErrorTermsOf(const memory::RowsView& values, std::span<const uint16_t
     const double square = double{weights[i]} * weights[i];
     const double term = -std::expm1(double{log_u[i]}) * square;
     concentration += square - term;
+    b += term;
+    if (kept[i] == 0) continue;
     double distance = 0;
     for (int c = 0; c < values.dim; ++c) {
       const double difference = double{values.At(rows[i], c)} - output[c];
       distance += difference * difference;
     }
-    a += term * distance;
-    b += term;
+    // Of a row kept by lot: its chance was that of being sampled times weight / kept.
+    const double chance = std::exp(double{log_u[i]}) * weights[i] / kept[i];
+    a += (kept[i] == weights[i] ? term : (1 - chance) * kept[i] * kept[i]) * distance;
   }
   if (sum == 0) return {};
   const double scale = 1 / (sum * sum);
@@ -101,10 +107,12 @@ BucketTables LshTablesIndex::tables() const {
           .full_bucket = full_bucket_.As<int32_t>().data()};
 }
 
-LshTablesSampler::LshTablesSampler(lsh::Projection projection, int64_t min_indexed_rows)
+LshTablesSampler::LshTablesSampler(lsh::Projection projection, int64_t min_indexed_rows,
+                                   bool value_roulette)
     : projection_(std::move(projection)),
       inclusion_(projection_),
-      min_indexed_rows_(min_indexed_rows) {}
+      min_indexed_rows_(min_indexed_rows),
+      value_roulette_(value_roulette) {}
 
 absl::StatusOr<std::unique_ptr<SegmentIndex>> LshTablesSampler::BuildIndex(const Segment& segment,
                                                                            Scratch& scratch) const {
@@ -158,10 +166,20 @@ void LshTablesSampler::Attend(const Segment& segment, const GroupQuery& query, S
     const int64_t count = Sample(segment, index, query, member, scratch, counted);
     const std::span<const uint16_t> rows(scratch.candidates(), static_cast<size_t>(count));
     float* output = outputs + int64_t{member} * segment.dim();
-    WeightedValues(segment.values(), rows, scratch.logits(), scratch.log_u(), output, &lse[member]);
+    const float* kept = scratch.logits();
+    if (value_roulette_) {
+      const uint32_t start = DrawStart(query, segment.first_position(), DrawKind::kValues,
+                                       static_cast<uint32_t>(member) % 65536);
+      kept = scratch.workspace(rows.size());
+      WeightedValuesByRoulette(segment.values(), rows, start, scratch.logits(), scratch.log_u(),
+                               scratch.workspace(rows.size()), output, &lse[member]);
+    } else {
+      WeightedValues(segment.values(), rows, scratch.logits(), scratch.log_u(), output,
+                     &lse[member]);
+    }
     if (errors != nullptr) {
       errors[member] =
-          ErrorTermsOf(segment.values(), rows, scratch.logits(), scratch.log_u(), output);
+          ErrorTermsOf(segment.values(), rows, scratch.logits(), kept, scratch.log_u(), output);
     }
   }
   if (stats == nullptr) return;

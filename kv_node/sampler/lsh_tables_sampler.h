@@ -39,7 +39,8 @@ class LshTablesIndex : public SegmentIndex {
 // Every query finds its own candidates, in all tables.
 class LshTablesSampler : public Sampler {
  public:
-  LshTablesSampler(lsh::Projection projection, int64_t min_indexed_rows);
+  LshTablesSampler(lsh::Projection projection, int64_t min_indexed_rows,
+                   bool value_roulette = false);
 
   std::string_view name() const override { return NameOf(SamplerKind::kLshTables); }
   const lsh::Projection* projection() const override { return &projection_; }
@@ -59,6 +60,7 @@ class LshTablesSampler : public Sampler {
   const lsh::Projection projection_;
   const lsh::InclusionTable inclusion_;
   const int64_t min_indexed_rows_;
+  const bool value_roulette_;
 };
 
 }  // namespace sounder::kv_node

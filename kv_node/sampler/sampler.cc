@@ -63,7 +63,11 @@ absl::StatusOr<std::unique_ptr<Sampler>> MakeSketchSampler(const SamplerSpec& sp
 absl::StatusOr<std::unique_ptr<Sampler>> MakeLshSampler(const SamplerSpec& spec) {
   ASSIGN_OR_RETURN(lsh::Projection projection, lsh::Projection::Create(spec.lsh, spec.dim));
   if (!spec.lsh_tables.split) {
-    return std::make_unique<LshTablesSampler>(std::move(projection), spec.min_indexed_rows);
+    return std::make_unique<LshTablesSampler>(std::move(projection), spec.min_indexed_rows,
+                                              spec.lsh_tables.value_roulette);
+  }
+  if (spec.lsh_tables.value_roulette) {
+    return absl::InvalidArgumentError("value_roulette with split tables, expected one of them");
   }
   if (spec.group < 1 || spec.group > base::kMaxGroup) {
     return absl::InvalidArgumentError(

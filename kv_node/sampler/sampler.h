@@ -130,6 +130,10 @@ struct LshTablesParams {
   // The tables are divided among the query heads of a group, and what any of them finds in its own
   // tables is a candidate for all of them. Needs Gaussian projections.
   bool split = false;
+  // Values are read of the rows whose weight matters, and of the others by lot: fewer reads, one
+  // more source of error. Not with split tables. What is kept of a sample changes with sample_key
+  // and step and, as the only thing a sampler does, may differ between SIMD levels.
+  bool value_roulette = false;
 };
 
 struct SamplerSpec {

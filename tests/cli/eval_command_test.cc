@@ -141,6 +141,7 @@ TEST_F(EvalCommandTest, WrongOptionsAreUsageErrors) {
        {std::string(""), std::string("nonsense"), std::string("eval"),
         "eval --qkv " + path_ + " --sampler best",
         "eval --qkv " + path_ + " --sampler lsh_split --projection hadamard",
+        "eval --qkv " + path_ + " --sampler lsh_split --value-roulette",
         "eval --qkv " + path_ + " --bits 17", "eval --qkv " + path_ + " --sampler sketch --bits 96",
         "eval --qkv " + path_ + " --tables 0", "eval --qkv " + path_ + " --seeds 0",
         "eval --qkv " + path_ + " --window -1", "eval --qkv " + path_ + " --projection random",

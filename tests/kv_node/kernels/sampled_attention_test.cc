@@ -178,6 +178,84 @@ TEST_P(SampledAttentionTest, FarLogitsVanishInsteadOfOverflowing) {
   for (int c = 0; c < 8; ++c) EXPECT_FLOAT_EQ(output[c], values.view.At(1, c));
 }
 
+// Heavy rows as they are, light ones by lot: unbiased, from a few hundred rows.
+TEST_P(SampledAttentionTest, RouletteIsUnbiased) {
+  constexpr int kDim = 16;
+  constexpr int64_t kCount = 4000;
+  const Rows values(kCount, kDim, DType::kBF16, 1, .5, 2);
+  const Rows spread(1, kCount, DType::kF32, 1.5, 0, 3);
+  std::vector<uint16_t> rows;
+  for (int64_t i = 0; i < kCount; ++i) rows.push_back(static_cast<uint16_t>(i));
+  const std::vector<float> log_u(kCount + kSamplePadding, -2.0f);
+  const auto logits_of = [&] {
+    std::vector<float> logits(kCount + kSamplePadding);
+    for (int64_t i = 0; i < kCount; ++i) logits[i] = spread.view.At(0, static_cast<int>(i));
+    return logits;
+  };
+  std::vector<float> weights = logits_of();
+  std::vector<float> expected(kDim);
+  float expected_lse;
+  WeightedValues(values.view, rows, weights.data(), log_u.data(), expected.data(), &expected_lse);
+  double sum = 0;
+  for (int64_t i = 0; i < kCount; ++i) sum += weights[i];
+  constexpr int kStarts = 512;
+  std::vector<double> mean(kDim);
+  std::vector<double> kept_mean(kCount);
+  for (int start = 0; start < kStarts; ++start) {
+    std::vector<float> logits = logits_of();
+    std::vector<float> kept(kCount);
+    std::vector<float> output(kDim);
+    float lse;
+    WeightedValuesByRoulette(values.view, rows, static_cast<uint32_t>(start) << 23, logits.data(),
+                             log_u.data(), kept.data(), output.data(), &lse);
+    EXPECT_EQ(lse, expected_lse);
+    EXPECT_LE(kCount - std::count(kept.begin(), kept.end(), 0.0f), 2 * kRouletteRows + 1);
+    for (int c = 0; c < kDim; ++c) {
+      double by_hand = 0;
+      for (int64_t i = 0; i < kCount; ++i) by_hand += kept[i] / sum * values.view.At(i, c);
+      EXPECT_NEAR(output[c], by_hand, 1e-5);
+      mean[c] += double{output[c]} / kStarts;
+    }
+    for (int64_t i = 0; i < kCount; ++i) {
+      kept_mean[i] += double{kept[i]} / kStarts;
+      if (weights[i] >= sum / kRouletteRows * 1.001) {
+        EXPECT_EQ(kept[i], weights[i]);
+      }
+    }
+  }
+  // Starts evenly spread over the interval: every row's mean is right to its resolution.
+  for (int64_t i = 0; i < kCount; ++i) {
+    EXPECT_NEAR(kept_mean[i], weights[i], 1.01 * sum / kRouletteRows / kStarts);
+  }
+  for (int c = 0; c < kDim; ++c) EXPECT_NEAR(mean[c], expected[c], 3e-3);
+  float lse = 0;
+  std::vector<float> output(kDim, NAN);
+  WeightedValuesByRoulette(values.view, {}, 0, nullptr, nullptr, nullptr, output.data(), &lse);
+  EXPECT_EQ(lse, -std::numeric_limits<float>::infinity());
+}
+
+TEST_P(SampledAttentionTest, UnitesIndependentChances) {
+  std::vector<float> log_u;
+  for (int i = 0; i < 37; ++i) log_u.push_back(-2.5f * static_cast<float>(i));
+  for (const size_t count : {1, 4, 19, 37}) {
+    std::vector<float> first(log_u.begin(), log_u.begin() + static_cast<int64_t>(count));
+    first.resize(count + kSamplePadding);
+    std::vector<float> second(count + kSamplePadding, -7.0f);
+    std::vector<float> u(count + kSamplePadding);
+    UniteProbabilities(first.data(), count, u.data());
+    for (size_t i = 0; i < count; ++i) {
+      const double expected = std::exp(std::max(-70.0, double{log_u[i]}));
+      EXPECT_NEAR(u[i], expected, 1e-5 * expected);
+    }
+    UniteProbabilities(second.data(), count, u.data());
+    for (size_t i = 0; i < count; ++i) {
+      const double expected = 1 - (1 - std::exp(double{log_u[i]})) * (1 - std::exp(-7.0));
+      EXPECT_NEAR(u[i], expected, 1e-5 * expected);
+      EXPECT_LE(u[i], 1);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Levels, SampledAttentionTest, testing::ValuesIn(kernels::SimdLevels()),
                          [](const auto& param_info) { return param_info.param; });
 

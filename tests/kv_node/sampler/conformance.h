@@ -23,6 +23,8 @@ struct Configuration {
 
   bool exact() const { return sampler->name == "exact"; }
   bool lsh() const { return sampler->name.starts_with("lsh"); }
+  // Leaves out values, so that outputs are not the estimate over all candidates.
+  bool roulette() const { return spec.lsh_tables.value_roulette; }
   // Reads the share of the rows it is asked to.
   bool budgeted() const { return !exact() && !lsh(); }
 
@@ -59,6 +61,10 @@ inline std::vector<Configuration> Configurations() {
     if (sampler.name.starts_with("lsh")) {
       one.label = std::string(sampler.name) + "_hadamard";
       if (!sampler.name.starts_with("lsh_split")) all.push_back(one);
+      one.spec.lsh_tables.value_roulette = sampler.name == "lsh";
+      one.label = std::string(sampler.name) + "_hadamard_roulette";
+      if (one.roulette()) all.push_back(one);
+      one.spec.lsh_tables.value_roulette = false;
       one.label = std::string(sampler.name) + "_gaussian";
       one.spec.lsh.projection = lsh::ProjectionKind::kGaussian;
     } else if (sampler.name == "sketch") {

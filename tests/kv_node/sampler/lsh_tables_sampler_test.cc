@@ -165,6 +165,50 @@ TEST_P(LshTablesTest, EverythingSampledIsExact) {
   for (int g = 0; g < 4; ++g) EXPECT_NEAR(answer.lse[g], lse[g], 1e-5);
 }
 
+// Over steps the roulette answers what it would answer without, and knows its error.
+TEST_P(LshTablesTest, RouletteOfValues) {
+  const int dim = 64;
+  SamplerSpec spec = {.kind = SamplerKind::kLshTables,
+                      .lsh = {.bits_per_table = 4, .num_tables = 40, .projection = GetParam()},
+                      .dim = dim,
+                      .min_indexed_rows = 1};
+  const auto plain = *MakeSampler(spec);
+  spec.lsh_tables.value_roulette = true;
+  const auto sampler = *MakeSampler(spec);
+  const auto segment =
+      MakeSegment(*sampler, 4000, dim, DType::kBF16, Gaussian(1, 1, 0.7), Gaussian(2));
+  const Group group(*sampler, 2, dim, Gaussian(3, 1.5));
+  GroupQuery query = group.Query(0, 4000);
+  const Answer expected = Ask(*plain, *segment, query);
+  constexpr int kSteps = 600;
+  std::vector<double> mean(2 * dim);
+  std::vector<double> square(2);
+  std::vector<double> variance(2);
+  for (int step = 0; step < kSteps; ++step) {
+    query.step = step;
+    const Answer answer = Ask(*sampler, *segment, query);
+    EXPECT_EQ(answer.lse, expected.lse);
+    for (int g = 0; g < 2; ++g) {
+      for (int i = g * dim; i < (g + 1) * dim; ++i) {
+        const double difference = double{answer.outputs[i]} - expected.outputs[i];
+        mean[i] += difference / kSteps;
+        square[g] += difference * difference / kSteps;
+      }
+      EXPECT_EQ(answer.errors[g].b, expected.errors[g].b);
+      EXPECT_EQ(answer.errors[g].concentration, expected.errors[g].concentration);
+      variance[g] += (double{answer.errors[g].a} - expected.errors[g].a) / kSteps;
+    }
+  }
+  for (int g = 0; g < 2; ++g) {
+    EXPECT_GT(square[g], 0);
+    EXPECT_NEAR(variance[g], square[g], .3 * square[g]);
+    double norm = 0;
+    for (int i = g * dim; i < (g + 1) * dim; ++i) norm += mean[i] * mean[i];
+    // The mean of kSteps draws of that variance, 4 standard errors.
+    EXPECT_LE(norm, square[g] / kSteps * (1 + 4 * std::sqrt(2.0 / dim)));
+  }
+}
+
 TEST(LshTables, AccountsItsBytes) {
   const auto sampler = Lsh(128, {});
   const auto segment = MakeSegment(*sampler, 4096, 128, DType::kBF16, Gaussian(1), Gaussian(2));
@@ -183,6 +227,19 @@ TEST(MakeSamplerTest, RefusesWhatMakesNoSense) {
                   .status()
                   .ToString(),
               testing::HasSubstr("min_indexed_rows is 0"));
+  EXPECT_THAT(MakeSampler({.kind = SamplerKind::kLshTables,
+                           .lsh = {.num_tables = 15, .projection = lsh::ProjectionKind::kGaussian},
+                           .lsh_tables = {.split = true},
+                           .group = 8})
+                  .status()
+                  .ToString(),
+              testing::HasSubstr("num_tables is 15"));
+  EXPECT_THAT(
+      MakeSampler({.kind = SamplerKind::kLshTables, .lsh_tables = {.split = true}, .group = 4})
+          .status()
+          .ToString(),
+      testing::HasSubstr("expected gaussian"));
+  EXPECT_FALSE(MakeSampler({.kind = SamplerKind::kLshTables, .lsh = {.probe_distance = 2}}).ok());
   const auto sampler = Lsh(64, {});
   auto segment = *Segment::Create(0, 10, 32, DType::kF32, memory::AlignedBuffer::Zeroed(10 * 128),
                                   memory::AlignedBuffer::Zeroed(10 * 128));
