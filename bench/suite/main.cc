@@ -32,11 +32,14 @@ int main(int argc, char** argv) {
   set.AddText("output", &output, "file for the figures, one JSON object");
   set.AddText("simd", &simd, "instruction set of the kernels: best, avx512, avx2, sse4");
   set.AddBool("quick", &quick, "a tenth of the work; figures not to be quoted");
+  bool short_form = false;
+  set.AddBool("short", &short_form, "without the figures at equal error and the long session");
   set.AddInt("pairs", &pairs, "timed pairs; 0: the default, 120", {.min = 0, .max = 100000});
   set.AddCheck([&simd] { return kernels::ForceSimdLevel(LevelOf(simd)); });
   if (const auto exit = set.ParseOrExit(argc, argv, config::EnvironmentFromProcess())) return *exit;
 
   suite::SuiteSpec spec = quick ? suite::QuickSuite() : suite::SuiteSpec();
+  if (short_form) spec.frontier_steps = spec.million_steps = 0;
   if (pairs > 0) spec.pairs = static_cast<int>(pairs);
   const int core = suite::PinToCurrentCore();
   cli::Record record = suite::RunSuite(spec);

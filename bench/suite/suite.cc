@@ -1,12 +1,14 @@
 #include "bench/suite/suite.h"
 
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "bench/kernels/sequential_read.h"
+#include "bench/suite/frontier.h"
+#include "bench/suite/million.h"
+#include "bench/suite/timed_sampler.h"
 #include "bench/suite/timing.h"
 #include "common/base/absl_text.h"
 #include "common/base/check.h"
@@ -21,57 +23,10 @@ using kv_node::Sampler;
 using kv_node::SamplerSpec;
 using kv_node::Segment;
 
-SamplerSpec LshSpec(const Size& size) {
-  SamplerSpec spec;
-  spec.kind = kv_node::SamplerKind::kLshTables;  // 10 bits, 150 tables, as its defaults
-  spec.lsh.bits_per_table = 10;
-  spec.lsh.num_tables = 150;
-  spec.dim = size.dim;
-  return spec;
-}
-
-SamplerSpec SketchSpec(const Size& size, double row_fraction) {
-  SamplerSpec spec;
-  spec.kind = kv_node::SamplerKind::kSketch;
-  spec.sketch.bits = 128;
-  spec.sketch.row_fraction = row_fraction;
-  spec.sketch.int8_rows = true;
-  spec.dim = size.dim;
-  return spec;
-}
-
-// What is timed and measured, by the name its figures have.
-struct Contender {
-  std::string name;
-  SamplerSpec spec;
-};
-
 std::vector<Contender> Contenders(const Size& size) {
-  return {{"lsh_10_150", LshSpec(size)},
-          {"sketch_128_1pct_int8", SketchSpec(size, 0.01)},
-          {"sketch_128_2pct_int8", SketchSpec(size, 0.02)}};
-}
-
-std::unique_ptr<Sampler> NewSampler(const SamplerSpec& spec) {
-  auto sampler = kv_node::MakeSampler(spec);
-  CHECK(sampler.ok()) << base::MessageOf(sampler.status());
-  return *std::move(sampler);
-}
-
-void Progress(const char* what) { std::fprintf(stderr, "bench: %s\n", what); }
-
-void UseAll(const std::vector<float>& outputs, const std::vector<float>& lse) {
-  double sum = 0;
-  for (const float value : outputs) sum += value;
-  for (const float value : lse) sum += value;
-  Use(sum);
-}
-
-void ReadRows(const Segment& segment) {
-  const size_t bytes = segment.num_rows() * segment.dim() * base::SizeOf(segment.dtype());
-  const uint64_t k = bench_kernels::SequentialRead({segment.keys().data, bytes});
-  const uint64_t v = bench_kernels::SequentialRead({segment.values().data, bytes});
-  Use(static_cast<double>(k ^ v));
+  return {{"lsh_10_150", LshSpec(size, 150)},
+          {"sketch_128_1pct_int8", SketchSpec(size, 128, 0.01)},
+          {"sketch_128_2pct_int8", SketchSpec(size, 128, 0.02)}};
 }
 
 // The same with the prefetchers' help, for comparison.
@@ -81,59 +36,6 @@ void ReadRowsInParallel(const Segment& segment) {
   const uint64_t v = bench_kernels::ParallelRead({segment.values().data, bytes});
   Use(static_cast<double>(k ^ v));
 }
-
-// Times of a step and of the reads beside it.
-struct Pairs {
-  std::vector<double> step;
-  std::vector<double> read;
-  std::vector<double> ratio;
-  void Add(double read_us, double step_us) {
-    read.push_back(read_us);
-    step.push_back(step_us);
-    ratio.push_back(step_us / read_us);
-  }
-};
-
-// One sampler at work on segments of its own.
-class TimedSampler {
- public:
-  TimedSampler(const SuiteSpec& spec, const Contender& contender)
-      : size_(spec.size),
-        name_(contender.name),
-        sampler_(NewSampler(contender.spec)),
-        outputs_(static_cast<size_t>(spec.size.group) * spec.size.dim),
-        lse_(spec.size.group) {
-    for (int i = 0; i < spec.workloads; ++i) {
-      workloads_.emplace_back(spec.size, 101 + i, 16, *sampler_, scratch_);
-    }
-  }
-
-  const std::string& name() const { return name_; }
-  const Workload& workload(int pair) const { return workloads_[pair % workloads_.size()]; }
-  Pairs& pairs() { return pairs_; }
-
-  void Step(int pair) {
-    kv_node::AttendStats stats;
-    sampler_->Attend(workload(pair).segment(), workload(pair).Query(pair), scratch_,
-                     outputs_.data(), lse_.data(), nullptr, &stats);
-    UseAll(outputs_, lse_);
-    CHECK(!stats.exact) << "the segment was attended exactly";
-    stats_.Add(stats);
-  }
-
-  void AddFigures(double read_us, Record& record) const;
-
- private:
-  const Size size_;
-  const std::string name_;
-  const std::unique_ptr<Sampler> sampler_;
-  kv_node::Scratch scratch_;
-  std::vector<Workload> workloads_;
-  std::vector<float> outputs_;
-  std::vector<float> lse_;
-  kv_node::AttendStats stats_;
-  Pairs pairs_;
-};
 
 void AttendExactly(const Size& size, const Workload& workload, int step,
                    std::vector<float>& outputs, std::vector<float>& lse) {
@@ -149,31 +51,13 @@ void AttendExactly(const Size& size, const Workload& workload, int step,
   UseAll(outputs, lse);
 }
 
-void AddPairs(const std::string& name, const Pairs& pairs, double read_us, Record& record) {
-  const double us = Quantile(pairs.step, 0.5);
-  record.Add(name + "_us", us);
-  record.Add(name + "_over_seq_read", us / read_us);
-  record.Add(name + "_over_seq_read_p10", Quantile(pairs.ratio, 0.1));
-  record.Add(name + "_over_seq_read_p50", Quantile(pairs.ratio, 0.5));
-  record.Add(name + "_over_seq_read_p90", Quantile(pairs.ratio, 0.9));
-}
-
-void TimedSampler::AddFigures(double read_us, Record& record) const {
-  AddPairs(name_, pairs_, read_us, record);
-  const double rows = double(pairs_.step.size()) * double(size_.n);
-  record.Add(name_ + "_rows_fraction",
-             static_cast<double>(stats_.rows_read) / (rows * size_.group));
-  record.Add(name_ + "_rows_loaded_fraction", static_cast<double>(stats_.rows_loaded) / rows);
-  record.Add(name_ + "_index_bytes_per_token",
-             static_cast<double>(workloads_[0].segment().index_bytes()) / double(size_.n));
-}
-
 // Steps and sequential reads, one after the other, so that a noisy moment meets all alike.
 void TimeSteps(const SuiteSpec& spec, Record& record) {
   Progress("making segments");
   std::vector<std::unique_ptr<TimedSampler>> samplers;
   for (const Contender& contender : Contenders(spec.size)) {
-    samplers.push_back(std::make_unique<TimedSampler>(spec, contender));
+    samplers.push_back(std::make_unique<TimedSampler>(contender, generator::Family::kPeaked,
+                                                      spec.size, spec.workloads));
   }
   CacheFlusher flusher;
   std::vector<float> outputs(static_cast<size_t>(spec.size.group) * spec.size.dim);
@@ -272,12 +156,16 @@ SuiteSpec QuickSuite() {
   spec.data_seeds = 1;
   spec.hash_seeds = 1;
   spec.steps = 6;
+  spec.frontier_steps = 5;
+  spec.frontier_hash_seeds = 1;
+  spec.million_segments = 2;
+  spec.million_steps = 3;
   return spec;
 }
 
 Record RunSuite(const SuiteSpec& spec) {
-  const std::unique_ptr<Sampler> lsh = NewSampler(LshSpec(spec.size));
-  const std::unique_ptr<Sampler> sketch = NewSampler(SketchSpec(spec.size, 0.01));
+  const std::unique_ptr<Sampler> lsh = NewSampler(LshSpec(spec.size, 150));
+  const std::unique_ptr<Sampler> sketch = NewSampler(SketchSpec(spec.size, 128, 0.01));
   Record record;
   record.Add("n", spec.size.n);
   record.Add("d", int64_t{spec.size.dim});
@@ -293,6 +181,8 @@ Record RunSuite(const SuiteSpec& spec) {
   record.Add("ingest_sketch_128_int8_4096_us_per_token", IngestUsPerToken(spec, *sketch, short_n));
   record.Add("signature_query_us", SignatureUs(spec, *lsh));
   MeasureAccuracy(spec, record);
+  if (spec.frontier_steps > 0) MeasureFrontier(spec, record);
+  if (spec.million_steps > 0) MeasureMillion(spec, record);
   return record;
 }
 

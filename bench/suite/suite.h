@@ -14,9 +14,13 @@ struct SuiteSpec {
   int pairs = 120;    // of a timed step and a sequential read, interleaved
   int workloads = 3;  // segments the steps go round
   int ingest_runs = 9;
-  int data_seeds = 3;   // of the accuracy figures
-  int hash_seeds = 16;  // and of draws
-  int steps = 24;       // queries of the accuracy figures, each of `group` heads
+  int data_seeds = 3;           // of the accuracy figures
+  int hash_seeds = 16;          // and of draws
+  int frontier_steps = 40;      // timed, of the figures at equal error; 0: without them
+  int frontier_hash_seeds = 4;  // of their errors
+  int million_segments = 16;    // of the long session
+  int million_steps = 100;      // timed; 0: without it
+  int steps = 24;               // queries of the accuracy figures, each of `group` heads
 };
 // A tenth of the work, for a look; its figures are not to be quoted.
 SuiteSpec QuickSuite();

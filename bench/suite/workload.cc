@@ -32,14 +32,14 @@ Rows MakeRows(generator::Family family, uint64_t seed, const Size& size) {
   return rows;
 }
 
-Workload::Workload(const Size& size, uint64_t seed, int steps, const kv_node::Sampler& sampler,
-                   kv_node::Scratch& scratch)
+Workload::Workload(generator::Family family, const Size& size, uint64_t seed, int steps,
+                   const kv_node::Sampler& sampler, kv_node::Scratch& scratch)
     : size_(size) {
-  Rows rows = MakeRows(generator::Family::kPeaked, seed, size);
+  Rows rows = MakeRows(family, seed, size);
   segment_ = ValueOf(kv_node::Segment::Create(0, size.n, size.dim, base::DType::kBF16,
                                               std::move(rows.k), std::move(rows.v)));
   segment_->SetIndex(ValueOf(sampler.BuildIndex(*segment_, scratch)));
-  const generator::Head head = HeadOf(generator::Family::kPeaked, seed, size);
+  const generator::Head head = HeadOf(family, seed, size);
   const lsh::Projection* projection = sampler.projection();
   for (int step = 0; step < steps; ++step) {
     queries_.push_back(head.Queries(step));

@@ -28,8 +28,8 @@ Rows MakeRows(generator::Family family, uint64_t seed, const Size& size);
 // One segment of n rows with the sampler's index, and a number of queries.
 class Workload {
  public:
-  Workload(const Size& size, uint64_t seed, int steps, const kv_node::Sampler& sampler,
-           kv_node::Scratch& scratch);
+  Workload(generator::Family family, const Size& size, uint64_t seed, int steps,
+           const kv_node::Sampler& sampler, kv_node::Scratch& scratch);
 
   const kv_node::Segment& segment() const { return *segment_; }
   const float* Queries(int step) const { return queries_[step % queries_.size()].data(); }

@@ -25,13 +25,21 @@
 
 namespace sounder::kv_node {
 
+// What a sampler derives from the queries of a group alone, good for every segment. Immutable.
+class PreparedQueries {
+ public:
+  virtual ~PreparedQueries() = default;
+};
+
 // The queries of one group (the query heads that share the segment's kv head) and what they may
 // see. With a block of T query positions that see the same rows, group is T times the heads.
 struct GroupQuery {
   const float* queries = nullptr;        // [group, dim], packed
   int group = 0;                         // any number
   const uint64_t* signatures = nullptr;  // [group, words] (lsh/signature.h); null for `exact`
-  int64_t row_begin = 0;                 // visible rows of the segment: [row_begin, row_end)
+  // Of these queries and this scale, by the sampler that attends; null: it prepares them itself.
+  const PreparedQueries* prepared = nullptr;
+  int64_t row_begin = 0;  // visible rows of the segment: [row_begin, row_end)
   int64_t row_end = 0;
   float scale = 1;
 
@@ -99,6 +107,14 @@ class Sampler {
 
   // Most bytes the index of a segment of `rows` rows takes.
   virtual size_t IndexBytesBound(int64_t rows) const = 0;
+
+  // For queries [group, dim] that several segments will be attended with; null where there is
+  // nothing to prepare.
+  virtual std::unique_ptr<PreparedQueries> Prepare([[maybe_unused]] const float* queries,
+                                                   [[maybe_unused]] int group,
+                                                   [[maybe_unused]] float scale) const {
+    return nullptr;
+  }
 
   // outputs f32[group, dim], lse f32[group], errors [group] or null, stats or null (overwritten). A
   // query without candidates or visible rows gets the empty partial output (0, -inf). Finite inputs

@@ -63,6 +63,10 @@ int16_t OffsetOf(const GroupQuery& query, int q, std::span<const float> mean, do
   return static_cast<int16_t>(std::clamp(offset, -127.0, 1000.0));
 }
 
+struct PreparedTables : PreparedQueries {
+  SketchTables tables;
+};
+
 }  // namespace
 
 SketchIndex::SketchIndex(const SketchRotation& rotation, const Segment& segment, bool int8_rows)
@@ -152,15 +156,20 @@ int64_t SketchSampler::Sample(const Segment& segment, const SketchIndex& index,
 GroupSizes SketchSampler::Measure(const SketchIndex& index, const GroupQuery& query, int64_t first,
                                   Scratch& scratch) const {
   const SketchView sketches = index.sketches();
-  scratch.sketch_tables().Prepare(rotation_, query.queries, query.group, query.scale);
   const int64_t padded = SketchView::PaddedRows(query.row_end) - first;
   const int64_t stride = SketchView::PaddedRows(sketches.rows);
-  const int shift = ScoreShift(sketches, scratch.sketch_tables());
+  const SketchTables* tables = &scratch.sketch_tables();
+  if (query.prepared != nullptr) {
+    tables = &static_cast<const PreparedTables*>(query.prepared)->tables;
+  } else {
+    scratch.sketch_tables().Prepare(rotation_, query.queries, query.group, query.scale);
+  }
+  const int shift = ScoreShift(sketches, *tables);
   int8_t* scores = scratch.scores(static_cast<size_t>(stride) * query.group);
   std::vector<double>& log_sums = scratch.log_sums();
   log_sums.resize(query.group);
-  ScanSketches(sketches, scratch.sketch_tables(), query.row_begin, query.row_end, shift, scores,
-               stride, log_sums.data());
+  ScanSketches(sketches, *tables, query.row_begin, query.row_end, shift, scores, stride,
+               log_sums.data());
   std::vector<int16_t>& offsets = scratch.offsets();
   offsets.resize(query.group);
   for (int q = 0; q < query.group; ++q) {
@@ -174,6 +183,13 @@ GroupSizes SketchSampler::Measure(const SketchIndex& index, const GroupQuery& qu
                 .offsets = offsets},
                &sizes);
   return sizes;
+}
+
+std::unique_ptr<PreparedQueries> SketchSampler::Prepare(const float* queries, int group,
+                                                        float scale) const {
+  auto prepared = std::make_unique<PreparedTables>();
+  prepared->tables.Prepare(rotation_, queries, group, scale);
+  return prepared;
 }
 
 void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,

@@ -47,6 +47,8 @@ class SketchSampler : public Sampler {
   absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
                                                            Scratch& scratch) const override;
   size_t IndexBytesBound(int64_t rows) const override;
+  std::unique_ptr<PreparedQueries> Prepare(const float* queries, int group,
+                                           float scale) const override;
   void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
               float* lse, ErrorTerms* errors, AttendStats* stats) const override;
   std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,

@@ -5,8 +5,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <vector>
 
+#include "bench/suite/frontier.h"
 #include "bench/suite/machine.h"
 #include "bench/suite/timing.h"
 
@@ -18,11 +21,16 @@ TEST(SuiteTest, GivesEveryFigure) {
   spec.size = {.n = 2048, .dim = 64, .group = 2};
   spec.pairs = 3;
   spec.steps = 3;
+  spec.frontier_steps = 1;
+  spec.million_steps = 1;
   const auto json = nlohmann::json::parse(RunSuite(spec).ToJson());
   for (const char* key :
        {"seq_read_us", "parallel_read_us", "exact_us", "exact_over_seq_read", "lsh_10_150_us",
         "lsh_10_150_over_seq_read", "lsh_10_150_rows_fraction", "lsh_10_150_error_peaked",
-        "lsh_10_150_error_flat", "ingest_lsh_us_per_token", "signature_query_us"}) {
+        "lsh_10_150_error_flat", "lsh_10_150_error_diffuse", "ingest_lsh_us_per_token",
+        "signature_query_us", "sketch_128_1pct_int8_us", "sketch_128_2pct_int8_error_sharp",
+        "ingest_sketch_128_int8_us_per_token", "frontier_mid_sketch_128_50bp_int8_us",
+        "frontier_sharp_lsh_10_75_split_error", "seq_read_n1m_us", "sketch_128_int8_n1m_error"}) {
     ASSERT_TRUE(json.contains(key)) << key;
     EXPECT_GT(json[key].get<double>(), 0) << key;
   }
@@ -43,6 +51,14 @@ TEST(SuiteTest, SamplesThreePercentOfTheRows) {
                /*hash_seeds=*/1, sampler);
   EXPECT_NEAR(figures.rows_read_fraction, 0.032, 0.003);
   EXPECT_NEAR(figures.mean_relative_error, 0.3, 0.1);
+}
+
+TEST(FrontierTest, TimeAtErrorIsOnTheLineBetweenNeighbours) {
+  const std::vector<FrontierPoint> points = {{.1, 400}, {.4, 100}, {.2, 200}};
+  EXPECT_DOUBLE_EQ(TimeAtError(points, .2), 200);
+  EXPECT_NEAR(TimeAtError(points, .1 * std::sqrt(2)), 200 * std::sqrt(2), 1e-9);
+  EXPECT_DOUBLE_EQ(TimeAtError(points, 1), 100) << "better than asked for is good enough";
+  EXPECT_TRUE(std::isinf(TimeAtError(points, .05)));
 }
 
 TEST(TimingTest, QuantilesInterpolate) {
