@@ -15,7 +15,7 @@ namespace HWY_NAMESPACE {
 
 // Rows handled together, so that a load of the queries serves several: accumulators are 4 times
 // this.
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_ARCH_ARM_A64  // 32 registers
 constexpr size_t kDotRows = 4;
 #else
 constexpr size_t kDotRows = 2;
@@ -46,20 +46,60 @@ HWY_INLINE void StoreFourSums(D d, V v0, V v1, V v2, V v3, float* HWY_RESTRICT o
   }
 }
 
+// out[4 * k + q] = sum of the lanes of sums[k][q]. Rows that fill a vector are summed together.
+template <size_t kRows, class D, class V = hn::Vec<D>>
+HWY_INLINE void StoreRowSums(D d, const V (&sums)[kRows][4], float* HWY_RESTRICT out) {
+  if constexpr (kRows == 4 && hn::MaxLanes(D()) == 16) {
+    V row[4];
+    for (size_t k = 0; k < 4; ++k) {
+      row[k] = SumWithinBlocks(d, sums[k][0], sums[k][1], sums[k][2], sums[k][3]);
+    }
+    // Blocks {row 0, row 0, row 2, row 2} and {1, 1, 3, 3}, each twice half of a row.
+    const V even =
+        hn::Add(hn::ConcatLowerLower(d, row[2], row[0]), hn::ConcatUpperUpper(d, row[2], row[0]));
+    const V odd =
+        hn::Add(hn::ConcatLowerLower(d, row[3], row[1]), hn::ConcatUpperUpper(d, row[3], row[1]));
+    hn::StoreU(hn::Add(hn::OddEvenBlocks(hn::SwapAdjacentBlocks(odd), even),
+                       hn::OddEvenBlocks(odd, hn::SwapAdjacentBlocks(even))),
+               d, out);
+  } else if constexpr (kRows == 2 && hn::MaxLanes(D()) == 8) {
+    const V row0 = SumWithinBlocks(d, sums[0][0], sums[0][1], sums[0][2], sums[0][3]);
+    const V row1 = SumWithinBlocks(d, sums[1][0], sums[1][1], sums[1][2], sums[1][3]);
+    hn::StoreU(hn::Add(hn::ConcatLowerLower(d, row1, row0), hn::ConcatUpperUpper(d, row1, row0)), d,
+               out);
+  } else {
+    for (size_t k = 0; k < kRows; ++k) {
+      StoreFourSums(d, sums[k][0], sums[k][1], sums[k][2], sums[k][3], out + 4 * k);
+    }
+  }
+}
+
 // Four queries in the order DotFour reads them: f32[4 * dim], per pair of vectors the four queries,
 // each times `scale`. Queries beyond `count` are zero.
 template <class Rows, class D>
 HWY_INLINE void PackFourQueries(D d, const float* queries, int64_t stride, size_t count, size_t dim,
                                 float scale, float* HWY_RESTRICT packed) {
-  const size_t pair = 2 * hn::Lanes(d);
+  const size_t lanes = hn::Lanes(d);
+  const auto factor = hn::Set(d, scale);
   for (size_t q = 0; q < 4; ++q) {
-    for (size_t i = 0; i < dim; ++i) {
-      const size_t at = PairPosition<Rows>(i, hn::Lanes(d));
-      packed[(at / pair * 4 + q) * pair + at % pair] =
-          q < count ? queries[static_cast<int64_t>(q) * stride + static_cast<int64_t>(i)] * scale
-                    : 0.0f;
+    const float* query = queries + static_cast<int64_t>(q) * stride;
+    for (size_t i = 0; i < dim; i += 2 * lanes) {
+      auto a = hn::Zero(d);
+      auto b = a;
+      if (q < count) LoadF32Pair<Rows>(d, query + i, a, b);
+      float* HWY_RESTRICT out = packed + i * 4 + q * 2 * lanes;
+      hn::StoreU(hn::Mul(a, factor), d, out);
+      hn::StoreU(hn::Mul(b, factor), d, out + lanes);
     }
   }
+}
+
+// Keeps gcc from loading `v` once for every use: at AVX2 the loads would take longer than the sums.
+template <class V>
+HWY_INLINE void KeepInRegister([[maybe_unused]] V& v) {
+#if HWY_TARGET == HWY_AVX2
+  asm("" : "+x"(v.raw));
+#endif
 }
 
 // out[4 * k + q] = row k . query q for kRows rows; row(k) is the k-th row's address.
@@ -77,15 +117,15 @@ HWY_INLINE void DotFour(D d, const RowOf& row, const float* HWY_RESTRICT packed,
     V b[kRows];
     for (size_t k = 0; k < kRows; ++k) Rows::LoadPair(d, row(k), i, a[k], b[k]);
     for (size_t q = 0; q < 4; ++q) {
-      const V qa = hn::LoadU(d, packed + i * 4 + q * 2 * lanes);
+      V qa = hn::LoadU(d, packed + i * 4 + q * 2 * lanes);
+      KeepInRegister(qa);
       for (size_t k = 0; k < kRows; ++k) sums[k][q] = hn::MulAdd(a[k], qa, sums[k][q]);
-      const V qb = hn::LoadU(d, packed + i * 4 + q * 2 * lanes + lanes);
+      V qb = hn::LoadU(d, packed + i * 4 + q * 2 * lanes + lanes);
+      KeepInRegister(qb);
       for (size_t k = 0; k < kRows; ++k) sums[k][q] = hn::MulAdd(b[k], qb, sums[k][q]);
     }
   }
-  for (size_t k = 0; k < kRows; ++k) {
-    StoreFourSums(d, sums[k][0], sums[k][1], sums[k][2], sums[k][3], out + 4 * k);
-  }
+  StoreRowSums<kRows>(d, sums, out);
 }
 
 // Calls function(tag) with the widest vectors of which a pair divides dim, a multiple of 8.

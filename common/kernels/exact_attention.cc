@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "common/base/check.h"
 #include "common/memory/aligned_buffer.h"
@@ -13,31 +14,41 @@
 #include "hwy/highway.h"
 // After highway.h.
 #include "common/kernels/dot4-inl.h"
+#include "common/kernels/exp-inl.h"
 #include "common/kernels/row_load-inl.h"
-#include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sounder::kernels {
 namespace HWY_NAMESPACE {
 
-// Rows whose logits, weights and values are handled before the next are loaded.
-constexpr size_t kTileRows = 32;
+// Rows whose weights and values are handled before the next are loaded.
+constexpr size_t kTileRows = 64;
 // Rows summed in one run before the run is added to the total: bounds the rounding error.
 constexpr int64_t kRunRows = 512;
 // Rows are asked for this many ahead of their use, into the second-level cache: 64 KB at dim 128 in
-// bf16. Without it a tile's column-wise pass over V defeats the hardware's prefetcher; into the
-// first level, the core's few miss buffers become the limit.
-constexpr int64_t kRowsAhead = 4 * kTileRows;
+// bf16. Keys while logits are computed, values while values are summed, so that memory always has
+// requests.
+constexpr int64_t kRowsAhead = 128;
+// The first line of a page is asked for this many rows ahead, so that the translation of its
+// address is there when the others are: a prefetch that misses the TLB holds up all after it.
+constexpr int64_t kPagesAheadRows = 512;
+constexpr int64_t kPageBytes = 4096;
+// Logits are kept in units of ln 2: weights are powers of two, relative to 2^reference. A reference
+// is a whole number, so that rescaling to another is exact, and when a logit passes it, it is
+// raised by this much more than needed: most calls raise it once.
+constexpr float kSpare = 8;
 // Below every logit; finite, so that differences with it are numbers.
-constexpr float kNoMax = -3e38f;
+constexpr float kNoReference = -3e38f;
+// Logits, and their weights, of kDotRows rows: a chunk.
+constexpr size_t kChunk = 4 * kDotRows;
 
 // Four queries under way. Vectors over dim are in the order of LoadPair.
 struct QueryBlock {
   float* queries;  // [4 * dim], packed
   float* run;      // [4, dim] weighted values of this run
   float* total;    // [4, dim] of the runs before
-  float max[4];
-  float run_sum[4];
+  float reference[4];
+  float run_sum[kChunk];  // parts of the weights' sums, query i % 4
   float total_sum[4];
   int64_t visible[4];
   int64_t visible_min;
@@ -51,52 +62,62 @@ HWY_INLINE void ScaleRow(size_t dim, float factor, float* HWY_RESTRICT x) {
   }
 }
 
-// Raises the maxima to those of `logits` [rows, 4] and rescales what was summed under the old ones.
-HWY_INLINE void RaiseMaxima(const float* HWY_RESTRICT logits, size_t rows, size_t dim,
-                            QueryBlock& block) {
-  const hn::CappedTag<float, 4> d;
-  auto max = hn::LoadU(d, block.max);
-  const auto before = max;
-  for (size_t k = 0; k < rows; ++k) max = hn::Max(max, hn::LoadU(d, logits + 4 * k));
-  if (hn::AllTrue(d, hn::Eq(max, before))) return;
-  const auto factors = hn::Exp(d, hn::Max(hn::Sub(before, max), hn::Set(d, -200.0f)));
-  float factor[4];
-  hn::StoreU(factors, d, factor);
-  hn::StoreU(max, d, block.max);
+// Raises the references over a tile's `logits` [rows, 4] and rescales what was summed under the old
+// ones. Rare.
+HWY_NOINLINE void RaiseReferences(const float* HWY_RESTRICT logits, size_t rows, size_t dim,
+                                  QueryBlock& block) {
   for (size_t q = 0; q < 4; ++q) {
-    if (factor[q] == 1.0f) continue;
-    block.run_sum[q] *= factor[q];
-    block.total_sum[q] *= factor[q];
-    ScaleRow(dim, factor[q], block.run + q * dim);
-    ScaleRow(dim, factor[q], block.total + q * dim);
+    float max = kNoReference;
+    for (size_t k = 0; k < rows; ++k) max = std::max(max, logits[4 * k + q]);
+    const float before = block.reference[q];
+    if (!(max > before)) continue;
+    block.reference[q] = std::ceil(max) + kSpare;
+    const float factor = std::exp2(before - block.reference[q]);
+    for (size_t i = q; i < kChunk; i += 4) block.run_sum[i] *= factor;
+    block.total_sum[q] *= factor;
+    ScaleRow(dim, factor, block.run + q * dim);
+    ScaleRow(dim, factor, block.total + q * dim);
   }
 }
 
-// logits [kTileRows, 4] become weights exp(logit - max); their sums are added to run_sum. Rows
-// beyond the tile's are padded with -inf.
-template <class D>
-HWY_INLINE void WeightsOfLogits(D d, float* HWY_RESTRICT logits, size_t rows, QueryBlock& block) {
+// logits [rows, 4] of a tile, whole chunks, become weights 2^(logit - reference); their sums are
+// added to run_sum.
+HWY_INLINE void WeighLogits(float* HWY_RESTRICT logits, size_t rows, size_t dim,
+                            QueryBlock& block) {
+  const hn::CappedTag<float, kChunk> d;
   const size_t lanes = hn::Lanes(d);
-  const auto max = hn::LoadDup128(d, block.max);
-  auto sum = hn::Zero(d);
-  for (size_t i = 0; i < 4 * rows; i += lanes) {
-    const auto x = hn::Sub(hn::LoadU(d, logits + i), max);
-    const auto weight = hn::Exp(d, hn::Max(x, hn::Set(d, -200.0f)));
-    sum = hn::Add(sum, weight);
-    hn::StoreU(weight, d, logits + i);
+  auto reference = hn::LoadDup128(d, block.reference);
+  auto max = reference;
+  for (size_t i = 0; i < 4 * rows; i += lanes) max = hn::Max(max, hn::LoadU(d, logits + i));
+  if (HWY_UNLIKELY(!hn::AllTrue(d, hn::Eq(max, reference)))) {
+    RaiseReferences(logits, rows, dim, block);
+    reference = hn::LoadDup128(d, block.reference);
   }
-  float sums[hn::MaxLanes(d)];
-  hn::StoreU(sum, d, sums);
-  for (size_t i = 0; i < lanes; ++i) block.run_sum[i % 4] += sums[i];
+  auto sum = hn::LoadU(d, block.run_sum);
+  for (size_t i = 0; i < 4 * rows; i += lanes) {
+    const auto weights = Exp2NonPositive(d, hn::Sub(hn::LoadU(d, logits + i), reference));
+    hn::StoreU(weights, d, logits + i);
+    sum = hn::Add(sum, weights);
+  }
+  hn::StoreU(sum, d, block.run_sum);
 }
 
-// run += weights^T [4, rows] * values [rows, dim], kPairs pairs of vectors from column `i` on.
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_ARCH_ARM_A64
+constexpr size_t kValuePairs = 2;
+#else
+constexpr size_t kValuePairs = 1;
+#endif
+
+// run += weights^T [4, rows] * values [rows, dim], kPairs pairs of vectors from column `i` on. Asks
+// for the same columns `ahead` bytes further on (0: no more).
 template <class Rows, size_t kPairs, class D>
 HWY_INLINE void AddValues(D d, const memory::RowsView& values, int64_t begin, size_t rows,
-                          const float* HWY_RESTRICT weights, size_t i, size_t dim,
+                          const float* HWY_RESTRICT weights, size_t i, size_t dim, int64_t ahead,
                           float* HWY_RESTRICT run) {
   using V = hn::Vec<D>;
   const size_t lanes = hn::Lanes(d);
+  const size_t bytes = kPairs * 2 * lanes * Rows::kBytes;
+  if (i * Rows::kBytes % 64 != 0) ahead = 0;  // a line of which the columns before asked
   V sums[4][2 * kPairs];
   for (size_t q = 0; q < 4; ++q) {
     for (size_t v = 0; v < 2 * kPairs; ++v)
@@ -107,6 +128,9 @@ HWY_INLINE void AddValues(D d, const memory::RowsView& values, int64_t begin, si
     V x[2 * kPairs];
     for (size_t p = 0; p < kPairs; ++p) {
       Rows::LoadPair(d, row, i + 2 * p * lanes, x[2 * p], x[2 * p + 1]);
+    }
+    for (size_t b = 0; b < bytes; b += 64) {
+      __builtin_prefetch(row + ahead + i * Rows::kBytes + b, 0, 2);
     }
     for (size_t q = 0; q < 4; ++q) {
       const V weight = hn::Set(d, weights[4 * k + q]);
@@ -120,22 +144,55 @@ HWY_INLINE void AddValues(D d, const memory::RowsView& values, int64_t begin, si
   }
 }
 
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
-constexpr size_t kValuePairs = 2;
-#else
-constexpr size_t kValuePairs = 1;
-#endif
-
-// Asks for `count` K and V rows from `row` on, as far as there are such rows.
-HWY_INLINE void PrefetchRows(const ExactAttentionArgs& args, int64_t row, size_t count) {
-  const int64_t end = std::min(args.keys.rows, row + static_cast<int64_t>(count));
-  const int64_t bytes = static_cast<int64_t>(args.keys.dim * base::SizeOf(args.keys.dtype));
+// Asks for kDotRows rows from `row` on.
+HWY_INLINE void PrefetchRows(const memory::RowsView& rows, int64_t row) {
+  const int64_t bytes = rows.dim * base::SizeOf(rows.dtype);
+  const int64_t end = row + static_cast<int64_t>(kDotRows);
   for (; row < end; ++row) {
-    for (int64_t i = 0; i < bytes; i += 64) {
-      __builtin_prefetch(args.keys.Row(row) + i, 0, 2);
-      __builtin_prefetch(args.values.Row(row) + i, 0, 2);
-    }
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows.Row(row) + i, 0, 2);
   }
+}
+
+// Asks for a line of every page of `count` rows from `row` on.
+HWY_INLINE void PrefetchPages(const memory::RowsView& rows, int64_t row, size_t count) {
+  const int64_t bytes = static_cast<int64_t>(count) * rows.row_stride;
+  for (int64_t i = 0; i < bytes; i += kPageBytes) __builtin_prefetch(rows.Row(row) + i, 0, 2);
+}
+
+// Rows [begin, begin + count) of a block whose queries do not all see them: logits of those that a
+// query does not see become -inf.
+HWY_INLINE void HideRows(const QueryBlock& block, int64_t begin, size_t count,
+                         float* HWY_RESTRICT logits) {
+  for (size_t j = 0; j < 4 * count; ++j) {
+    if (begin + static_cast<int64_t>(j / 4) < block.visible[j % 4]) continue;
+    logits[j] = -std::numeric_limits<float>::infinity();
+  }
+}
+
+// weights [rows, 4] of a tile's rows for one block of queries, padded with zeros to a chunk.
+template <class Rows, class D>
+HWY_INLINE void WeighTile(D d, const ExactAttentionArgs& args, int64_t begin, size_t rows, bool ask,
+                          QueryBlock& block, float* HWY_RESTRICT weights) {
+  const size_t dim = args.keys.dim;
+  const std::byte* keys = args.keys.Row(begin);
+  const int64_t stride = args.keys.row_stride;
+  size_t k = 0;
+  for (; k + kDotRows <= rows; k += kDotRows) {
+    const int64_t row = begin + static_cast<int64_t>(k);
+    if (ask) PrefetchRows(args.keys, row + kRowsAhead);
+    DotFour<Rows, kDotRows>(
+        d, [&](size_t j) HWY_ATTR { return keys + static_cast<int64_t>(k + j) * stride; },
+        block.queries, dim, weights + 4 * k);
+  }
+  for (; k < rows; ++k) {
+    DotFour<Rows, 1>(
+        d, [&](size_t) HWY_ATTR { return keys + static_cast<int64_t>(k) * stride; }, block.queries,
+        dim, weights + 4 * k);
+  }
+  if (begin + static_cast<int64_t>(rows) > block.visible_min) HideRows(block, begin, rows, weights);
+  const size_t padded_rows = hwy::RoundUpTo(rows, kDotRows);
+  std::fill(weights + 4 * rows, weights + 4 * padded_rows, -std::numeric_limits<float>::infinity());
+  WeighLogits(weights, padded_rows, dim, block);
 }
 
 // One tile of rows for one block of queries; the first block asks for rows ahead.
@@ -143,40 +200,22 @@ template <class Rows, class D>
 HWY_INLINE void AttendTile(D d, const ExactAttentionArgs& args, int64_t begin, size_t rows,
                            bool first, QueryBlock& block) {
   const size_t dim = args.keys.dim;
-  const std::byte* keys = args.keys.Row(begin);
-  const int64_t stride = args.keys.row_stride;
-  HWY_ALIGN float logits[4 * kTileRows];
-  size_t k = 0;
-  for (; k + kDotRows <= rows; k += kDotRows) {
-    if (first) PrefetchRows(args, begin + static_cast<int64_t>(k) + kRowsAhead, kDotRows);
-    DotFour<Rows, kDotRows>(
-        d, [&](size_t j) HWY_ATTR { return keys + static_cast<int64_t>(k + j) * stride; },
-        block.queries, dim, logits + 4 * k);
+  const int64_t left = args.keys.rows - begin - static_cast<int64_t>(rows);
+  const bool ask = first && left >= kRowsAhead;
+  if (first && left >= kPagesAheadRows) {
+    PrefetchPages(args.keys, begin + kPagesAheadRows, rows);
+    PrefetchPages(args.values, begin + kPagesAheadRows, rows);
   }
-  for (; k < rows; ++k) {
-    DotFour<Rows, 1>(
-        d, [&](size_t) HWY_ATTR { return keys + static_cast<int64_t>(k) * stride; }, block.queries,
-        dim, logits + 4 * k);
-  }
-  const size_t padded_rows = (rows + 3) / 4 * 4;
-  const float none = -std::numeric_limits<float>::infinity();
-  std::fill(logits + 4 * rows, logits + 4 * padded_rows, none);
-  if (begin + static_cast<int64_t>(rows) > block.visible_min) {
-    for (size_t j = 0; j < rows; ++j) {
-      for (size_t q = 0; q < 4; ++q) {
-        if (begin + static_cast<int64_t>(j) >= block.visible[q]) logits[4 * j + q] = none;
-      }
-    }
-  }
-  RaiseMaxima(logits, rows, dim, block);
-  WeightsOfLogits(d, logits, padded_rows, block);
+  HWY_ALIGN float weights[4 * kTileRows];
+  WeighTile<Rows>(d, args, begin, rows, ask, block, weights);
+  const int64_t ahead = ask ? kRowsAhead * args.values.row_stride : 0;
   const size_t pair = 2 * hn::Lanes(d);
   size_t i = 0;
   for (; i + kValuePairs * pair <= dim; i += kValuePairs * pair) {
-    AddValues<Rows, kValuePairs>(d, args.values, begin, rows, logits, i, dim, block.run);
+    AddValues<Rows, kValuePairs>(d, args.values, begin, rows, weights, i, dim, ahead, block.run);
   }
   for (; i < dim; i += pair) {
-    AddValues<Rows, 1>(d, args.values, begin, rows, logits, i, dim, block.run);
+    AddValues<Rows, 1>(d, args.values, begin, rows, weights, i, dim, ahead, block.run);
   }
 }
 
@@ -188,9 +227,9 @@ HWY_INLINE void EndRun(size_t dim, QueryBlock& block) {
                block.total + i);
     hn::StoreU(hn::Zero(d), d, block.run + i);
   }
-  for (size_t q = 0; q < 4; ++q) {
-    block.total_sum[q] += block.run_sum[q];
-    block.run_sum[q] = 0;
+  for (size_t i = 0; i < kChunk; ++i) {
+    block.total_sum[i % 4] += block.run_sum[i];
+    block.run_sum[i] = 0;
   }
 }
 
@@ -206,8 +245,14 @@ HWY_INLINE void Finish(D d, const QueryBlock& block, size_t count, size_t dim, f
       continue;
     }
     const float* total = block.total + q * dim;
-    for (size_t i = 0; i < dim; ++i) output[i] = total[PairPosition<Rows>(i, hn::Lanes(d))] / sum;
-    lse[q] = block.max[q] + std::log(sum);
+    const auto divisor = hn::Set(d, sum);
+    for (size_t i = 0; i < dim; i += 2 * hn::Lanes(d)) {
+      const auto a = hn::Div(hn::LoadU(d, total + i), divisor);
+      const auto b = hn::Div(hn::LoadU(d, total + i + hn::Lanes(d)), divisor);
+      StoreF32Pair<Rows>(d, a, b, output + i);
+    }
+    lse[q] = static_cast<float>(std::numbers::ln2 * (static_cast<double>(block.reference[q]) +
+                                                     std::log2(static_cast<double>(sum))));
   }
 }
 
@@ -219,13 +264,14 @@ HWY_INLINE void Prepare(D d, const ExactAttentionArgs& args, int first, size_t c
   block.run = memory + 4 * dim;
   block.total = memory + 8 * dim;
   PackFourQueries<Rows>(d, args.queries + first * args.query_stride, args.query_stride, count, dim,
-                        args.scale, block.queries);
+                        args.scale * std::numbers::log2e_v<float>, block.queries);
   std::fill(block.run, block.run + 8 * dim, 0.0f);
   block.visible_min = args.keys.rows;
   block.visible_max = 0;
+  std::fill(block.run_sum, block.run_sum + kChunk, 0.0f);
   for (size_t q = 0; q < 4; ++q) {
-    block.max[q] = kNoMax;
-    block.run_sum[q] = block.total_sum[q] = 0;
+    block.reference[q] = kNoReference;
+    block.total_sum[q] = 0;
     block.visible[q] = q >= count                  ? 0
                        : args.visible_rows.empty() ? args.keys.rows
                                                    : args.visible_rows[first + q];

@@ -102,6 +102,26 @@ HWY_INLINE void WithRows(base::DType dtype, const Function& function) {
   }
 }
 
+// The f32 elements [0, 2N) at `x` as a pair in the order of Rows::LoadPair, and back.
+template <class Rows, class D, class V = hn::Vec<D>>
+HWY_INLINE void LoadF32Pair(D d, const float* HWY_RESTRICT x, V& a, V& b) {
+  if constexpr (Rows::kEvenOdd) {
+    hn::LoadInterleaved2(d, x, a, b);
+  } else {
+    a = hn::LoadU(d, x);
+    b = hn::LoadU(d, x + hn::Lanes(d));
+  }
+}
+template <class Rows, class D, class V = hn::Vec<D>>
+HWY_INLINE void StoreF32Pair(D d, V a, V b, float* HWY_RESTRICT x) {
+  if constexpr (Rows::kEvenOdd) {
+    hn::StoreInterleaved2(a, b, d, x);
+  } else {
+    hn::StoreU(a, d, x);
+    hn::StoreU(b, d, x + hn::Lanes(d));
+  }
+}
+
 // The position of element `i` of a row inside pairs of N lanes: kernels keep f32 operands so.
 template <class Rows>
 HWY_INLINE size_t PairPosition(size_t i, size_t lanes) {

@@ -255,6 +255,35 @@ TEST_P(ExactAttentionTest, LogitsOfHundreds) {
   for (int i = 0; i < dim; ++i) EXPECT_EQ(result.outputs[i], values[17 * dim + i]);
 }
 
+TEST_P(ExactAttentionTest, LogitsThatRiseToTheEnd) {
+  // The maximum of query 0 rises by `step` with every row, that of query 1 falls: sums are rescaled
+  // in every tile, by factors from near 1 to 0.
+  const int dim = 8;
+  const int64_t rows = 700;
+  StoredRows values(rows, dim, DType::kF32, 0, 1, 17);
+  const std::vector<float> queries = {1, 0, 0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0};
+  for (const float step : {0.01f, 0.1f, 1.0f, 10.0f}) {
+    std::vector<float> keys(rows * dim, 0.0f);
+    for (int64_t r = 0; r < rows; ++r) keys[r * dim] = step * static_cast<float>(r);
+    const ExactAttentionArgs args = {
+        .queries = queries.data(),
+        .query_stride = dim,
+        .num_queries = 2,
+        .keys = {.data = reinterpret_cast<const std::byte*>(keys.data()),
+                 .rows = rows,
+                 .row_stride = dim * 4,
+                 .dim = dim,
+                 .dtype = DType::kF32},
+        .values = values.view,
+        .scale = 1,
+        .visible_rows = {}};
+    const Error error = ErrorOf(args, Attended(args));
+    EXPECT_LE(error.output, step >= 1 ? 1e-4 : 1e-5)
+        << step;  // a logit of 7,000 has 5e-4 to an ulp
+    EXPECT_LE(error.lse, 1e-6) << step;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Levels, ExactAttentionTest, testing::ValuesIn(SimdLevels()),
                          [](const auto& param_info) { return param_info.param; });
 
