@@ -295,6 +295,9 @@ HWY_NOINLINE void AttendAll(D d, const ExactAttentionArgs& args, float* outputs,
                   vectors.As<float>().data() + b * 12 * dim, blocks[b]);
     last_row = std::max(last_row, blocks[b].visible_max);
   }
+  const size_t first_pages = std::min(last_row, kPagesAheadRows);
+  PrefetchPages(args.keys, 0, first_pages);
+  PrefetchPages(args.values, 0, first_pages);
   for (int64_t run = 0; run < last_row; run += kRunRows) {
     const int64_t run_end = std::min(last_row, run + kRunRows);
     for (int64_t begin = run; begin < run_end; begin += kTileRows) {

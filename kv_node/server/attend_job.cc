@@ -6,9 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/attention/partial_output.h"
-#include "common/base/check.h"
+#include "common/base/status_macros.h"
 #include "common/kernels/exact_attention.h"
 #include "kv_node/server/request_deadline.h"
+#include "kv_node/server/work_split.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -66,12 +67,9 @@ void AttendJob::OnAllPlanned() {
   planned_ = attended_ = executor_->clock().Now();
   for (size_t i = 0; i < plans_.size(); ++i) {
     if (!plans_[i].ok()) continue;
-    if (absl::Status status = CheckSize(request_.items[i], *plans_[i]); !status.ok()) {
-      plans_[i] = std::move(status);
-      continue;
-    }
-    AddItem(i, *plans_[i]);
+    if (absl::Status status = AddItem(i, *plans_[i]); !status.ok()) plans_[i] = std::move(status);
   }
+  OrderUnits();
   unfinished_ = units_.size();
   if (units_.empty()) {
     Finish();
@@ -83,13 +81,29 @@ void AttendJob::OnAllPlanned() {
   }
 }
 
-// Every piece's partial outputs are kept until the last is there. Decode steps need little; a block
+// Sampling draws from whole pieces; a block whose causal bounds cut through one attends it exactly.
+std::vector<AttendJob::Unit> AttendJob::UnitsOf(const wire::AttendItem& item,
+                                                const AttendPlan& plan, uint32_t head) const {
+  std::vector<Unit> units;
+  for (const Piece& piece : plan.pieces[head]) {
+    if (piece.sealed && plan.sampler != nullptr && SeesWholePiece(item, piece)) {
+      Unit& unit = units.emplace_back();
+      unit.piece = piece;
+      unit.sampler = plan.sampler;
+      continue;
+    }
+    for (Piece& part : CutExactPiece(piece, size_t{item.query_count} * item.group)) {
+      units.emplace_back().piece = std::move(part);
+    }
+  }
+  return units;
+}
+
+// Every unit's partial outputs are kept until the last is there. Decode steps need little; a block
 // of thousands of queries over hundreds of segments would need gigabytes.
-absl::Status AttendJob::CheckSize(const wire::AttendItem& item, const AttendPlan& plan) {
-  size_t pieces = 0;
-  for (const std::vector<Piece>& of_head : plan.pieces) pieces += of_head.size();
+absl::Status AttendJob::TakePartialBytes(const wire::AttendItem& item, size_t num_units) {
   const size_t floats = item.head_dim + (item.want_error_terms ? 3 : 1);
-  const size_t bytes = pieces * item.query_count * item.group * floats * sizeof(float);
+  const size_t bytes = num_units * item.query_count * item.group * floats * sizeof(float);
   if (bytes > kMaxPartialBytes - partial_bytes_) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "partial outputs of ", bytes, " bytes, with ", partial_bytes_, " of ", kMaxPartialBytes,
@@ -99,22 +113,38 @@ absl::Status AttendJob::CheckSize(const wire::AttendItem& item, const AttendPlan
   return absl::OkStatus();
 }
 
-void AttendJob::AddItem(size_t item, const AttendPlan& plan) {
-  first_head_[item] = heads_.size();
+absl::Status AttendJob::AddItem(size_t item, const AttendPlan& plan) {
+  std::vector<std::vector<Unit>> units;  // by head
+  size_t num_units = 0;
   for (uint32_t head = 0; head < plan.pieces.size(); ++head) {
+    units.push_back(UnitsOf(request_.items[item], plan, head));
+    num_units += units.back().size();
+  }
+  RETURN_IF_ERROR(TakePartialBytes(request_.items[item], num_units));
+  first_head_[item] = heads_.size();
+  for (uint32_t head = 0; head < units.size(); ++head) {
     HeadWork& work = heads_.emplace_back();
     work.item = item;
     work.head = head;
     work.first_unit = units_.size();
-    work.num_units = plan.pieces[head].size();
+    work.num_units = work.unfinished = units[head].size();
     work.packed = PackHead(request_.items[item], head);
-    for (const Piece& piece : plan.pieces[head]) {
-      Unit& unit = units_.emplace_back();
+    for (Unit& unit : units[head]) {
       unit.head_work = heads_.size() - 1;
-      unit.piece = piece;
-      if (piece.sealed) unit.sampler = plan.sampler;
+      units_.push_back(std::move(unit));
     }
   }
+  return absl::OkStatus();
+}
+
+void AttendJob::OrderUnits() {
+  std::vector<int64_t> costs;
+  for (const Unit& unit : units_) {
+    const wire::AttendItem& item = request_.items[heads_[unit.head_work].item];
+    costs.push_back(CostOf(unit.piece, size_t{item.query_count} * item.group,
+                           /*sampled=*/unit.sampler != nullptr));
+  }
+  order_ = DearestFirst(costs);
 }
 
 void AttendJob::RunUnits() {
@@ -123,12 +153,14 @@ void AttendJob::RunUnits() {
     const size_t index = next_unit_.fetch_add(1);
     if (index >= units_.size()) return;
     if (index == 0) attended_ = executor_->clock().Now();  // read by whoever ends last
-    RunUnit(units_[index], *scratch);
+    Unit& unit = units_[order_[index]];
+    RunUnit(unit, *scratch);
+    HeadWork& work = heads_[unit.head_work];
+    if (work.unfinished.fetch_sub(1) == 1) MergeHead(work);
     if (unfinished_.fetch_sub(1) == 1) Finish();
   }
 }
 
-// Sampling draws from whole pieces; a block whose causal bounds cut through one attends it exactly.
 bool AttendJob::SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const {
   return item.causal_from < 0 || item.causal_from + 1 >= piece.first_position + piece.row_end;
 }
@@ -139,7 +171,7 @@ void AttendJob::RunUnit(Unit& unit, Scratch& scratch) const {
   const size_t queries = size_t{item.query_count} * item.group;
   unit.outputs.resize(queries * item.head_dim);
   unit.lse.resize(queries);
-  if (unit.sampler == nullptr || !SeesWholePiece(item, unit.piece)) {
+  if (unit.sampler == nullptr) {
     RunExact(item, work, unit);
     return;
   }
@@ -260,7 +292,9 @@ void AttendJob::FillReplyItem(size_t item_index) {
 
 void AttendJob::Finish() {
   const base::Time computed = executor_->clock().Now();
-  for (HeadWork& work : heads_) MergeHead(work);
+  for (HeadWork& work : heads_) {
+    if (work.num_units == 0) MergeHead(work);  // nothing to attend: empty outputs
+  }
   reply_.items.resize(request_.items.size());
   for (size_t i = 0; i < request_.items.size(); ++i) FillReplyItem(i);
   const base::Time merged = executor_->clock().Now();

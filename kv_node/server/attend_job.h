@@ -1,9 +1,11 @@
 // One Attend request on its way through the node: plans from the sessions, work units of (item,
-// kv head, piece) on the executor, partial outputs merged in order of position, the reply.
+// kv head, piece or part of one) on the executor, partial outputs merged in order of position, the
+// reply.
 #ifndef SOUNDER_KV_NODE_SERVER_ATTEND_JOB_H_
 #define SOUNDER_KV_NODE_SERVER_ATTEND_JOB_H_
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -37,12 +39,13 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
     uint32_t head = 0;      // within the item
     size_t first_unit = 0;  // its units are consecutive, in order of position
     size_t num_units = 0;
+    std::atomic<size_t> unfinished{0};  // of its units
     HeadQueries packed;
     std::vector<float> outputs;      // [T * group, dim], merged
     std::vector<float> lse;          // [T * group]
     std::vector<ErrorTerms> errors;  // [T * group] or empty
   };
-  // One piece of one head.
+  // One piece of one head, or a part of one that is attended exactly.
   struct Unit {
     size_t head_work = 0;
     Piece piece;
@@ -56,8 +59,11 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
 
   void OnPlan(size_t item, absl::StatusOr<AttendPlan> plan);
   void OnAllPlanned();
-  absl::Status CheckSize(const wire::AttendItem& item, const AttendPlan& plan);
-  void AddItem(size_t item, const AttendPlan& plan);
+  std::vector<Unit> UnitsOf(const wire::AttendItem& item, const AttendPlan& plan,
+                            uint32_t head) const;
+  absl::Status TakePartialBytes(const wire::AttendItem& item, size_t num_units);
+  absl::Status AddItem(size_t item, const AttendPlan& plan);
+  void OrderUnits();
   void RunUnits();
   void RunUnit(Unit& unit, Scratch& scratch) const;
   void RunExact(const wire::AttendItem& item, const HeadWork& work, Unit& unit) const;
@@ -78,9 +84,10 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   std::vector<absl::StatusOr<AttendPlan>> plans_;  // each written once, before unplanned_ drops
   std::atomic<size_t> unplanned_;
   size_t partial_bytes_ = 0;
-  std::vector<HeadWork> heads_;     // those of an item are consecutive
+  std::deque<HeadWork> heads_;      // those of an item are consecutive
   std::vector<size_t> first_head_;  // by item
   std::vector<Unit> units_;
+  std::vector<uint32_t> order_;  // of units_, in which they are taken
   std::atomic<size_t> next_unit_{0};
   std::atomic<size_t> unfinished_{0};
   base::Time asked_{};     // the sessions

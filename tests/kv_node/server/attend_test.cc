@@ -90,6 +90,28 @@ TEST_F(AttendTest, ASampledBlockWhoseBoundsCutASegmentAttendsThatExactly) {
   EXPECT_LT(query[0].rows_read, query[0].rows_visible);
 }
 
+TEST_F(AttendTest, LongPiecesAreAttendedInParts) {
+  const Shape shape{1, 1, 2, 8, base::DType::kF32};
+  const TestRows rows = TestRows::Gaussian(shape, 9000, 3);
+  // A segment of 8,500 rows, longer than a unit of exact work, and a tail.
+  gpu_worker::RemoteSessionOptions options = SessionOptions(shape, 1, 8500);
+  const auto session = *cluster_.client().Open(options);
+  ASSERT_TRUE(cluster_.client().Append(session.get(), rows.Range({0, 9000}, false)).ok());
+  const std::vector<float> queries = GaussianQueries(shape, 3, 9);
+  for (const base::Position causal_from : {-1, 4095, 8190, 8998}) {
+    for (const base::Position begin : {0, 4095, 8192}) {
+      std::vector<gpu_worker::AttendQuery> query{ExactQuery(session.get(), queries, {begin, 9000})};
+      query[0].causal_from = causal_from;
+      cluster_.client().StartAttend(0, query)->Wait();
+      ASSERT_TRUE(query[0].status.ok()) << query[0].status;
+      EXPECT_LT(Distance(query[0], ReferenceOf(rows, 0, queries, query[0].range, query[0].scale,
+                                               causal_from)),
+                1e-5);
+      EXPECT_EQ(query[0].rows_read, query[0].rows_visible);
+    }
+  }
+}
+
 TEST_F(AttendTest, ItemsOfOneRequestFailAlone) {
   const Shape shape{1, 2, 2, 16, base::DType::kF32};
   const TestRows rows = TestRows::Gaussian(shape, 60, 4);
