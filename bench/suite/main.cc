@@ -4,6 +4,7 @@
 #include <string>
 
 #include "bench/suite/machine.h"
+#include "bench/suite/parallel.h"
 #include "bench/suite/suite.h"
 #include "bench/suite/timing.h"
 #include "common/config/option_set.h"
@@ -41,8 +42,10 @@ int main(int argc, char** argv) {
   suite::SuiteSpec spec = quick ? suite::QuickSuite() : suite::SuiteSpec();
   if (short_form) spec.frontier_steps = spec.million_steps = 0;
   if (pairs > 0) spec.pairs = static_cast<int>(pairs);
+  cli::Record record;
+  suite::MeasureParallelism(quick, record);  // before this process has threads or is bound to a CPU
   const int core = suite::PinToCurrentCore();
-  cli::Record record = suite::RunSuite(spec);
+  suite::RunSuite(spec, record);
   record.Add("simd", kernels::CurrentSimdLevel());
   record.Add("cpu", suite::CpuModel());
   record.Add("core", int64_t{core});

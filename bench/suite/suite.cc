@@ -163,10 +163,9 @@ SuiteSpec QuickSuite() {
   return spec;
 }
 
-Record RunSuite(const SuiteSpec& spec) {
+void RunSuite(const SuiteSpec& spec, Record& record) {
   const std::unique_ptr<Sampler> lsh = NewSampler(LshSpec(spec.size, 150));
   const std::unique_ptr<Sampler> sketch = NewSampler(SketchSpec(spec.size, 128, 0.01));
-  Record record;
   record.Add("n", spec.size.n);
   record.Add("d", int64_t{spec.size.dim});
   record.Add("group", int64_t{spec.size.group});
@@ -183,7 +182,6 @@ Record RunSuite(const SuiteSpec& spec) {
   MeasureAccuracy(spec, record);
   if (spec.frontier_steps > 0) MeasureFrontier(spec, record);
   if (spec.million_steps > 0) MeasureMillion(spec, record);
-  return record;
 }
 
 }  // namespace sounder::suite

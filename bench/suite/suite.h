@@ -26,7 +26,7 @@ struct SuiteSpec {
 SuiteSpec QuickSuite();
 
 // Takes seconds to minutes; the caller has pinned the thread and chosen the SIMD level.
-cli::Record RunSuite(const SuiteSpec& spec);
+void RunSuite(const SuiteSpec& spec, cli::Record& record);
 
 }  // namespace sounder::suite
 
