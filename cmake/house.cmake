@@ -7,6 +7,9 @@ set(SOUNDER_HOUSE_gpu_worker ops model kv engine serve main)
 set(SOUNDER_HOUSE_cli table baselines eval status main)
 # cli/ sees common/ and kv_node/ up to here.
 set(SOUNDER_CLI_LAST_KV_NODE_FOLDER sampler)
+# What kernels need, built where SOUNDER_KERNELS_ONLY.
+set(SOUNDER_KERNEL_FOLDERS common/base common/memory common/attention common/lsh common/kernels
+    kv_node/kernels)
 
 # The side ("kv_node") and the rank inside it of a library named <side>_<folder>.
 function(sounder_place name side_out rank_out)
@@ -131,12 +134,15 @@ endfunction()
 function(sounder_add_house)
   foreach(side common kv_node gpu_worker cli)
     foreach(folder IN LISTS SOUNDER_HOUSE_${side})
+      if(SOUNDER_KERNELS_ONLY AND NOT "${side}/${folder}" IN_LIST SOUNDER_KERNEL_FOLDERS)
+        continue()
+      endif()
       if(EXISTS ${PROJECT_SOURCE_DIR}/${side}/${folder}/CMakeLists.txt)
         add_subdirectory(${PROJECT_SOURCE_DIR}/${side}/${folder}
                          ${CMAKE_BINARY_DIR}/${side}/${folder} ${ARGN})
       endif()
     endforeach()
-    if(EXISTS ${PROJECT_SOURCE_DIR}/${side}/CMakeLists.txt)
+    if(NOT SOUNDER_KERNELS_ONLY AND EXISTS ${PROJECT_SOURCE_DIR}/${side}/CMakeLists.txt)
       add_subdirectory(${PROJECT_SOURCE_DIR}/${side} ${CMAKE_BINARY_DIR}/${side} ${ARGN})  # binary
     endif()
   endforeach()
@@ -149,6 +155,9 @@ function(sounder_add_rooms root)
   list(SORT lists)
   foreach(list IN LISTS lists)
     get_filename_component(folder ${list} DIRECTORY)
+    if(SOUNDER_KERNELS_ONLY AND NOT folder MATCHES "/(common|kv_node)/kernels$")
+      continue()
+    endif()
     file(RELATIVE_PATH place ${PROJECT_SOURCE_DIR} ${folder})
     add_subdirectory(${folder} ${CMAKE_BINARY_DIR}/${place} ${ARGN})
   endforeach()

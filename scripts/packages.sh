@@ -16,5 +16,9 @@ packages_format=(clang-format)
 # For scripts/on_bare_debian.sh.
 packages_bare=(debootstrap)
 
+# To build kernels for 64-bit Arm and run their tests (.ci/run), and what is unpacked for it.
+packages_aarch64=(g++-aarch64-linux-gnu qemu-user)
+packages_aarch64_unpacked=(libabsl-dev libabsl20220623 libhwy-dev libhwy1 libgtest-dev libgmock-dev)
+
 # Unpacked under build/tools for tests, never installed: package -> a program it brings.
 declare -A packages_unpacked=([prometheus]=usr/bin/promtool)

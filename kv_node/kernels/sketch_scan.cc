@@ -59,6 +59,8 @@ constexpr int64_t kBytesAhead = 4096;
 constexpr size_t kBlocks = kSketchPairRows / kSketchBlockRows;
 
 struct Nibbles {
+  HWY_INLINE Nibbles() {}  // gcc's own constructor would lack the target's instructions (NEON)
+  HWY_INLINE Nibbles(hn::Vec<Bytes> l, hn::Vec<Bytes> u) : lower(l), upper(u) {}
   hn::Vec<Bytes> lower;
   hn::Vec<Bytes> upper;
 };
