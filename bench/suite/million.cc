@@ -55,6 +55,8 @@ class Session {
       memory::AlignedBuffer v(size_.n * row_bytes);
       const int64_t first = i * size_.n;
       head_.RowsAs(base::DType::kBF16, first, first + size_.n, k.data(), v.data(), row_bytes);
+      copies_.emplace_back(k.bytes());
+      copies_.emplace_back(v.bytes());
       auto segment = kv_node::Segment::Create(first, size_.n, size_.dim, base::DType::kBF16,
                                               std::move(k), std::move(v));
       CHECK(segment.ok());
@@ -67,7 +69,9 @@ class Session {
 
   std::vector<float> Queries(int step) const { return head_.Queries(step); }
   void Read() const {
-    for (const auto& segment : segments_) ReadRows(*segment);
+    for (size_t i = 0; i < copies_.size(); i += 2) {
+      ReadRows(copies_[i].bytes(), copies_[i + 1].bytes());
+    }
   }
   Merged Attend(const std::vector<float>& queries, int step, kv_node::AttendStats* stats) {
     Merged merged(size_);
@@ -112,6 +116,7 @@ class Session {
   const std::unique_ptr<kv_node::Sampler> sampler_;
   const generator::Head head_;
   kv_node::Scratch scratch_;
+  std::vector<SmallPageCopy> copies_;  // of K and V of every segment
   std::vector<std::unique_ptr<kv_node::Segment>> segments_;
 };
 

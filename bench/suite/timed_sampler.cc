@@ -11,7 +11,6 @@ namespace sounder::suite {
 using cli::Record;
 using kv_node::Sampler;
 using kv_node::SamplerSpec;
-using kv_node::Segment;
 
 SamplerSpec LshSpec(const Size& size, int num_tables) {
   SamplerSpec spec;
@@ -47,11 +46,9 @@ void UseAll(const std::vector<float>& outputs, const std::vector<float>& lse) {
   Use(sum);
 }
 
-void ReadRows(const Segment& segment) {
-  const size_t bytes = segment.num_rows() * segment.dim() * base::SizeOf(segment.dtype());
-  const uint64_t k = bench_kernels::SequentialRead({segment.keys().data, bytes});
-  const uint64_t v = bench_kernels::SequentialRead({segment.values().data, bytes});
-  Use(static_cast<double>(k ^ v));
+void ReadRows(std::span<const std::byte> keys, std::span<const std::byte> values) {
+  Use(static_cast<double>(bench_kernels::SequentialRead(keys) ^
+                          bench_kernels::SequentialRead(values)));
 }
 
 void AddPairs(const std::string& name, const Pairs& pairs, double read_us, Record& record) {

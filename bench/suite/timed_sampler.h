@@ -3,6 +3,7 @@
 #define SOUNDER_BENCH_SUITE_TIMED_SAMPLER_H_
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,8 @@ void Progress(const std::string& what);
 
 void UseAll(const std::vector<float>& outputs, const std::vector<float>& lse);
 
-// Reads the segment's rows once, in order.
-void ReadRows(const kv_node::Segment& segment);
+// Reads K from the first byte to the last, then V.
+void ReadRows(std::span<const std::byte> keys, std::span<const std::byte> values);
 
 // Times of a step and of the reads beside it.
 struct Pairs {

@@ -1,6 +1,9 @@
 #include "bench/suite/workload.h"
 
+#include <sys/mman.h>
+
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "common/base/absl_text.h"
@@ -32,10 +35,25 @@ Rows MakeRows(generator::Family family, uint64_t seed, const Size& size) {
   return rows;
 }
 
+SmallPageCopy::SmallPageCopy(std::span<const std::byte> bytes) {
+  void* const range =
+      mmap(nullptr, bytes.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(range != MAP_FAILED);
+  madvise(range, bytes.size(), MADV_NOHUGEPAGE);
+  bytes_ = {static_cast<std::byte*>(range), bytes.size()};
+  std::memcpy(bytes_.data(), bytes.data(), bytes.size());
+}
+
+SmallPageCopy::~SmallPageCopy() {
+  if (!bytes_.empty()) munmap(bytes_.data(), bytes_.size());
+}
+
 Workload::Workload(generator::Family family, const Size& size, uint64_t seed, int steps,
                    const kv_node::Sampler& sampler, kv_node::Scratch& scratch)
     : size_(size) {
   Rows rows = MakeRows(family, seed, size);
+  copies_.emplace_back(rows.k.bytes());
+  copies_.emplace_back(rows.v.bytes());
   segment_ = ValueOf(kv_node::Segment::Create(0, size.n, size.dim, base::DType::kBF16,
                                               std::move(rows.k), std::move(rows.v)));
   segment_->SetIndex(ValueOf(sampler.BuildIndex(*segment_, scratch)));

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "bench/generator/synthetic.h"
@@ -25,6 +27,20 @@ struct Rows {
 };
 Rows MakeRows(generator::Family family, uint64_t seed, const Size& size);
 
+// The same bytes in pages of 4 KiB, as a program gets them that does not ask for others: what the
+// suite reads for comparison, whatever pages segments lie in.
+class SmallPageCopy {
+ public:
+  explicit SmallPageCopy(std::span<const std::byte> bytes);
+  SmallPageCopy(SmallPageCopy&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+  SmallPageCopy& operator=(SmallPageCopy&&) = delete;
+  ~SmallPageCopy();
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::span<std::byte> bytes_;
+};
+
 // One segment of n rows with the sampler's index, and a number of queries.
 class Workload {
  public:
@@ -32,12 +48,15 @@ class Workload {
            const kv_node::Sampler& sampler, kv_node::Scratch& scratch);
 
   const kv_node::Segment& segment() const { return *segment_; }
+  std::span<const std::byte> key_copy() const { return copies_[0].bytes(); }
+  std::span<const std::byte> value_copy() const { return copies_[1].bytes(); }
   const float* Queries(int step) const { return queries_[step % queries_.size()].data(); }
   // The group's query of a step, over all rows.
   kv_node::GroupQuery Query(int step) const;
 
  private:
   Size size_;
+  std::vector<SmallPageCopy> copies_;  // of K and of V
   std::unique_ptr<kv_node::Segment> segment_;
   std::vector<std::vector<float>> queries_;
   std::vector<std::vector<uint64_t>> signatures_;

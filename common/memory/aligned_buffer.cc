@@ -4,14 +4,41 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "common/memory/huge_pages.h"
+
 namespace sounder::memory {
 
-void AlignedBuffer::Free::operator()(std::byte* data) const { std::free(data); }
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr size_t kAddressBytes = 0;  // sanitizers watch what malloc gives
+#else
+constexpr size_t kAddressBytes = size_t{1} << 40;
+#endif
+
+// Never destroyed: buffers may outlive everything else.
+HugePages& Pages() {
+  static HugePages* const pages = new HugePages(kAddressBytes);
+  return *pages;
+}
+
+}  // namespace
+
+void AlignedBuffer::Free::operator()(std::byte* data) const {
+  if (Pages().Owns(data)) {
+    Pages().Free(data);
+  } else {
+    std::free(data);
+  }
+}
 
 AlignedBuffer::AlignedBuffer(size_t bytes) : size_(bytes) {
   if (bytes == 0) return;
   CHECK(bytes <= SIZE_MAX - kAlignment) << bytes;
-  data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, allocated())));
+  if (allocated() >= HugePages::kMinBytes) data_.reset(Pages().Allocate(allocated()));
+  if (data_ == nullptr) {
+    data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, allocated())));
+  }
   CHECK(data_ != nullptr) << "out of memory for " << bytes << " bytes";
   std::memset(data_.get() + size_, 0, allocated() - size_);
 }

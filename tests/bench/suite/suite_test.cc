@@ -23,7 +23,9 @@ TEST(SuiteTest, GivesEveryFigure) {
   spec.steps = 3;
   spec.frontier_steps = 1;
   spec.million_steps = 1;
-  const auto json = nlohmann::json::parse(RunSuite(spec).ToJson());
+  cli::Record record;
+  RunSuite(spec, record);
+  const auto json = nlohmann::json::parse(record.ToJson());
   for (const char* key :
        {"seq_read_us", "parallel_read_us", "exact_us", "exact_over_seq_read", "lsh_10_150_us",
         "lsh_10_150_over_seq_read", "lsh_10_150_rows_fraction", "lsh_10_150_error_peaked",

@@ -28,6 +28,23 @@ TEST(AlignedBufferTest, IsAlignedPaddedAndTheRightSize) {
   }
 }
 
+TEST(AlignedBufferTest, LargeOnesToo) {
+  std::vector<AlignedBuffer> buffers;
+  for (const size_t bytes : {(size_t{256} << 10) - 64, size_t{256} << 10, (size_t{2} << 20) - 1,
+                             size_t{2} << 20, (size_t{5} << 20) + 3}) {
+    AlignedBuffer buffer = AlignedBuffer::Zeroed(bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % kAlignment, 0u);
+    EXPECT_EQ(buffer.data()[bytes - 1], std::byte{0});
+    std::memset(buffer.data(), static_cast<int>(buffers.size()), bytes);
+    for (size_t i = bytes; i < buffer.allocated(); ++i) ASSERT_EQ(buffer.data()[i], std::byte{0});
+    buffers.push_back(std::move(buffer));
+  }
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    EXPECT_EQ(buffers[i].data()[0], static_cast<std::byte>(i));
+    EXPECT_EQ(buffers[i].data()[buffers[i].size() - 1], static_cast<std::byte>(i));
+  }
+}
+
 TEST(AlignedBufferTest, ZeroedAndCopies) {
   const AlignedBuffer zeroed = AlignedBuffer::Zeroed(100);
   for (const std::byte byte : zeroed.bytes()) EXPECT_EQ(byte, std::byte{0});
