@@ -39,12 +39,45 @@ absl::StatusOr<std::vector<LayerMode>> LayerModes(const std::vector<std::string>
       modes.push_back(LayerMode::kExact);
     } else if (name == "lsh") {
       modes.push_back(LayerMode::kLsh);
+    } else if (name == "sketch") {
+      modes.push_back(LayerMode::kSketch);
     } else {
       return absl::InvalidArgumentError("--attention: '" + name +
-                                        "' is none of exact-local, exact, lsh");
+                                        "' is none of exact-local, exact, lsh, sketch");
     }
   }
   return modes;
+}
+
+absl::Status SetIndex(const GenerateOptions& options, const std::vector<LayerMode>& layers,
+                      RemoteSessionOptions* session) {
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    if (!IsSampled(layers[layer])) continue;
+    session->indexed_layers.push_back(static_cast<uint32_t>(layer));
+    if (layers[layer] == layers[session->indexed_layers.front()]) continue;
+    return absl::InvalidArgumentError(
+        "--attention: lsh and sketch; a session has one kind of index");
+  }
+  const bool any = !session->indexed_layers.empty();
+  const bool sketch = any && layers[session->indexed_layers.front()] == LayerMode::kSketch;
+  if (options.row_format == "int8") {
+    if (!sketch) {
+      return absl::InvalidArgumentError("--row-format int8 is for --attention sketch");
+    }
+    session->row_format = wire::RowFormat::kInt8;
+  }
+  if (sketch) {
+    session->sketch = {static_cast<uint32_t>(options.sketch_bits),
+                       static_cast<uint64_t>(options.sketch_seed)};
+  } else if (any) {
+    session->lsh.bits_per_table = static_cast<uint32_t>(options.bits);
+    session->lsh.num_tables = static_cast<uint32_t>(options.tables);
+    session->lsh.min_collisions = static_cast<uint32_t>(options.min_collisions);
+    session->lsh.projection = options.projection == "gaussian" ? wire::Projection::kGaussian
+                                                               : wire::Projection::kHadamard;
+    session->lsh.seed = static_cast<uint64_t>(options.lsh_seed);
+  }
+  return absl::OkStatus();
 }
 
 // Rounded up, since 0 is forever.
@@ -53,18 +86,8 @@ uint32_t TtlSeconds(base::Duration ttl) {
   return static_cast<uint32_t>(std::min<int64_t>(seconds, UINT32_MAX));
 }
 
-}  // namespace
-
-void Declare(config::OptionSet& set, GenerateOptions* options) {
-  set.AddText("model", &options->model, "Hugging Face directory of the model");
-  set.AddList("nodes", &options->nodes, "control addresses of the KV nodes, host:port");
-  set.AddList("attention", &options->attention,
-              "exact-local, exact or lsh: one for all layers, or one per layer");
-  set.AddText("prompts", &options->prompts, "JSON lines: id, text or tokens, max_tokens");
-  set.AddText("output", &options->output, "where answers go, as JSON lines; empty: stdout");
-  set.AddText("summary", &options->summary, "where figures of the whole run go, as JSON");
-  set.AddText("dtype", &options->dtype, "of stored rows and of queries on the wire",
-              {"f32", "f16", "bf16"});
+// How rows are sampled, and by what.
+void DeclareIndex(config::OptionSet& set, GenerateOptions* options) {
   set.AddInt("bits", &options->bits, "LSH bits per table", {.min = 1, .max = 16});
   set.AddInt("tables", &options->tables, "LSH tables", {.min = 1, .max = base::kMaxTables});
   set.AddInt("min_collisions", &options->min_collisions,
@@ -72,6 +95,49 @@ void Declare(config::OptionSet& set, GenerateOptions* options) {
   set.AddText("projection", &options->projection, "random directions of the signatures",
               {"gaussian", "hadamard"});
   set.AddInt("lsh_seed", &options->lsh_seed, "seed of the random directions", {.min = 0});
+  set.AddInt("sketch_bits", &options->sketch_bits, "sign bits of a key's sketch: 64, 128 or 256",
+             {.min = 64, .max = 256});
+  set.AddInt("sketch_seed", &options->sketch_seed, "seed of the sketches' rotation", {.min = 0});
+  set.AddDouble("rows", &options->rows,
+                "sketch: share of the rows on the nodes to read, per kv head",
+                {.min = 1e-6, .max = 1});
+  set.AddText("row_format", &options->row_format,
+              "sketch: what sampling reads: rows as appended, or a copy of them in int8 beside",
+              {"appended", "int8"});
+  set.AddDouble("uniform_above", &options->uniform_above,
+                "sketch: where attention is spread over more than this share of the rows, they are "
+                "drawn alike; 0: never",
+                {.min = 0, .max = 1});
+  set.AddDouble("uniform_rows", &options->uniform_rows,
+                "sketch: share of the rows to read where they are drawn alike; 0: twice --rows",
+                {.min = 0, .max = 1});
+  set.AddCheck([options]() -> absl::Status {
+    const int64_t bits = options->sketch_bits;
+    if (bits == 64 || bits == 128 || bits == 256) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--sketch-bits is ", bits, ", expected 64, 128 or 256"));
+  });
+  set.AddCheck([options] {
+    if (options->min_collisions <= options->tables) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("--min-collisions ", options->min_collisions,
+                                                   " is more than --tables ", options->tables,
+                                                   ": no row could ever be sampled"));
+  });
+}
+
+}  // namespace
+
+void Declare(config::OptionSet& set, GenerateOptions* options) {
+  set.AddText("model", &options->model, "Hugging Face directory of the model");
+  set.AddList("nodes", &options->nodes, "control addresses of the KV nodes, host:port");
+  set.AddList("attention", &options->attention,
+              "exact-local, exact, lsh or sketch: one for all layers, or one per layer");
+  DeclareIndex(set, options);
+  set.AddText("prompts", &options->prompts, "JSON lines: id, text or tokens, max_tokens");
+  set.AddText("output", &options->output, "where answers go, as JSON lines; empty: stdout");
+  set.AddText("summary", &options->summary, "where figures of the whole run go, as JSON");
+  set.AddText("dtype", &options->dtype, "of stored rows and of queries on the wire",
+              {"f32", "f16", "bf16"});
   set.AddInt("seed", &options->seed,
              "of the nodes' random draws: the same seed and prompt, the same sample", {.min = 0});
   set.AddInt("sinks", &options->sinks, "first tokens, kept and attended here", {.min = 0});
@@ -110,12 +176,6 @@ void Declare(config::OptionSet& set, GenerateOptions* options) {
   set.Require("model");
   set.Require("prompts");
   set.AddCheck([options] { return CheckNodes(options->nodes); });
-  set.AddCheck([options] {
-    if (options->min_collisions <= options->tables) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("--min-collisions ", options->min_collisions,
-                                                   " is more than --tables ", options->tables,
-                                                   ": no row could ever be sampled"));
-  });
 }
 
 absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& options,
@@ -129,6 +189,9 @@ absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& opt
   generator.attention.window = options.window;
   generator.attention.dtype = *base::ParseDType(options.dtype);
   generator.attention.audit_every = options.audit_every;
+  generator.attention.sketch = {
+      options.rows, options.uniform_above,
+      options.uniform_rows > 0 ? options.uniform_rows : std::min(1.0, 2 * options.rows)};
   ASSIGN_OR_RETURN(generator.attention.layers,
                    LayerModes(options.attention, model.config().num_layers));
   RemoteSessionOptions& session = generator.session;
@@ -149,18 +212,7 @@ absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& opt
                                             static_cast<int>(model.config().num_kv_heads),
                                             session.seal_rows, session.id)
                       .status());
-  for (size_t layer = 0; layer < generator.attention.layers.size(); ++layer) {
-    if (generator.attention.layers[layer] != LayerMode::kLsh) continue;
-    session.indexed_layers.push_back(static_cast<uint32_t>(layer));
-  }
-  if (!session.indexed_layers.empty()) {
-    session.lsh.bits_per_table = static_cast<uint32_t>(options.bits);
-    session.lsh.num_tables = static_cast<uint32_t>(options.tables);
-    session.lsh.min_collisions = static_cast<uint32_t>(options.min_collisions);
-    session.lsh.projection = options.projection == "gaussian" ? wire::Projection::kGaussian
-                                                              : wire::Projection::kHadamard;
-    session.lsh.seed = static_cast<uint64_t>(options.lsh_seed);
-  }
+  RETURN_IF_ERROR(SetIndex(options, generator.attention.layers, &session));
   return generator;
 }
 

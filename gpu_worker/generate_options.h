@@ -29,6 +29,12 @@ struct GenerateOptions {
   int64_t min_collisions = 2;
   std::string projection = "hadamard";
   int64_t lsh_seed = 1;
+  int64_t sketch_bits = 128;
+  int64_t sketch_seed = 1;
+  std::string row_format = "appended";
+  double rows = SketchSampling().rows;
+  double uniform_above = SketchSampling().uniform_above;
+  double uniform_rows = 0;
   int64_t seed = 1;
   int64_t sinks = 4;
   int64_t window = 64;

@@ -58,6 +58,8 @@ struct Summary {
     counts.rows_visible += sequence.counts.rows_visible;
     counts.rows_read += sequence.counts.rows_read;
     counts.rows_loaded += sequence.counts.rows_loaded;
+    counts.sketched += sequence.counts.sketched;
+    counts.drawn_alike += sequence.counts.drawn_alike;
     counts.audited += sequence.counts.audited;
     counts.audited_error += sequence.counts.audited_error;
     node_memory_peak = std::max(node_memory_peak, sequence.node_memory);
@@ -81,6 +83,8 @@ std::string SummaryJson(const Summary& summary, const KvClient* client, double w
       ratio(static_cast<double>(counts.rows_read), static_cast<double>(counts.rows_visible));
   json["exact_share"] =
       ratio(static_cast<double>(counts.positions_exact), static_cast<double>(counts.positions));
+  json["drawn_alike_share"] =
+      ratio(static_cast<double>(counts.drawn_alike), static_cast<double>(counts.sketched));
   json["attention_error"] = ratio(counts.audited_error, static_cast<double>(counts.audited));
   json["audited"] = counts.audited;
   json["node_memory_peak_bytes"] = summary.node_memory_peak;
@@ -200,8 +204,8 @@ int Generate(const GenerateOptions& options) {
   if (!generator_options.ok()) return Fail(config::kExitUsage, generator_options.status());
   const bool remote = AnyRemote(*generator_options);
   if (remote && options.nodes.empty()) {
-    return Fail(config::kExitUsage,
-                absl::InvalidArgumentError("--attention exact and lsh need nodes (--nodes)"));
+    return Fail(config::kExitUsage, absl::InvalidArgumentError(
+                                        "--attention exact, lsh and sketch need nodes (--nodes)"));
   }
   generator_options->stop = &stop_requested;
 

@@ -38,6 +38,11 @@ struct LshOptions {
   seed @4 :UInt64;
 }
 
+struct SketchOptions {
+  bits @0 :UInt32;        # 64, 128 or 256 sign bits of every key; 0: the session has no sketches
+  seed @1 :UInt64;        # of the rotation
+}
+
 enum Durability { memory @0; disk @1; }
 
 struct SessionSpec {
@@ -56,7 +61,9 @@ struct SessionSpec {
   kvHeadCount @12 :UInt32;
   ttlSeconds @13 :UInt32;         # 0: until closed
   durability @14 :Durability;
-  rowFormat @15 :Data.RowFormat;  # kept for sampling; appended rows have the dtype either way
+  rowFormat @15 :Data.RowFormat;  # what sampling reads; int8 (with sketches only): a copy in eight
+                                  # bits is kept. Appended rows have the dtype either way
+  sketch @16 :SketchOptions;      # of a session with sketches; then it has no tables
 }
 
 struct OpenResult {

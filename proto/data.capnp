@@ -13,7 +13,7 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("sounder::proto");
 
-const protocolVersion :UInt16 = 1;
+const protocolVersion :UInt16 = 2;
 # Both sides must speak the same version; a mismatch is refused with a message that names both.
 
 enum Kind {
@@ -31,12 +31,13 @@ enum DType { f32 @0; f16 @1; bf16 @2; }
 enum Attention {
   exact @0;      # every row of the range
   lshTables @1;  # sampled by the session's LSH tables (the session must have been opened with them)
+  sketch @2;     # sampled by the session's sketches (likewise)
 }
 
 enum RowFormat {
   asAppended @0;
-  int8 @1;       # int8 rows with centred keys, per-row scales, chosen by the session; unquantised
-                 # rows stay for exact
+  int8 @1;       # int8 rows with centred keys, per-row scales, kept by the session beside the
+                 # unquantised rows, which stay for exact
 }
 
 struct DataHeader {
@@ -74,7 +75,15 @@ struct AttendItem {
   # One block of queries of one session, layer and kv-head range. Tensors, in this order:
   #   queries     [queryCount, kvHeadCount * group, headDim] of queryDtype
   #   signatures  [queryCount, kvHeadCount * group, signatureWords] u64, none if signatureWords = 0
-  #   lseHints    [queryCount, kvHeadCount * group] f32, absent unless hasLseHints
+  #   lseHints    [queryCount, kvHeadCount * group] f32, absent unless hasLseHints: the natural log
+  #               of the sum of e^logit over the session's sampled positions, as last known. Finite;
+  #               one far below every logit (-1e30) says nothing
+  #   headHints   [kvHeadCount, 2] f32, absent unless hasHeadHints. First: the mean over the
+  #               session's sampled rows of the size of a row, its largest share of any query's
+  #               attention, as last known; in [0, 1], 0: unknown; with lseHints a node's budget
+  #               follows its part of the session's mass. Second, in [0, 1]: above 0, the head is
+  #               known to attend to so many rows that they are drawn alike, this share of them
+  # Hints are for sketch; other kinds of attention take no notice of them.
   session @0 :SessionRef;
   sequence @1 :UInt64;        # session operations the worker had issued before this request
   step @2 :UInt64;            # decode step, for logs and traces
@@ -98,7 +107,8 @@ struct AttendItem {
   signatureWords @19 :UInt32;
   hasLseHints @20 :Bool;
   wantErrorTerms @21 :Bool;
-  rowFormat @22 :RowFormat;   # of the rows that the sampled part reads
+  rowFormat @22 :RowFormat;   # of the rows that the sampled part reads: the session's
+  hasHeadHints @23 :Bool;
 }
 
 struct AttendItems { items @0 :List(AttendItem); }
@@ -107,7 +117,11 @@ struct AttendReplyItem {
   # Tensors, absent when statusCode is not 0:
   #   outputs     [queryCount, queryHeads, headDim] f32, normalised over the attended rows
   #   lse         [queryCount, queryHeads] f32, natural log; -inf where no row was attended
-  #   errorTerms  [queryCount, queryHeads, 2] f32, absent unless hasErrorTerms
+  #   errorTerms  [queryCount, queryHeads, 3] f32, absent unless hasErrorTerms: two terms of the
+  #               variance of the output, and the estimated sum of the squared shares of the sampled
+  #               rows in the query's attention (as far as this answer covers it)
+  #   headMass    [massHeads] f32: per kv head, sum of the sizes of the rows in reach of sampling
+  #               (see headHints); meaningful where lseHints were sent
   statusCode @0 :UInt16;
   statusMessage @1 :Text;
   queryCount @2 :UInt32;
@@ -120,6 +134,7 @@ struct AttendReplyItem {
   rowsLoaded @9 :UInt64;    # distinct rows read, summed over kv heads and queries
   rowsExact @10 :UInt64;    # of rowsRead, those attended exactly (tail, short segments, exact mode)
   hasErrorTerms @11 :Bool;
+  massHeads @12 :UInt32;    # kv heads of the item if it was sampled by sketch, otherwise 0
 }
 
 struct AttendReplyItems { items @0 :List(AttendReplyItem); }

@@ -41,6 +41,37 @@ absl::StatusOr<RowFormat> GetRowFormat(proto::RowFormat format) {
   return static_cast<RowFormat>(value);
 }
 
+void Put(const SessionRef& session, proto::SessionRef::Builder out) {
+  out.setIdHigh(session.id.high);
+  out.setIdLow(session.id.low);
+  out.setEpoch(session.epoch);
+}
+
+SessionRef Get(proto::SessionRef::Reader in) {
+  return {{in.getIdHigh(), in.getIdLow()}, in.getEpoch()};
+}
+
+absl::Status CheckDims(uint32_t layer, uint32_t head_begin, uint32_t heads, uint32_t dim) {
+  if (layer >= base::kMaxLayers) return absl::InvalidArgumentError(absl::StrCat("layer ", layer));
+  if (heads == 0 || heads > base::kMaxKvHeads || head_begin > base::kMaxKvHeads - heads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("kv heads [", head_begin, ", +", heads, ") out of bounds"));
+  }
+  if (dim == 0 || dim % 8 != 0 || dim > base::kMaxHeadDim) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("head dim ", dim, ", expected a multiple of 8 up to ", base::kMaxHeadDim));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRange(base::PositionRange range) {
+  if (range.begin < 0 || range.end < range.begin || range.end > base::kMaxPositions) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("malformed position range [", range.begin, ", ", range.end, ")"));
+  }
+  return absl::OkStatus();
+}
+
 std::vector<std::byte> EncodeHeader(const Envelope& envelope, const PayloadShape& shape) {
   capnp::MallocMessageBuilder builder;
   auto header = builder.initRoot<proto::DataHeader>();
@@ -141,8 +172,7 @@ absl::StatusOr<Envelope> DecodeHeader(std::span<const std::byte> header, Payload
 }
 
 memory::AlignedBuffer BuildPayload(capnp::MessageBuilder& table, uint32_t item_count,
-                                   const std::vector<std::span<const std::byte>>& tensors,
-                                   PayloadShape* shape) {
+                                   const Tensors& tensors, PayloadShape* shape) {
   const kj::Array<capnp::word> words = capnp::messageToFlatArray(table);
   const kj::ArrayPtr<const kj::byte> table_bytes = words.asBytes();
   size_t total = Padded(table_bytes.size());

@@ -26,6 +26,9 @@ constexpr size_t Padded(size_t bytes) {
   return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
 }
 
+// Of a message, in order.
+using Tensors = std::vector<std::span<const std::byte>>;
+
 // What the header says of the payload.
 struct PayloadShape {
   uint32_t item_count = 0;
@@ -43,13 +46,18 @@ absl::Status FromWire(uint16_t code, std::string message);
 absl::StatusOr<base::DType> GetDType(proto::DType dtype);
 absl::StatusOr<RowFormat> GetRowFormat(proto::RowFormat format);
 
+void Put(const SessionRef& session, proto::SessionRef::Builder out);
+SessionRef Get(proto::SessionRef::Reader in);
+// INVALID_ARGUMENT for what limits.h does not allow.
+absl::Status CheckDims(uint32_t layer, uint32_t head_begin, uint32_t heads, uint32_t dim);
+absl::Status CheckRange(base::PositionRange range);
+
 std::vector<std::byte> EncodeHeader(const Envelope& envelope, const PayloadShape& shape);
 absl::StatusOr<Envelope> DecodeHeader(std::span<const std::byte> header, PayloadShape* shape);
 
 // The table as bytes, followed by the tensors in order, each padded; and its shape.
 memory::AlignedBuffer BuildPayload(capnp::MessageBuilder& table, uint32_t item_count,
-                                   const std::vector<std::span<const std::byte>>& tensors,
-                                   PayloadShape* shape);
+                                   const Tensors& tensors, PayloadShape* shape);
 
 // The payload has the size that the header announces, and one that a payload may have.
 absl::Status CheckPayloadSize(const memory::AlignedBuffer& payload, const PayloadShape& shape);

@@ -80,6 +80,16 @@ absl::Status CheckSpec(const SessionSpec& spec) {
         " collisions make a candidate; expected up to ", base::kMaxTables, " tables, 1 to ",
         base::kMaxBitsPerTable, " bits, 1 to min(tables, 255) collisions"));
   }
+  if (spec.sketch.bits != 0 && spec.sketch.bits != 64 && spec.sketch.bits != 128 &&
+      spec.sketch.bits != 256) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sketches of ", spec.sketch.bits, " bits, expected 0 (none), 64, 128 or 256"));
+  }
+  if (spec.sketch.bits != 0 && lsh.num_tables != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("sketches of ", spec.sketch.bits, " bits and ",
+                                                   lsh.num_tables,
+                                                   " LSH tables; a session has one kind of index"));
+  }
   for (const uint32_t layer : spec.indexed_layers) {
     if (layer >= model.layers) {
       return absl::InvalidArgumentError(
@@ -123,6 +133,9 @@ void Put(const SessionSpec& spec, proto::SessionSpec::Builder out) {
   out.setTtlSeconds(spec.ttl_seconds);
   out.setDurability(static_cast<proto::Durability>(spec.durability));
   out.setRowFormat(static_cast<proto::RowFormat>(spec.row_format));
+  auto sketch = out.initSketch();
+  sketch.setBits(spec.sketch.bits);
+  sketch.setSeed(spec.sketch.seed);
 }
 
 absl::StatusOr<SessionSpec> Get(proto::SessionSpec::Reader in) {
@@ -158,6 +171,7 @@ absl::StatusOr<SessionSpec> Get(proto::SessionSpec::Reader in) {
   spec.kv_head_count = in.getKvHeadCount();
   spec.ttl_seconds = in.getTtlSeconds();
   spec.durability = static_cast<Durability>(durability);
+  spec.sketch = {in.getSketch().getBits(), in.getSketch().getSeed()};
   RETURN_IF_ERROR(CheckSpec(spec));
   return spec;
 }

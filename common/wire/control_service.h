@@ -41,6 +41,12 @@ struct LshOptions {
   friend bool operator==(const LshOptions&, const LshOptions&) = default;
 };
 
+struct SketchOptions {
+  uint32_t bits = 0;  // 64, 128 or 256; 0: no sketches
+  uint64_t seed = 0;
+  friend bool operator==(const SketchOptions&, const SketchOptions&) = default;
+};
+
 enum class Durability : uint8_t { kMemory = 0, kDisk = 1 };
 
 struct SessionSpec {
@@ -58,6 +64,13 @@ struct SessionSpec {
   uint32_t ttl_seconds = 0;
   Durability durability = Durability::kMemory;
   RowFormat row_format = RowFormat::kAsAppended;
+  SketchOptions sketch = {};
+
+  // What the session's index can be asked for; kExact: it has none.
+  AttentionKind index() const {
+    if (sketch.bits > 0) return AttentionKind::kSketch;
+    return lsh.num_tables > 0 ? AttentionKind::kLshTables : AttentionKind::kExact;
+  }
 };
 
 struct OpenResult {

@@ -15,7 +15,7 @@
 
 namespace sounder::wire {
 
-inline constexpr uint16_t kProtocolVersion = 1;
+inline constexpr uint16_t kProtocolVersion = 2;
 
 enum class MessageKind : uint16_t {
   kNone = 0,
@@ -27,7 +27,7 @@ enum class MessageKind : uint16_t {
   kPong = 6,
 };
 
-enum class AttentionKind : uint8_t { kExact = 0, kLshTables = 1 };
+enum class AttentionKind : uint8_t { kExact = 0, kLshTables = 1, kSketch = 2 };
 
 // What sampling reads; exact attention reads rows as they were appended.
 enum class RowFormat : uint8_t { kAsAppended = 0, kInt8 = 1 };
@@ -54,6 +54,19 @@ struct Envelope {
 struct SessionRef {
   base::SessionId id;
   uint64_t epoch = 0;
+};
+
+// What the asking side knows about a kv head; proto/data.capnp says what it is good for.
+struct HeadHint {
+  float mean_size = 0;         // [0, 1]; 0: unknown
+  float uniform_fraction = 0;  // [0, 1]; above 0: rows are drawn alike
+};
+
+// Per query head: terms of the variance of the output, and how concentrated attention is.
+struct ErrorTerms {
+  float a = 0;
+  float b = 0;
+  float concentration = 0;
 };
 
 // One block of queries of one session, layer and kv-head range. The spans point into memory of the
@@ -84,6 +97,7 @@ struct AttendItem {
   std::span<const std::byte> queries;    // [T, query_heads(), head_dim] of query_dtype
   std::span<const uint64_t> signatures;  // [T, query_heads(), signature_words] or empty
   std::span<const float> lse_hints;      // [T, query_heads()] or empty
+  std::span<const HeadHint> head_hints;  // [kv_head_count] or empty
 
   uint32_t query_heads() const { return kv_head_count * group; }
 };
@@ -105,9 +119,10 @@ struct AttendReplyItem {
   uint64_t rows_loaded = 0;
   uint64_t rows_exact = 0;
 
-  std::span<const float> outputs;      // [T, query_heads, head_dim]
-  std::span<const float> lse;          // [T, query_heads]
-  std::span<const float> error_terms;  // [T, query_heads, 2] or empty
+  std::span<const float> outputs;           // [T, query_heads, head_dim]
+  std::span<const float> lse;               // [T, query_heads]
+  std::span<const ErrorTerms> error_terms;  // [T, query_heads] or empty
+  std::span<const float> head_mass;         // [kv heads] or empty
 };
 
 struct AttendReply {

@@ -254,11 +254,13 @@ absl::Status Generator::CheckOptions() const {
   }
   const std::vector<uint32_t>& indexed = options_.session.indexed_layers;
   for (size_t layer = 0; layer < attention.layers.size(); ++layer) {
-    if (attention.layers[layer] != LayerMode::kLsh) continue;
-    if (options_.session.lsh.num_tables == 0 ||
+    if (!IsSampled(attention.layers[layer])) continue;
+    const bool sketch = attention.layers[layer] == LayerMode::kSketch;
+    if ((sketch ? options_.session.sketch.bits : options_.session.lsh.num_tables) == 0 ||
         std::find(indexed.begin(), indexed.end(), layer) == indexed.end()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "layer ", layer, " is to be sampled, but its sessions have no LSH tables for it"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("layer ", layer, " is to be sampled, but its sessions have no ",
+                       sketch ? "sketches" : "LSH tables", " for it"));
     }
   }
   return absl::OkStatus();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "gpu_worker/engine/sketch_hints.h"
 #include "gpu_worker/kv/kv_client.h"
 #include "gpu_worker/kv/local_rows.h"
 
@@ -18,15 +19,22 @@ enum class LayerMode : uint8_t {
   kExactLocal,  // every row stays on the worker
   kExact,       // every row, on the nodes
   kLsh,         // sampled by the session's LSH tables, on the nodes
+  kSketch,      // sampled by the session's sketches, on the nodes
 };
+
+constexpr bool IsSampled(LayerMode mode) {
+  return mode == LayerMode::kLsh || mode == LayerMode::kSketch;
+}
 
 // Sums over the layers and steps of a sequence, decode only.
 struct AttentionCounts {
-  uint64_t positions = 0;        // (query head, position) pairs in reach, in lsh layers
+  uint64_t positions = 0;        // (query head, position) pairs in reach, in sampled layers
   uint64_t positions_exact = 0;  // of those, attended exactly: sinks, window, tails, short segments
   uint64_t rows_visible = 0;     // of those, on the nodes
   uint64_t rows_read = 0;        // of those, read there
   uint64_t rows_loaded = 0;      // distinct rows read there, per kv head
+  uint64_t sketched = 0;         // kv heads asked for by sketch
+  uint64_t drawn_alike = 0;      // of those, rows drawn alike
   double audited_error = 0;      // sum of |o - o*| / |o*| of audited outputs
   uint64_t audited = 0;          // how many
 };
@@ -39,6 +47,7 @@ struct Sequence {
   int64_t max_tokens = 0;
   std::shared_ptr<RemoteSession> session;    // null when every layer is local
   std::vector<std::vector<LocalRows>> rows;  // [layer][kv head]
+  std::vector<SketchHints> hints;            // [layer] once one was sampled by sketch
   int64_t positions = 0;                     // rows computed so far
   bool prefilled = false;
   uint64_t sample_key = 0;  // SampleKeyOf its prompt

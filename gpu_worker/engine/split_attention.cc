@@ -75,6 +75,11 @@ absl::Status SplitAttention::Attend(int layer, const float* q, const float* k, c
     }
   }
   if (pending != nullptr) pending->Wait();
+  if (mode == LayerMode::kSketch) {
+    for (size_t i = 0; i < queries_.size(); ++i) {
+      slices_[query_slice_[i]].sequence->hints[static_cast<size_t>(layer)].Learn(queries_[i]);
+    }
+  }
   for (size_t i = 0; i < slices_.size(); ++i) {
     const BatchSlice& slice = slices_[i];
     if (!slice.sequence->prefilled || mode == LayerMode::kExactLocal) continue;
@@ -82,10 +87,10 @@ absl::Status SplitAttention::Attend(int layer, const float* q, const float* k, c
         work_[i].query < 0 ? nullptr : &queries_[static_cast<size_t>(work_[i].query)];
     MergeParts(work_[i], middle, out + slice.first * query_width_);
     // A failed sequence asks nothing, and not because it has all its rows here.
-    if (mode == LayerMode::kLsh && slice.sequence->status.ok()) Count(slice, middle);
+    if (IsSampled(mode) && slice.sequence->status.ok()) Count(slice, middle);
     if (middle != nullptr && !middle->status.ok()) slice.sequence->status = middle->status;
   }
-  if (mode == LayerMode::kLsh && options_.audit_every > 0) Audit(layer, out);
+  if (IsSampled(mode) && options_.audit_every > 0) Audit(layer, out);
   return absl::OkStatus();
 }
 
@@ -107,7 +112,7 @@ void SplitAttention::KeepRows(int layer, const float* k, const float* v) {
 }
 
 void SplitAttention::AskNodes(int layer) {
-  const bool sampled = options_.layers[static_cast<size_t>(layer)] == LayerMode::kLsh;
+  const bool sampled = IsSampled(options_.layers[static_cast<size_t>(layer)]);
   for (size_t i = 0; i < slices_.size(); ++i) {
     const BatchSlice& slice = slices_[i];
     const base::PositionRange middle = Middle(slice);
@@ -123,16 +128,31 @@ void SplitAttention::AskNodes(int layer) {
     query.sample_key = slice.sequence->sample_key;
     query.step = static_cast<uint64_t>(slice.sequence->decode_steps);
     std::vector<uint64_t>& signatures = signatures_.emplace_back();
-    if (!sampled) continue;
-    query.attention = wire::AttentionKind::kLshTables;
-    const lsh::Projection& projection = *query.session->projection();
-    signatures.resize(static_cast<size_t>(query_heads_ * projection.params().words()));
-    kernels::SignVectors(projection, query.queries, dim_, query_heads_, signatures.data());
+    if (sampled) AskForSample(layer, *slice.sequence, &query, &signatures);
   }
   // The inner vectors' memory does not move when the outer one grows, but say it where it matters.
   for (size_t i = 0; i < queries_.size(); ++i) {
     if (!signatures_[i].empty()) queries_[i].signatures = signatures_[i].data();
   }
+}
+
+void SplitAttention::AskForSample(int layer, Sequence& sequence, AttendQuery* query,
+                                  std::vector<uint64_t>* signatures) const {
+  if (options_.layers[static_cast<size_t>(layer)] == LayerMode::kSketch) {
+    if (sequence.hints.empty()) {
+      sequence.hints.assign(options_.layers.size(),
+                            SketchHints(options_.sketch, kv_heads_, group_));
+    }
+    SketchHints& hints = sequence.hints[static_cast<size_t>(layer)];
+    hints.Ask(sequence.decode_steps, query);
+    sequence.counts.sketched += static_cast<uint64_t>(kv_heads_);
+    sequence.counts.drawn_alike += static_cast<uint64_t>(hints.drawn_alike());
+    return;
+  }
+  query->attention = wire::AttentionKind::kLshTables;
+  const lsh::Projection& projection = *query->session->projection();
+  signatures->resize(static_cast<size_t>(query_heads_ * projection.params().words()));
+  kernels::SignVectors(projection, query->queries, dim_, query_heads_, signatures->data());
 }
 
 // Causal attention over every row of the sequence, which are all here.

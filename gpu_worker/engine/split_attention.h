@@ -24,8 +24,9 @@ struct SplitAttentionOptions {
   int64_t window = 64;
   base::DType dtype = base::DType::kBF16;  // of rows, and what queries are rounded to
   std::vector<LayerMode> layers;           // one per layer
-  // Every so many decode steps of a sequence, its lsh layers are also attended exactly.
+  // Every so many decode steps of a sequence, its sampled layers are also attended exactly.
   int64_t audit_every = 0;
+  SketchSampling sketch;  // of sketch layers
 };
 
 // Tokens of one sequence in a forward batch: rows [first, first + count) of q, k, v.
@@ -73,6 +74,9 @@ class SplitAttention final : public LayerAttention {
   void RoundQueries(const float* q);
   void KeepRows(int layer, const float* k, const float* v);
   void AskNodes(int layer);
+  // Makes the query one for a sample.
+  void AskForSample(int layer, Sequence& sequence, AttendQuery* query,
+                    std::vector<uint64_t>* signatures) const;
   void AttendAll(int layer, const BatchSlice& slice, float* out);
   void AttendPiece(int layer, const BatchSlice& slice, bool sinks, HeadsOutput* part);
   void MergeParts(const SliceWork& work, const AttendQuery* middle, float* out) const;

@@ -91,6 +91,8 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
   spec.seal_rows = options.seal_rows;
   spec.min_indexed_rows = options.min_indexed_rows;
   spec.lsh = options.lsh;
+  spec.sketch = options.sketch;
+  spec.row_format = options.row_format;
   spec.indexed_layers = options.indexed_layers;
   spec.ttl_seconds = options.ttl_seconds;
   std::vector<int> opened;

@@ -32,7 +32,7 @@ struct KvClientOptions {
 struct AttendQuery {
   RemoteSession* session = nullptr;
   const float* queries = nullptr;        // [query_count, query heads, dim], already rounded
-  const uint64_t* signatures = nullptr;  // [query_count, query heads, words]; null for exact
+  const uint64_t* signatures = nullptr;  // [query_count, query heads, words]; for lsh_tables
   uint32_t query_count = 1;              // T
   base::PositionRange range;             // positions to attend, on the nodes
   base::Position layout_position = 0;    // P, see proto/data.capnp
@@ -41,6 +41,12 @@ struct AttendQuery {
   float scale = 0;
   uint64_t sample_key = 0;
   uint64_t step = 0;
+  // Of sketch, see proto/data.capnp.
+  float rows_budget = 0;                       // share of the rows in range; 0: the nodes' own
+  uint64_t rows_cap = 0;                       // most rows of a segment per kv head; 0: none
+  const float* lse_hints = nullptr;            // [query_count, query heads] or null
+  const wire::HeadHint* head_hints = nullptr;  // [kv heads] or null
+  bool want_concentration = false;
 
   // Answers.
   absl::Status status;         // of this session alone
@@ -50,6 +56,8 @@ struct AttendQuery {
   uint64_t rows_read = 0;
   uint64_t rows_loaded = 0;
   uint64_t rows_exact = 0;
+  std::vector<float> head_mass;      // [kv heads]; of sketch
+  std::vector<float> concentration;  // [query_count, query heads] where wanted
 };
 
 // Thread safe. Blocking calls wait at most for their deadline.

@@ -28,17 +28,20 @@ void ToWire(const float* values, size_t count, base::DType dtype, std::byte* out
 // What a shard of a query takes in a message, paddings included: the request or the answer,
 // whichever is larger.
 size_t ItemBytes(const AttendQuery& query, const policy::Shard& shard) {
-  constexpr size_t kAround = 512;  // table entry, alignment
+  constexpr size_t kAround = 1024;  // table entry, alignment
   const RemoteSession& session = *query.session;
   const RemoteSessionOptions& options = session.options();
   const size_t rows =
       size_t{query.query_count} * static_cast<size_t>(shard.kv_heads()) * session.group();
   size_t asked = options.model.head_dim * SizeOf(options.dtype);
-  if (query.attention != wire::AttentionKind::kExact && session.projection() != nullptr) {
+  if (query.signatures != nullptr) {
     asked += static_cast<size_t>(session.projection()->params().words()) * sizeof(uint64_t);
   }
-  const size_t answered = (size_t{options.model.head_dim} + 1) * sizeof(float);
-  return kAround + rows * std::max(asked, answered);
+  if (query.lse_hints != nullptr) asked += sizeof(float);
+  size_t answered = (size_t{options.model.head_dim} + 1) * sizeof(float);
+  if (query.want_concentration) answered += sizeof(wire::ErrorTerms);
+  return kAround + static_cast<size_t>(shard.kv_heads()) * sizeof(wire::HeadHint) +
+         rows * std::max(asked, answered);
 }
 
 }  // namespace
@@ -76,6 +79,9 @@ std::unique_ptr<KvClient::PendingAttend> KvClient::StartAttend(uint32_t layer,
     query.outputs.assign(
         size_t{query.query_count} * options.model.query_heads * options.model.head_dim, 0);
     query.lse.assign(size_t{query.query_count} * options.model.query_heads, attention::kEmptyLse);
+    query.head_mass.assign(
+        query.attention == wire::AttentionKind::kSketch ? options.model.kv_heads : 0, 0);
+    query.concentration.assign(query.want_concentration ? query.lse.size() : 0, 0);
     if (!query.status.ok()) continue;
     for (const policy::Shard& shard : query.session->placement().ShardsOf(query.range)) {
       const size_t bytes = ItemBytes(query, shard);
@@ -133,6 +139,10 @@ void KvClient::AddItem(const AttendQuery& query, uint32_t layer, const policy::S
   item.scale = query.scale;
   item.attention = query.attention;
   item.sample_key = query.sample_key;
+  item.rows_budget = query.rows_budget;
+  item.rows_cap = query.rows_cap;
+  item.want_error_terms = query.want_concentration;
+  if (query.attention != wire::AttentionKind::kExact) item.row_format = options.row_format;
   request->envelope.tenant = options.tenant;
 
   memory::AlignedBuffer queries(query.query_count * heads * dim * SizeOf(options.dtype));
@@ -143,18 +153,27 @@ void KvClient::AddItem(const AttendQuery& query, uint32_t layer, const policy::S
   }
   item.queries = queries.bytes();
   tensors->push_back(std::move(queries));
-  if (query.attention == wire::AttentionKind::kExact) return;
-  CHECK(query.signatures != nullptr && session.projection() != nullptr);
-  const size_t words = static_cast<size_t>(session.projection()->params().words());
-  memory::AlignedBuffer signatures(query.query_count * heads * words * sizeof(uint64_t));
-  for (size_t t = 0; t < query.query_count; ++t) {
-    std::memcpy(signatures.data() + t * heads * words * sizeof(uint64_t),
-                query.signatures + (t * options.model.query_heads + first) * words,
-                heads * words * sizeof(uint64_t));
+  if (query.head_hints != nullptr) {
+    item.head_hints = {query.head_hints + shard.kv_head_begin,
+                       static_cast<size_t>(shard.kv_heads())};
   }
+  // The shard's query heads of a tensor [query_count, query heads, columns].
+  const auto of_shard = [&]<typename T>(const T* tensor, size_t columns) {
+    memory::AlignedBuffer part(query.query_count * heads * columns * sizeof(T));
+    for (size_t t = 0; t < query.query_count; ++t) {
+      std::memcpy(part.data() + t * heads * columns * sizeof(T),
+                  tensor + (t * options.model.query_heads + first) * columns,
+                  heads * columns * sizeof(T));
+    }
+    tensors->push_back(std::move(part));
+    return std::as_const(tensors->back()).template As<T>();
+  };
+  if (query.lse_hints != nullptr) item.lse_hints = of_shard(query.lse_hints, 1);
+  if (query.attention != wire::AttentionKind::kLshTables) return;
+  CHECK(query.signatures != nullptr && session.projection() != nullptr);
+  const int words = session.projection()->params().words();
   item.signature_words = static_cast<uint32_t>(words);
-  item.signatures = std::as_const(signatures).As<uint64_t>();
-  tensors->push_back(std::move(signatures));
+  item.signatures = of_shard(query.signatures, static_cast<size_t>(words));
 }
 
 void KvClient::PendingAttend::Wait() {
@@ -186,8 +205,10 @@ void KvClient::PendingAttend::MergeItem(const NodeCall& call, size_t index) {
   const uint32_t heads = static_cast<uint32_t>(item.shard.kv_heads()) * query.session->group();
   if (status.ok()) {
     const wire::AttendReplyItem& reply = call.reply->items[index];
+    const size_t masses = query.head_mass.empty() ? 0 : size_t{heads} / query.session->group();
     if (reply.covered != item.shard.range || reply.query_heads != heads ||
-        reply.query_count != query.query_count || reply.head_dim != options.model.head_dim) {
+        reply.query_count != query.query_count || reply.head_dim != options.model.head_dim ||
+        reply.error_terms.empty() == query.want_concentration || reply.head_mass.size() != masses) {
       status = absl::InternalError("the answer covers something else than was asked for");
     }
   }
@@ -201,10 +222,20 @@ void KvClient::PendingAttend::MergeItem(const NodeCall& call, size_t index) {
     for (uint32_t head = 0; head < heads; ++head) {
       const size_t to = size_t{t} * options.model.query_heads + first + head;
       const size_t from = size_t{t} * heads + head;
+      if (query.want_concentration) {
+        // Sums of squared shares go with the squares of the parts' shares.
+        const auto [old_share, share, lse] =
+            attention::WeightsOfMerge(query.lse[to], reply.lse[from]);
+        query.concentration[to] = old_share * old_share * query.concentration[to] +
+                                  share * share * reply.error_terms[from].concentration;
+      }
       attention::MergePartial(query.outputs.data() + to * options.model.head_dim, &query.lse[to],
                               reply.outputs.data() + from * reply.head_dim, reply.lse[from],
                               static_cast<int>(reply.head_dim));
     }
+  }
+  for (size_t head = 0; head < reply.head_mass.size(); ++head) {
+    query.head_mass[static_cast<size_t>(item.shard.kv_head_begin) + head] += reply.head_mass[head];
   }
   query.rows_visible += reply.rows_visible;
   query.rows_read += reply.rows_read;

@@ -25,7 +25,11 @@ struct RemoteSessionOptions {
   base::DType dtype = base::DType::kBF16;
   uint32_t seal_rows = 4096;
   uint32_t min_indexed_rows = 1024;
-  wire::LshOptions lsh;                  // num_tables 0: exact only
+  // One kind of index, or none (num_tables 0, bits 0): exact only.
+  wire::LshOptions lsh;
+  wire::SketchOptions sketch;
+  // What sampling reads; kInt8 with sketches only.
+  wire::RowFormat row_format = wire::RowFormat::kAsAppended;
   std::vector<uint32_t> indexed_layers;  // layers that will be asked for sampled attention
   int64_t shard_rows = 0;                // policy::PlacementOptions
   int head_shards = 1;

@@ -36,7 +36,8 @@ AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap
       first_head_(request_.items.size()),
       outputs_(request_.items.size()),
       lse_(request_.items.size()),
-      error_terms_(request_.items.size()) {}
+      error_terms_(request_.items.size()),
+      head_mass_(request_.items.size()) {}
 
 void AttendJob::Start() {
   asked_ = executor_->clock().Now();
@@ -102,7 +103,7 @@ std::vector<AttendJob::Unit> AttendJob::UnitsOf(const wire::AttendItem& item,
 // Every unit's partial outputs are kept until the last is there. Decode steps need little; a block
 // of thousands of queries over hundreds of segments would need gigabytes.
 absl::Status AttendJob::TakePartialBytes(const wire::AttendItem& item, size_t num_units) {
-  const size_t floats = item.head_dim + (item.want_error_terms ? 3 : 1);
+  const size_t floats = item.head_dim + (item.want_error_terms ? 4 : 1);
   const size_t bytes = num_units * item.query_count * item.group * floats * sizeof(float);
   if (bytes > kMaxPartialBytes - partial_bytes_) {
     return absl::ResourceExhaustedError(absl::StrCat(
@@ -242,6 +243,7 @@ void AttendJob::MergeHead(HeadWork& work) const {
       }
       work.errors[query].a += share * share * (unit.errors[query].a + unit.errors[query].b * shift);
       work.errors[query].b += share * share * unit.errors[query].b;
+      work.errors[query].concentration += share * share * unit.errors[query].concentration;
     }
   }
 }
@@ -256,7 +258,10 @@ void AttendJob::FillReplyItem(size_t item_index) {
   const size_t rows = size_t{item.query_count} * item.query_heads();
   outputs_[item_index].assign(rows * item.head_dim, 0);
   lse_[item_index].assign(rows, attention::kEmptyLse);
-  if (item.want_error_terms) error_terms_[item_index].assign(rows * 2, 0);
+  if (item.want_error_terms) error_terms_[item_index].resize(rows);
+  if (item.attention == wire::AttentionKind::kSketch) {
+    head_mass_[item_index].assign(item.kv_head_count, 0);
+  }
   reply.query_count = item.query_count;
   reply.query_heads = item.query_heads();
   reply.head_dim = item.head_dim;
@@ -275,19 +280,23 @@ void AttendJob::FillReplyItem(size_t item_index) {
                   outputs_[item_index].data() + at * item.head_dim);
       lse_[item_index][at] = work.lse[query];
       if (!item.want_error_terms) continue;
-      error_terms_[item_index][2 * at] = work.errors[query].a;
-      error_terms_[item_index][2 * at + 1] = work.errors[query].b;
+      const ErrorTerms& errors = work.errors[query];
+      error_terms_[item_index][at] = {errors.a, errors.b, errors.concentration};
     }
+    double mass = 0;
     for (size_t u = work.first_unit; u < work.first_unit + work.num_units; ++u) {
       const AttendStats& stats = units_[u].stats;
       reply.rows_read += static_cast<uint64_t>(stats.rows_read);
       reply.rows_loaded += static_cast<uint64_t>(stats.rows_loaded);
       if (units_[u].exact) reply.rows_exact += static_cast<uint64_t>(stats.rows_read);
+      mass += stats.mass;
     }
+    if (!head_mass_[item_index].empty()) head_mass_[item_index][head] = static_cast<float>(mass);
   }
   reply.outputs = outputs_[item_index];
   reply.lse = lse_[item_index];
   reply.error_terms = error_terms_[item_index];
+  reply.head_mass = head_mass_[item_index];
 }
 
 void AttendJob::Finish() {

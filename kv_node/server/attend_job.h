@@ -94,9 +94,10 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   base::Time planned_{};   // by all of them
   base::Time attended_{};  // the first row
   wire::AttendReply reply_;
-  std::vector<std::vector<float>> outputs_;      // [item][T, Hq, dim]
-  std::vector<std::vector<float>> lse_;          // [item][T, Hq]
-  std::vector<std::vector<float>> error_terms_;  // [item][T, Hq, 2]
+  std::vector<std::vector<float>> outputs_;                 // [item][T, Hq, dim]
+  std::vector<std::vector<float>> lse_;                     // [item][T, Hq]
+  std::vector<std::vector<wire::ErrorTerms>> error_terms_;  // [item][T, Hq]
+  std::vector<std::vector<float>> head_mass_;               // [item][kv heads]
 };
 
 }  // namespace sounder::kv_node

@@ -48,6 +48,10 @@ GroupQuery GroupQueryOf(const wire::AttendItem& item, uint32_t head, const HeadQ
   query.row_fraction = item.rows_budget;
   query.row_cap = static_cast<int64_t>(item.rows_cap);
   query.lse_hints = packed.lse_hints;
+  if (!item.head_hints.empty()) {
+    query.mean_size_hint = item.head_hints[head].mean_size;
+    query.uniform_fraction = double{item.head_hints[head].uniform_fraction};
+  }
   return query;
 }
 

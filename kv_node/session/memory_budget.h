@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "common/base/check.h"
 
 namespace sounder::kv_node {
 
@@ -45,6 +46,12 @@ class Reservation {
 
   // Makes the reservation `bytes` large. Growing may fail, and then changes nothing.
   absl::Status Resize(uint64_t bytes);
+  // Hands `bytes` of it, at most all, to another one of the same budget.
+  void Give(uint64_t bytes, Reservation* other) {
+    CHECK(bytes <= bytes_ && other->budget_ == budget_);
+    bytes_ -= bytes;
+    other->bytes_ += bytes;
+  }
   uint64_t bytes() const { return bytes_; }
 
  private:

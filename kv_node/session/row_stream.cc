@@ -124,11 +124,15 @@ absl::StatusOr<std::shared_ptr<Segment>> RowStream::Seal() {
   return std::shared_ptr<Segment>(sealed, sealed->segment.get());
 }
 
-void RowStream::SetReady(const Segment* segment, uint64_t index_bytes) {
+void RowStream::SetReady(const Segment* segment) {
+  const SegmentIndex* index = segment->index();
+  const uint64_t copies = index == nullptr ? 0 : index->row_bytes();
+  const uint64_t bytes = segment->index_bytes() + copies;
   for (const auto& sealed : segments_) {
     if (sealed->segment.get() != segment) continue;
-    CHECK(index_bytes <= sealed->index.bytes()) << index_bytes << " > " << sealed->index.bytes();
-    CHECK(sealed->index.Resize(index_bytes).ok());
+    CHECK(bytes <= sealed->index.bytes()) << bytes << " > " << sealed->index.bytes();
+    CHECK(sealed->index.Resize(bytes).ok());
+    sealed->index.Give(copies, &sealed->rows);
     sealed->ready = true;
   }
 }

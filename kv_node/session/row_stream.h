@@ -30,8 +30,8 @@ struct StreamOptions {
   int dim = 0;
   base::DType dtype = base::DType::kBF16;
   int64_t seal_rows = 4096;
-  // Most bytes the index of a segment of `rows` rows may take; reserved with the rows, so that a
-  // seal never fails for memory. Null: no index.
+  // Most bytes the index of a segment of `rows` rows may take, its copies of rows included;
+  // reserved with the rows, so that a seal never fails for memory. Null: no index.
   std::function<uint64_t(int64_t rows)> index_bytes_bound;
 };
 
@@ -77,8 +77,9 @@ class RowStream {
   // Turns the tail into a segment; null if it is empty. The segment has no index yet: hand it to
   // SetReady once it has, or needs none.
   absl::StatusOr<std::shared_ptr<Segment>> Seal();
-  // Accounts the index a segment of this stream ended up with, within the bound.
-  void SetReady(const Segment* segment, uint64_t index_bytes);
+  // Accounts the index a segment of this stream ended up with, and its copies of rows: together
+  // within the bound.
+  void SetReady(const Segment* segment);
 
   // The pieces that hold `range` in order of position, as laid out at `layout_position`.
   // FAILED_PRECONDITION naming the first missing position unless they hold all of it.
@@ -91,7 +92,7 @@ class RowStream {
   base::Position end_position() const;    // one past the youngest row; 0: no rows
   int64_t rows() const;
   size_t segments() const { return segments_.size(); }
-  uint64_t row_bytes() const;
+  uint64_t row_bytes() const;  // with an index's copies of them
   uint64_t index_bytes() const;
   // Of the budget: rows, indexes and the room kept for indexes to come.
   uint64_t reserved_bytes() const { return row_bytes() + index_bytes() + index_to_come_.bytes(); }

@@ -212,7 +212,7 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   ASSIGN_OR_RETURN(std::shared_ptr<Segment> segment, stream.Seal());
   if (segment == nullptr) return absl::OkStatus();
   if (!IndexedLayer(layer)) {
-    stream.SetReady(segment.get(), 0);
+    stream.SetReady(segment.get());
     return absl::OkStatus();
   }
   ++unbuilt_;
@@ -231,13 +231,12 @@ void Session::BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment>
   }
   absl::StatusOr<std::unique_ptr<SegmentIndex>> index = sampler_->BuildIndex(*segment, scratch);
   CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
-  const uint64_t bytes = *index == nullptr ? 0 : (*index)->bytes();
   Calls calls;
   {
     std::lock_guard lock(mutex_);
     if (!closed_.ok()) return;
     if (*index != nullptr) segment->SetIndex(*std::move(index));
-    Stream(layer, head).SetReady(segment.get(), bytes);
+    Stream(layer, head).SetReady(segment.get());
     --unbuilt_;
     WakeWaiters(&calls);
   }

@@ -54,9 +54,9 @@ class Session : public std::enable_shared_from_this<Session> {
   using AppendDone = std::function<void(const AppendResult&)>;
   using PlanDone = std::function<void(absl::StatusOr<AttendPlan>)>;
 
-  // `sampler` indexes the spec's indexed layers; null without tables. `spec` has been validated and
-  // its defaults filled in. `fixed` holds FixedBytes(spec) of the budget. The others outlive the
-  // session until it is closed.
+  // `sampler` indexes the spec's indexed layers; null without an index. `spec` has been validated
+  // and its defaults filled in. `fixed` holds FixedBytes(spec) of the budget. The others outlive
+  // the session until it is closed.
   Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler, MemoryBudget* budget,
           Reservation fixed, base::Executor* executor, IndexLane* lane);
   // What a session takes without any row.
@@ -122,6 +122,7 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::Status CheckRef(const wire::SessionRef& ref) const;
   absl::Status CheckAppend(const wire::AppendItem& item) const;
   absl::Status CheckAttend(const wire::AttendItem& item) const;
+  absl::Status CheckSampled(const wire::AttendItem& item) const;
   absl::Status CheckQueue(uint64_t sequence) const;
   absl::Status Enqueue(const wire::AppendItem& item, base::Time deadline, AppendDone* done);
   void GiveUp(uint64_t sequence, uint64_t serial);

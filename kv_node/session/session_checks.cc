@@ -1,4 +1,6 @@
 // What a session refuses at once: requests that do not fit it.
+#include <string>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "kv_node/session/session.h"
@@ -32,6 +34,50 @@ absl::Status Session::CheckAppend(const wire::AppendItem& item) const {
   return absl::OkStatus();
 }
 
+namespace {
+
+std::string Describe(const wire::SessionSpec& spec) {
+  switch (spec.index()) {
+    case wire::AttentionKind::kSketch:
+      return absl::StrCat("sketches of ", spec.sketch.bits, " bits");
+    case wire::AttentionKind::kLshTables:
+      return absl::StrCat(spec.lsh.num_tables, " LSH tables of ", spec.lsh.bits_per_table, " bits");
+    case wire::AttentionKind::kExact:
+      break;
+  }
+  return "no index";
+}
+
+std::string NameOf(wire::AttentionKind kind) {
+  return kind == wire::AttentionKind::kSketch ? "sketch" : "lsh_tables";
+}
+
+}  // namespace
+
+// Of an item that asks for a sample.
+absl::Status Session::CheckSampled(const wire::AttendItem& item) const {
+  if (item.attention != spec_.index()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("session ", item.session.id.ToString(), " has ", Describe(spec_),
+                     ", the request wants '", NameOf(item.attention), "'"));
+  }
+  if (!IndexedLayer(item.layer)) {
+    return absl::FailedPreconditionError(absl::StrCat("layer ", item.layer, " of session ",
+                                                      item.session.id.ToString(),
+                                                      " has no index; ask for exact"));
+  }
+  if (item.row_format != spec_.row_format) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("session ", item.session.id.ToString(),
+                     " keeps a copy of its rows in 'int8' for sampling, the request wants rows as ",
+                     "appended"));
+  }
+  const uint32_t words = (spec_.lsh.bits_per_table * spec_.lsh.num_tables + 63) / 64;
+  if (item.signature_words == words) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("signatures of ", item.signature_words,
+                                                 " words; the session has ", Describe(spec_)));
+}
+
 absl::Status Session::CheckAttend(const wire::AttendItem& item) const {
   RETURN_IF_ERROR(CheckRef(item.session));
   const uint32_t group = spec_.model.query_heads / spec_.model.kv_heads;
@@ -49,21 +95,12 @@ absl::Status Session::CheckAttend(const wire::AttendItem& item) const {
                      item.kv_head_begin + item.kv_head_count, "); this node holds [",
                      spec_.kv_head_begin, ", ", spec_.kv_head_begin + spec_.kv_head_count, ")"));
   }
-  if (item.row_format == wire::RowFormat::kInt8) {
-    return absl::UnimplementedError("row format 'int8': this node keeps rows as appended only");
+  if (item.row_format == wire::RowFormat::kInt8 && spec_.row_format != wire::RowFormat::kInt8) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("row format 'int8': session ", item.session.id.ToString(),
+                     " was not opened with it and keeps rows as appended only"));
   }
-  if (!Sampled(item)) return absl::OkStatus();
-  if (!IndexedLayer(item.layer)) {
-    return absl::FailedPreconditionError(absl::StrCat("layer ", item.layer, " of ", "session ",
-                                                      item.session.id.ToString(),
-                                                      " has no LSH tables; ask for exact"));
-  }
-  if (item.signature_words != (spec_.lsh.bits_per_table * spec_.lsh.num_tables + 63) / 64) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("signatures of ", item.signature_words, " words; the session has ",
-                     spec_.lsh.num_tables, " tables of ", spec_.lsh.bits_per_table, " bits"));
-  }
-  return absl::OkStatus();
+  return Sampled(item) ? CheckSampled(item) : absl::OkStatus();
 }
 
 }  // namespace sounder::kv_node

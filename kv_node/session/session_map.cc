@@ -24,7 +24,7 @@ bool SameSession(const wire::SessionSpec& a, const wire::SessionSpec& b) {
   return a.session.epoch == b.session.epoch && a.tenant == b.tenant && a.dtype == b.dtype &&
          a.seal_rows == b.seal_rows && a.min_indexed_rows == b.min_indexed_rows && a.lsh == b.lsh &&
          a.indexed_layers == b.indexed_layers && a.kv_head_begin == b.kv_head_begin &&
-         a.kv_head_count == b.kv_head_count && a.row_format == b.row_format;
+         a.kv_head_count == b.kv_head_count && a.row_format == b.row_format && a.sketch == b.sketch;
 }
 
 lsh::LshParams ParamsOf(const wire::LshOptions& options) {
@@ -39,6 +39,32 @@ lsh::LshParams ParamsOf(const wire::LshOptions& options) {
   return params;
 }
 
+// Of a session with an index.
+SamplerSpec SamplerSpecOf(const wire::SessionSpec& spec) {
+  SamplerSpec sampler;
+  sampler.dim = static_cast<int>(spec.model.head_dim);
+  sampler.min_indexed_rows = spec.min_indexed_rows;
+  if (spec.index() == wire::AttentionKind::kSketch) {
+    sampler.kind = SamplerKind::kSketch;
+    sampler.sketch.bits = static_cast<int>(spec.sketch.bits);
+    sampler.sketch.seed = spec.sketch.seed;
+    sampler.sketch.int8_rows = spec.row_format == wire::RowFormat::kInt8;
+  } else {
+    sampler.kind = SamplerKind::kLshTables;
+    sampler.lsh = ParamsOf(spec.lsh);
+  }
+  return sampler;
+}
+
+// Two specifications with the same text make samplers that do the same.
+std::string TextOf(const SamplerSpec& spec) {
+  return absl::StrCat(std::string(NameOf(spec.kind)), "/", spec.dim, "/", spec.min_indexed_rows,
+                      "/", spec.lsh.bits_per_table, "/", spec.lsh.num_tables, "/",
+                      spec.lsh.min_collisions, "/", static_cast<int>(spec.lsh.projection), "/",
+                      spec.lsh.seed, "/", spec.sketch.bits, "/", spec.sketch.seed, "/",
+                      spec.sketch.int8_rows);
+}
+
 }  // namespace
 
 SessionMap::SessionMap(const SessionMapOptions& options, base::Executor* executor)
@@ -51,11 +77,9 @@ SessionMap::~SessionMap() { CloseAll(absl::UnavailableError("the node is shuttin
 
 absl::StatusOr<std::shared_ptr<const Sampler>> SessionMap::SamplerFor(
     const wire::SessionSpec& spec) {
-  if (spec.lsh.num_tables == 0) return std::shared_ptr<const Sampler>();
-  const std::string key =
-      absl::StrCat(spec.lsh.bits_per_table, "/", spec.lsh.num_tables, "/", spec.lsh.min_collisions,
-                   "/", static_cast<int>(spec.lsh.projection), "/", spec.lsh.seed, "/",
-                   spec.model.head_dim, "/", spec.min_indexed_rows);
+  if (spec.index() == wire::AttentionKind::kExact) return std::shared_ptr<const Sampler>();
+  const SamplerSpec sampler_spec = SamplerSpecOf(spec);
+  const std::string key = TextOf(sampler_spec);
   {
     std::lock_guard lock(mutex_);
     const auto found = samplers_.find(key);
@@ -63,11 +87,6 @@ absl::StatusOr<std::shared_ptr<const Sampler>> SessionMap::SamplerFor(
       if (std::shared_ptr<const Sampler> sampler = found->second.lock()) return sampler;
     }
   }
-  SamplerSpec sampler_spec;
-  sampler_spec.kind = SamplerKind::kLshTables;
-  sampler_spec.lsh = ParamsOf(spec.lsh);
-  sampler_spec.dim = static_cast<int>(spec.model.head_dim);
-  sampler_spec.min_indexed_rows = spec.min_indexed_rows;
   ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, MakeSampler(sampler_spec));
   std::lock_guard lock(mutex_);
   std::erase_if(samplers_, [](const auto& entry) { return entry.second.expired(); });
@@ -106,8 +125,9 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
   if (spec.durability == wire::Durability::kDisk) {
     return absl::UnimplementedError("durability 'disk': this node keeps sessions in memory only");
   }
-  if (spec.row_format == wire::RowFormat::kInt8) {
-    return absl::UnimplementedError("row format 'int8': this node keeps rows as appended only");
+  if (spec.row_format == wire::RowFormat::kInt8 && spec.index() != wire::AttentionKind::kSketch) {
+    return absl::InvalidArgumentError(
+        "row format 'int8': only sessions with sketches keep rows in eight bits");
   }
   const wire::OpenResult result{spec.seal_rows, spec.min_indexed_rows};
   const auto answer = [&result](const absl::Status& status) -> absl::StatusOr<wire::OpenResult> {

@@ -32,7 +32,7 @@ class SessionMap {
   ~SessionMap();
 
   // Idempotent for the same spec. ALREADY_EXISTS when the id is in use with another spec,
-  // FAILED_PRECONDITION on a model mismatch (naming both), INVALID_ARGUMENT for bad LSH options,
+  // FAILED_PRECONDITION on a model mismatch (naming both), INVALID_ARGUMENT for bad index options,
   // RESOURCE_EXHAUSTED with too many sessions or at the memory cap.
   absl::StatusOr<wire::OpenResult> Open(wire::SessionSpec spec);
   // NOT_FOUND for a session this node does not know.
