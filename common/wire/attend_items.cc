@@ -53,7 +53,7 @@ absl::Status CheckAttendItem(const AttendItem& item) {
 
 }  // namespace
 
-void PutAttendItem(const AttendItem& item, proto::AttendItem::Builder out, Tensors* tensors) {
+void PutAttendItem(const AttendItem& item, proto::AttendItem::Builder out, TensorList* tensors) {
   const uint64_t rows = uint64_t{item.query_count} * item.query_heads();
   CHECK(item.queries.size() == rows * item.head_dim * base::SizeOf(item.query_dtype));
   CHECK(item.signatures.size() == rows * item.signature_words);
@@ -145,7 +145,7 @@ absl::Status CheckReplyFits(const std::vector<AttendItem>& items) {
 }
 
 void PutAttendReplyItem(const AttendReplyItem& item, proto::AttendReplyItem::Builder out,
-                        Tensors* tensors) {
+                        TensorList* tensors) {
   if (!item.status.ok()) {
     out.setStatusCode(ToWireCode(item.status));
     out.setStatusMessage(ToWireText(item.status).c_str());

@@ -13,9 +13,9 @@
 namespace sounder::wire {
 
 // CHECK that the tensors have the announced sizes; add them to `tensors`.
-void PutAttendItem(const AttendItem& item, proto::AttendItem::Builder out, Tensors* tensors);
+void PutAttendItem(const AttendItem& item, proto::AttendItem::Builder out, TensorList* tensors);
 void PutAttendReplyItem(const AttendReplyItem& item, proto::AttendReplyItem::Builder out,
-                        Tensors* tensors);
+                        TensorList* tensors);
 
 // INVALID_ARGUMENT for what breaks a rule of proto/data.capnp or limits.h.
 absl::StatusOr<AttendItem> GetAttendItem(proto::AttendItem::Reader in, TensorCursor* tensors);

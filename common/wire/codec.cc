@@ -16,7 +16,7 @@ absl::Status Bad(size_t index, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat("item ", index, ": ", what));
 }
 
-void PutAppendItem(const AppendItem& item, proto::AppendItem::Builder out, Tensors* tensors) {
+void PutAppendItem(const AppendItem& item, proto::AppendItem::Builder out, TensorList* tensors) {
   CHECK(item.keys.size() == item.kv_head_count * item.head_bytes());
   CHECK(item.values.size() == item.keys.size());
   CHECK(item.tokens.empty() || item.tokens.size() == item.row_count);
@@ -66,7 +66,7 @@ transport::Message EncodeItems(const Envelope& envelope, const std::vector<Item>
                                PutItem put) {
   capnp::MallocMessageBuilder table;
   auto list = table.initRoot<Root>().initItems(static_cast<unsigned>(items.size()));
-  Tensors tensors;
+  TensorList tensors;
   for (size_t i = 0; i < items.size(); ++i) put(items[i], list[static_cast<unsigned>(i)], &tensors);
   transport::Message message;
   PayloadShape shape;
@@ -114,7 +114,7 @@ transport::Message Encode(const AppendRequest& request) {
 transport::Message Encode(const AppendReply& reply) {
   return EncodeItems<proto::AppendReplyItems>(
       reply.envelope, reply.items,
-      [](const AppendReplyItem& item, proto::AppendReplyItem::Builder out, Tensors*) {
+      [](const AppendReplyItem& item, proto::AppendReplyItem::Builder out, TensorList*) {
         out.setAppliedSequence(item.applied_sequence);
         if (item.status.ok()) return;
         out.setStatusCode(ToWireCode(item.status));

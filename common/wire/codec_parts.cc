@@ -172,7 +172,7 @@ absl::StatusOr<Envelope> DecodeHeader(std::span<const std::byte> header, Payload
 }
 
 memory::AlignedBuffer BuildPayload(capnp::MessageBuilder& table, uint32_t item_count,
-                                   const Tensors& tensors, PayloadShape* shape) {
+                                   const TensorList& tensors, PayloadShape* shape) {
   const kj::Array<capnp::word> words = capnp::messageToFlatArray(table);
   const kj::ArrayPtr<const kj::byte> table_bytes = words.asBytes();
   size_t total = Padded(table_bytes.size());

@@ -27,7 +27,7 @@ constexpr size_t Padded(size_t bytes) {
 }
 
 // Of a message, in order.
-using Tensors = std::vector<std::span<const std::byte>>;
+using TensorList = std::vector<std::span<const std::byte>>;
 
 // What the header says of the payload.
 struct PayloadShape {
@@ -57,7 +57,7 @@ absl::StatusOr<Envelope> DecodeHeader(std::span<const std::byte> header, Payload
 
 // The table as bytes, followed by the tensors in order, each padded; and its shape.
 memory::AlignedBuffer BuildPayload(capnp::MessageBuilder& table, uint32_t item_count,
-                                   const Tensors& tensors, PayloadShape* shape);
+                                   const TensorList& tensors, PayloadShape* shape);
 
 // The payload has the size that the header announces, and one that a payload may have.
 absl::Status CheckPayloadSize(const memory::AlignedBuffer& payload, const PayloadShape& shape);

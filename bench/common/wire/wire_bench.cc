@@ -24,7 +24,8 @@ constexpr uint32_t kSignatureWords = (150 * 10 + 63) / 64;
 struct Memory {
   memory::AlignedBuffer queries{kQueryHeads * kDim * sizeof(float)};
   memory::AlignedBuffer signatures{kQueryHeads * kSignatureWords * sizeof(uint64_t)};
-  memory::AlignedBuffer floats{kQueryHeads * (kDim + 3) * sizeof(float)};
+  memory::AlignedBuffer floats{kQueryHeads * (kDim + 1) * sizeof(float)};
+  memory::AlignedBuffer errors = memory::AlignedBuffer::Zeroed(kQueryHeads * sizeof(ErrorTerms));
 
   Memory() {
     base::PhiloxStream random(1, 0);
@@ -65,7 +66,7 @@ AttendReply ReplyOf(const Memory& memory, int64_t items) {
   const std::span<const float> floats = memory.floats.As<float>();
   item.outputs = floats.first(kQueryHeads * kDim);
   item.lse = floats.subspan(kQueryHeads * kDim, kQueryHeads);
-  item.error_terms = floats.last(2 * kQueryHeads);
+  item.error_terms = memory.errors.As<ErrorTerms>();
   reply.items.assign(static_cast<size_t>(items), item);
   return reply;
 }

@@ -114,7 +114,7 @@ TEST_F(CodecRefusalTest, FieldsOfAnAttend) {
   refused([](AttendItem& item) { item.query_count = 0; }, "block of 0");
   refused([](AttendItem& item) { item.query_count = base::kMaxQueryBlock + 1; }, "block of 4097");
   refused([](AttendItem& item) { item.query_dtype = static_cast<base::DType>(3); }, "dtype 3");
-  refused([](AttendItem& item) { item.attention = static_cast<AttentionKind>(2); }, "attention");
+  refused([](AttendItem& item) { item.attention = static_cast<AttentionKind>(3); }, "attention");
   refused([](AttendItem& item) { item.row_format = static_cast<RowFormat>(2); }, "row format 2");
   refused([](AttendItem& item) { item.range = {-1, 5}; }, "[-1, 5)");
   refused([](AttendItem& item) { item.range = {6, 5}; }, "[6, 5)");
@@ -135,6 +135,45 @@ TEST_F(CodecRefusalTest, FieldsOfAnAttend) {
         item.signature_words = base::kMaxTables * base::kMaxBitsPerTable / 64 + 1;
       },
       "signatures of 257 words");
+}
+
+TEST_F(CodecRefusalTest, HintsOfAnAttend) {
+  std::vector<float> lse(1);
+  std::vector<HeadHint> heads(1);
+  const auto attend = [&](float hint, HeadHint head) {
+    lse[0] = hint;
+    heads[0] = head;
+    AttendRequest request;
+    request.envelope.kind = MessageKind::kAttend;
+    request.items.assign(2, SmallAttend(&tensors_));
+    request.items[1].lse_hints = lse;
+    request.items[1].head_hints = heads;
+    return DecodeAttend(Encode(request)).status();
+  };
+  for (const float hint : {0.0f, -1e30f, 1e30f}) EXPECT_TRUE(attend(hint, {0, 1}).ok()) << hint;
+  EXPECT_TRUE(attend(0, {1, 0}).ok());
+  for (const float hint : {kNan, kInfinity, -kInfinity}) {
+    ExpectInvalid(attend(hint, {}), "item 1: an lse hint is");
+  }
+  for (const float wrong : {kNan, kInfinity, -kInfinity, -1e-6f, 1.001f}) {
+    ExpectInvalid(attend(0, {wrong, 0}), "item 1: a head hint is mean size");
+    ExpectInvalid(attend(0, {0, wrong}), "item 1: a head hint is mean size");
+  }
+}
+
+TEST_F(CodecRefusalTest, MassesOfAReply) {
+  const auto reply = [&](std::vector<float> masses) {
+    AttendReply answer;
+    answer.envelope.kind = MessageKind::kAttendReply;
+    answer.items.push_back(SmallReply(&tensors_));
+    answer.items[0].head_mass = masses;
+    return DecodeAttendReply(Encode(answer)).status();
+  };
+  EXPECT_TRUE(reply({0, 3}).ok());
+  for (const float wrong : {kNan, kInfinity, -1.0f}) {
+    ExpectInvalid(reply({0, wrong}), "mass of a head");
+  }
+  ExpectInvalid(reply(std::vector<float>(base::kMaxKvHeads + 1)), "dimensions");
 }
 
 TEST_F(CodecRefusalTest, FieldsOfAnAppend) {
@@ -242,6 +281,7 @@ TEST_F(CodecRefusalTest, TensorsThatAreAnnouncedButMissing) {
   EXPECT_TRUE(attend([](proto::AttendItem::Builder) {}).ok());
   ExpectInvalid(attend([](proto::AttendItem::Builder i) { i.setSignatureWords(1); }), "too short");
   ExpectInvalid(attend([](proto::AttendItem::Builder i) { i.setHasLseHints(true); }), "too short");
+  ExpectInvalid(attend([](proto::AttendItem::Builder i) { i.setHasHeadHints(true); }), "too short");
   ExpectInvalid(attend([](proto::AttendItem::Builder i) { i.setQueryCount(3); }), "too short");
   // A tensor may end in the padding of the one before it: that is still too short.
   ExpectInvalid(attend([](proto::AttendItem::Builder i) { i.setQueryCount(4096); }), "too short");
@@ -294,8 +334,8 @@ TEST_F(CodecRefusalTest, AnotherVersionIsNamedWithOurs) {
   for (const absl::Status& status :
        {DecodeEnvelope(message).status(), DecodeAttend(CopyOf(message)).status(),
         DecodeAppendReply(CopyOf(message)).status()}) {
-    ExpectRefusal(status, absl::StatusCode::kFailedPrecondition, "speaks version 7");
-    EXPECT_THAT(base::MessageOf(status), HasSubstr("this side speaks version 1"));
+    ExpectRefusal(status, absl::StatusCode::kFailedPrecondition, "speaks version 8");
+    EXPECT_THAT(base::MessageOf(status), HasSubstr("this side speaks version 2"));
   }
 }
 

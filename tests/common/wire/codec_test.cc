@@ -39,6 +39,7 @@ TEST(CodecTest, AttendRoundTrips) {
       ExpectInside(decoded->payload, item.queries);
       ExpectInside(decoded->payload, item.signatures);
       ExpectInside(decoded->payload, item.lse_hints);
+      ExpectInside(decoded->payload, item.head_hints);
     }
   }
 }
@@ -55,6 +56,7 @@ TEST(CodecTest, AttendReplyRoundTrips) {
       ExpectInside(decoded->payload, item.outputs);
       ExpectInside(decoded->payload, item.lse);
       ExpectInside(decoded->payload, item.error_terms);
+      ExpectInside(decoded->payload, item.head_mass);
     }
   }
 }

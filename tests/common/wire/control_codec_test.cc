@@ -57,6 +57,7 @@ TEST(ControlCodecTest, EveryRuleOfASpecIsChecked) {
   good.kv_head_begin = 1;
   good.kv_head_count = 3;
   good.lsh = {10, 150, 2, Projection::kGaussian, 7};
+  good.sketch = {};
   ASSERT_TRUE(Travel(good).ok());
   const auto refused = [&good](auto change, const std::string& text,
                                absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
@@ -93,6 +94,15 @@ TEST(ControlCodecTest, EveryRuleOfASpecIsChecked) {
   refused([](SessionSpec& s) { s.lsh.bits_per_table = 17; }, "tables of 17 bits");
   refused([](SessionSpec& s) { s.lsh.min_collisions = 0; }, "0 collisions");
   refused([](SessionSpec& s) { s.lsh.min_collisions = 151; }, "151 collisions");
+  for (const uint32_t bits : {1u, 63u, 65u, 192u, 512u, UINT32_MAX}) {
+    refused(
+        [bits](SessionSpec& s) {
+          s.lsh.num_tables = 0;
+          s.sketch.bits = bits;
+        },
+        "expected 0 (none), 64, 128 or 256");
+  }
+  refused([](SessionSpec& s) { s.sketch.bits = 128; }, "one kind of index");
   refused([](SessionSpec& s) { s.indexed_layers = {s.model.layers}; }, "indexed layer");
   refused([](SessionSpec& s) { s.indexed_layers.assign(1025, 0); }, "too many indexed layers");
   refused([](SessionSpec& s) { s.dtype = static_cast<base::DType>(3); }, "unknown dtype 3");

@@ -84,10 +84,10 @@ TEST(ControlTest, TheServerRefusesASpecItself) {
   ControlClient client(server->address(), kLong);
   base::PhiloxStream random(63, 0);
   SessionSpec spec = RandomSpec(random);
-  spec.protocol_version = 2;
+  spec.protocol_version = 7;
   const absl::Status status = client.Open(spec).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(base::MessageOf(status), HasSubstr("the worker speaks version 2, this node speaks"));
+  EXPECT_THAT(base::MessageOf(status), HasSubstr("the worker speaks version 7, this node speaks"));
   EXPECT_THAT(base::MessageOf(status), HasSubstr(server->address()));
   spec.protocol_version = kProtocolVersion;
   spec.model.head_dim = 7;

@@ -1,5 +1,6 @@
-// The formats as they were first released: one committed file per kind of message. A file is never
-// changed; fields that came later have files of their own. Missing files are written by
+// The formats of this protocol version as they were first released: one committed file per kind of
+// message. A file is never changed; fields that came later have files of their own, and files of
+// earlier versions a folder. Missing files are written by
 //   common_wire_golden_test --gtest_also_run_disabled_tests --gtest_filter='*WriteMissingFiles'
 #include <capnp/message.h>
 #include <capnp/serialize.h>
@@ -101,11 +102,14 @@ std::vector<Golden> All() {
   item.signature_words = 3;
   item.want_error_terms = true;
   Fill(&item, /*hints=*/true, &tensors);
+  item.head_hints = {};
   attend.items.push_back(item);
   attend.items.push_back(SmallAttend(&tensors));
-  all.push_back(OfMessage("attend", attend));  // written before there were row formats
+  all.push_back(OfMessage("attend", attend));
+  attend.items[0].attention = AttentionKind::kSketch;
   attend.items[0].row_format = RowFormat::kInt8;
-  all.push_back(OfMessage("attend_int8", attend));
+  attend.items[0].head_hints = tensors.HeadHints(2);
+  all.push_back(OfMessage("attend_sketch", attend));
 
   tensors = Tensors(kSeed + 1);
   AttendReply reply;
@@ -120,9 +124,12 @@ std::vector<Golden> All() {
   answer.rows_loaded = 4000;
   answer.rows_exact = 1700;
   Fill(&answer, /*error_terms=*/true, &tensors);
+  answer.head_mass = {};
   reply.items.push_back(answer);
   reply.items.emplace_back().status = absl::FailedPreconditionError("not all rows are here");
   all.push_back(OfMessage("attend_reply", reply));
+  reply.items[0].head_mass = tensors.Masses(2);
+  all.push_back(OfMessage("attend_reply_sketch", reply));
 
   tensors = Tensors(kSeed + 2);
   AppendRequest append;
@@ -174,10 +181,12 @@ std::vector<Golden> All() {
   spec.ttl_seconds = 600;
   spec.durability = Durability::kDisk;
   all.push_back({"session_spec", PackControl<proto::SessionSpec>(spec), Describe(spec)});
-  SessionSpec int8 = spec;
-  int8.row_format = RowFormat::kInt8;
-  int8.model.kv_layout = "llama: k after rope, v";
-  all.push_back({"session_spec_int8", PackControl<proto::SessionSpec>(int8), Describe(int8)});
+  SessionSpec sketch = spec;
+  sketch.lsh = {};
+  sketch.sketch = {128, 54321};
+  sketch.row_format = RowFormat::kInt8;
+  sketch.model.kv_layout = "llama: k after rope, v";
+  all.push_back({"session_spec_sketch", PackControl<proto::SessionSpec>(sketch), Describe(sketch)});
   const SessionInfo info{spec, 18, 4, 100003, 12, 2, 4096, 512, 3};
   all.push_back({"session_info", PackControl<proto::SessionInfo>(info), Describe(info)});
   const NodeStatus status{"0.1.0", 1,
@@ -199,8 +208,8 @@ std::string FieldsOf(const absl::StatusOr<Value>& value) {
 
 // Decodes a file by what its name promises.
 std::string Decode(const std::string& name, const std::string& file) {
-  if (name == "attend" || name == "attend_int8") return FieldsOf(DecodeAttend(Unpack(file)));
-  if (name == "attend_reply") return FieldsOf(DecodeAttendReply(Unpack(file)));
+  if (name.starts_with("attend_reply")) return FieldsOf(DecodeAttendReply(Unpack(file)));
+  if (name.starts_with("attend")) return FieldsOf(DecodeAttend(Unpack(file)));
   if (name == "append") return FieldsOf(DecodeAppend(Unpack(file)));
   if (name == "append_reply") return FieldsOf(DecodeAppendReply(Unpack(file)));
   if (name == "refusal") return FieldsOf(DecodeAttendReply(Unpack(file)));
@@ -208,7 +217,7 @@ std::string Decode(const std::string& name, const std::string& file) {
   std::vector<capnp::word> words(file.size() / sizeof(capnp::word));
   std::memcpy(static_cast<void*>(words.data()), file.data(), words.size() * sizeof(capnp::word));
   capnp::FlatArrayMessageReader reader(kj::arrayPtr(words.data(), words.size()));
-  if (name == "session_spec" || name == "session_spec_int8") {
+  if (name.starts_with("session_spec")) {
     return FieldsOf(Get(reader.getRoot<proto::SessionSpec>()));
   }
   if (name == "session_info") return FieldsOf(Get(reader.getRoot<proto::SessionInfo>()));
@@ -228,14 +237,21 @@ TEST(GoldenTest, OldFilesStillMeanTheSame) {
   }
 }
 
-// A worker or node that does not know of row formats means rows as they were appended.
-TEST(GoldenTest, WithoutTheFieldRowsAreAsAppended) {
-  const auto attend = DecodeAttend(Unpack(FileText(PathOf("attend"))));
-  ASSERT_TRUE(attend.ok()) << attend.status();
-  EXPECT_EQ(attend->items[0].row_format, RowFormat::kAsAppended);
-  EXPECT_THAT(Decode("session_spec", FileText(PathOf("session_spec"))), HasSubstr("row format 0"));
-  EXPECT_THAT(Decode("session_spec_int8", FileText(PathOf("session_spec_int8"))),
-              HasSubstr("row format 1"));
+// Version 1 had error terms of two numbers.
+TEST(GoldenTest, FilesOfAnEarlierVersionAreRefusedByName) {
+  int files = 0;
+  for (const char* name :
+       {"attend", "attend_int8", "attend_reply", "append", "append_reply", "ping", "pong",
+        "refusal", "session_spec", "session_spec_int8", "session_info"}) {
+    const std::string file = FileText(PathOf(std::string("version_1/") + name));
+    ASSERT_FALSE(file.empty()) << name;
+    const std::string refusal = Decode(name, file);
+    EXPECT_THAT(refusal, HasSubstr("FAILED_PRECONDITION")) << name;
+    EXPECT_THAT(refusal, HasSubstr("speaks version 1")) << name;
+    EXPECT_THAT(refusal, HasSubstr("speaks version 2")) << name;
+    ++files;
+  }
+  EXPECT_EQ(files, 11);
 }
 
 // Today's encoder and decoder agree on the same values.

@@ -90,6 +90,7 @@ void Add(Text& text, const AttendItem& item) {
       "cap", item.rows_cap)("words", item.signature_words)("errors", item.want_error_terms)(
       "row format", static_cast<int>(item.row_format));
   text.Span("q", item.queries).Span("signatures", item.signatures).Span("hints", item.lse_hints);
+  text.Span("head hints", item.head_hints);
 }
 
 void Add(Text& text, const AttendReplyItem& item) {
@@ -98,6 +99,7 @@ void Add(Text& text, const AttendReplyItem& item) {
       "end", item.covered.end)("visible", item.rows_visible)("read", item.rows_read)(
       "loaded", item.rows_loaded)("exact", item.rows_exact);
   text.Span("o", item.outputs).Span("lse", item.lse).Span("errors", item.error_terms);
+  text.Span("mass", item.head_mass);
 }
 
 void Add(Text& text, const AppendItem& item) {
@@ -127,6 +129,7 @@ void Add(Text& text, const SessionSpec& spec) {
   text("head", spec.kv_head_begin)("heads", spec.kv_head_count)("ttl", spec.ttl_seconds)(
       "durability", static_cast<int>(spec.durability))("row format",
                                                        static_cast<int>(spec.row_format));
+  text("sketch bits", spec.sketch.bits)("sketch seed", spec.sketch.seed);
 }
 
 template <typename Message>
@@ -162,18 +165,42 @@ std::span<const int32_t> Tensors::Tokens(size_t count) {
   return tokens;
 }
 
+std::span<const HeadHint> Tensors::HeadHints(size_t count) {
+  const std::span<HeadHint> hints = New<HeadHint>(count);
+  for (HeadHint& hint : hints) {
+    hint.mean_size = static_cast<float>(random_.NextUniform());
+    hint.uniform_fraction = static_cast<float>(random_.NextUniform());
+  }
+  return hints;
+}
+std::span<const ErrorTerms> Tensors::Errors(size_t count) {
+  const std::span<ErrorTerms> errors = New<ErrorTerms>(count);
+  for (ErrorTerms& each : errors) {
+    const std::span<const float> values = Floats(3);
+    each = {values[0], values[1], values[2]};
+  }
+  return errors;
+}
+std::span<const float> Tensors::Masses(size_t count) {
+  const std::span<float> masses = New<float>(count);
+  for (float& mass : masses) mass = static_cast<float>(4 * random_.NextUniform());
+  return masses;
+}
+
 void Fill(AttendItem* item, bool hints, Tensors* tensors) {
   const size_t rows = size_t{item->query_count} * item->query_heads();
   item->queries = tensors->Bytes(rows * item->head_dim * base::SizeOf(item->query_dtype));
   item->signatures = tensors->Words(rows * item->signature_words);
   item->lse_hints = tensors->Floats(hints ? rows : 0);
+  item->head_hints = tensors->HeadHints(hints ? item->kv_head_count : 0);
 }
 
 void Fill(AttendReplyItem* item, bool error_terms, Tensors* tensors) {
   const size_t rows = size_t{item->query_count} * item->query_heads;
   item->outputs = tensors->Floats(rows * item->head_dim);
   item->lse = tensors->Floats(rows);
-  item->error_terms = tensors->Floats(error_terms ? 2 * rows : 0);
+  item->error_terms = tensors->Errors(error_terms ? rows : 0);
+  item->head_mass = tensors->Masses(error_terms ? item->query_heads : 0);
 }
 
 void Fill(AppendItem* item, bool tokens, Tensors* tensors) {
@@ -250,7 +277,7 @@ AttendRequest RandomAttend(base::PhiloxStream& random, Tensors* tensors) {
     item.layout_position = RandomRange(random).end;
     item.causal_from = Coin(random) ? -1 : RandomRange(random).end;
     item.scale = static_cast<float>(random.NextGaussian());
-    item.attention = static_cast<AttentionKind>(random.NextBelow(2));
+    item.attention = static_cast<AttentionKind>(random.NextBelow(3));
     item.sample_key = random.Next64();
     item.rows_budget = static_cast<float>(random.NextUniform());
     item.rows_cap = random.Next64();
@@ -258,6 +285,8 @@ AttendRequest RandomAttend(base::PhiloxStream& random, Tensors* tensors) {
     item.want_error_terms = Coin(random);
     item.row_format = static_cast<RowFormat>(Coin(random));
     Fill(&item, Coin(random), tensors);
+    if (Coin(random)) item.head_hints = {};
+    if (Coin(random)) item.lse_hints = {};
     request.items.push_back(item);
   }
   return request;
@@ -279,6 +308,7 @@ AttendReply RandomAttendReply(base::PhiloxStream& random, Tensors* tensors) {
       item.rows_loaded = random.Next64();
       item.rows_exact = random.Next64();
       Fill(&item, Coin(random), tensors);
+      item.head_mass = tensors->Masses(random.NextBelow(4));
     }
     reply.items.push_back(item);
   }
@@ -336,6 +366,8 @@ SessionSpec RandomSpec(base::PhiloxStream& random) {
     spec.lsh = {Pick(random, 1, base::kMaxBitsPerTable), tables,
                 Pick(random, 1, std::min(tables, 255u)), static_cast<Projection>(Coin(random)),
                 random.Next64()};
+  } else if (Coin(random)) {
+    spec.sketch = {64u << random.NextBelow(3), random.Next64()};
   }
   for (uint32_t i = random.NextBelow(5); i > 0; --i) {
     spec.indexed_layers.push_back(random.NextBelow(spec.model.layers));

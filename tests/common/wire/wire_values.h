@@ -23,6 +23,10 @@ class Tensors {
   std::span<const float> Floats(size_t count);
   std::span<const uint64_t> Words(size_t count);
   std::span<const int32_t> Tokens(size_t count);
+  // Sensible ones: what is accepted of them is bounded.
+  std::span<const HeadHint> HeadHints(size_t count);
+  std::span<const ErrorTerms> Errors(size_t count);
+  std::span<const float> Masses(size_t count);
 
  private:
   template <typename T>
@@ -33,7 +37,8 @@ class Tensors {
   std::deque<memory::AlignedBuffer> memory_;
 };
 
-// Sets the spans of an item to the sizes that its fields ask for.
+// Sets the spans of an item to the sizes that its fields ask for. hints: of both kinds;
+// error_terms: and the masses of as many heads.
 void Fill(AttendItem* item, bool hints, Tensors* tensors);
 void Fill(AttendReplyItem* item, bool error_terms, Tensors* tensors);
 void Fill(AppendItem* item, bool tokens, Tensors* tensors);

@@ -83,6 +83,7 @@ std::vector<std::string> Seeds(std::string_view target) {
     wire::SessionSpec spec = wire::RandomSpec(random);
     spec.model.name = "llama";
     spec.lsh = {10, 150, 2, wire::Projection::kHadamard, 1};
+    spec.sketch = {};
     seeds.push_back(Flat<proto::SessionSpec>(spec));
     wire::SessionInfo info;
     info.spec = spec;

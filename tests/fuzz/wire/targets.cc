@@ -4,6 +4,7 @@
 #include <capnp/serialize.h>
 #include <xxhash.h>
 
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 #include <vector>
@@ -52,26 +53,36 @@ void CheckItem(const memory::AlignedBuffer& payload, const wire::AttendItem& ite
   CHECK(item.group > 0 && item.group <= base::kMaxGroup);
   CHECK(item.query_count > 0 && item.query_count <= base::kMaxQueryBlock);
   CHECK(item.query_dtype <= base::DType::kBF16);
-  CHECK(item.attention <= wire::AttentionKind::kLshTables);
+  CHECK(item.attention <= wire::AttentionKind::kSketch);
   CHECK(item.row_format <= wire::RowFormat::kInt8);
   CHECK(item.rows_budget >= 0 && item.rows_budget <= 1);
   const uint64_t rows = uint64_t{item.query_count} * item.query_heads();
   CheckTensor(payload, item.queries, rows * item.head_dim * base::SizeOf(item.query_dtype));
   CheckTensor(payload, item.signatures, rows * item.signature_words);
   CheckTensor(payload, item.lse_hints, item.lse_hints.empty() ? 0 : rows);
+  for (const float hint : item.lse_hints) CHECK(std::isfinite(hint));
+  CheckTensor(payload, item.head_hints, item.head_hints.empty() ? 0 : item.kv_head_count);
+  for (const wire::HeadHint& hint : item.head_hints) {
+    CHECK(hint.mean_size >= 0 && hint.mean_size <= 1);
+    CHECK(hint.uniform_fraction >= 0 && hint.uniform_fraction <= 1);
+  }
 }
 
 void CheckItem(const memory::AlignedBuffer& payload, const wire::AttendReplyItem& item) {
   if (!item.status.ok()) {
     CHECK(item.status.message().size() <= wire::kMaxStatusMessage);
-    CHECK(item.outputs.empty() && item.lse.empty() && item.error_terms.empty());
+    CHECK(item.outputs.empty() && item.lse.empty() && item.error_terms.empty() &&
+          item.head_mass.empty());
     return;
   }
   CheckRange(item.covered);
   const uint64_t rows = uint64_t{item.query_count} * item.query_heads;
   CheckTensor(payload, item.outputs, rows * item.head_dim);
   CheckTensor(payload, item.lse, rows);
-  CheckTensor(payload, item.error_terms, item.error_terms.empty() ? 0 : 2 * rows);
+  CheckTensor(payload, item.error_terms, item.error_terms.empty() ? 0 : rows);
+  CheckTensor(payload, item.head_mass, item.head_mass.size());
+  CHECK(item.head_mass.size() <= base::kMaxKvHeads);
+  for (const float mass : item.head_mass) CHECK(std::isfinite(mass) && mass >= 0);
 }
 
 void CheckItem(const memory::AlignedBuffer& payload, const wire::AppendItem& item) {

@@ -78,6 +78,12 @@ TEST_F(HeadQueriesTest, SamplersGetAllThatSeedsAndBoundsTheirDraws) {
   EXPECT_EQ(query.kv_head, 5);
   EXPECT_EQ(query.row_fraction, 0.25);
   EXPECT_EQ(query.row_cap, 1000);
+  EXPECT_EQ(query.mean_size_hint, 0);
+  EXPECT_EQ(query.uniform_fraction, 0);
+  const std::vector<wire::HeadHint> hints = {{0.125f, 0}, {0.25f, 0.5f}};
+  item_.head_hints = hints;
+  EXPECT_EQ(GroupQueryOf(item_, 1, packed, piece).mean_size_hint, 0.25f);
+  EXPECT_EQ(GroupQueryOf(item_, 1, packed, piece).uniform_fraction, 0.5);
 }
 
 }  // namespace

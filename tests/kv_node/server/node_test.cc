@@ -81,7 +81,7 @@ TEST_F(NodeTest, APeerOfAnotherVersionIsToldBothVersions) {
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(answer->status.ToString(), HasSubstr("the peer speaks version 7"));
-  EXPECT_THAT(answer->status.ToString(), HasSubstr("this side speaks version 1"));
+  EXPECT_THAT(answer->status.ToString(), HasSubstr("this side speaks version 2"));
 }
 
 TEST_F(NodeTest, RequestsWithADamagedPayloadAreAnsweredWithWhatIsWrong) {

@@ -57,6 +57,38 @@ TEST(MemoryTest, AccountsWhatIsThere) {
   EXPECT_EQ(driver.map.budget().used(), kFixed + session->Counts().row_bytes + index_bytes);
 }
 
+// Copies of rows in eight bits are rows, and there is room for them when a segment is sealed.
+TEST(MemoryTest, AccountsCopiesOfRows) {
+  for (const bool copies : {false, true}) {
+    SessionDriver driver;
+    wire::SessionSpec spec = SessionDriver::SketchSpec(1);
+    if (!copies) spec.row_format = wire::RowFormat::kAsAppended;
+    const auto session = driver.Open(spec);
+    ASSERT_TRUE(driver.Append(*session, driver.Item(*session, 1, 1, 0, 48)).status.ok());
+    const uint64_t reserved = driver.map.budget().used();
+    driver.RunFor(std::chrono::milliseconds(1));
+    const auto plan = driver.Plan(*session, driver.Query(*session, 1, 1, {0, 48}, true));
+    ASSERT_TRUE(plan->has_value() && (*plan)->ok());
+    uint64_t index_bytes = 0;
+    uint64_t copied = 0;
+    for (const auto& pieces : (**plan)->pieces) {
+      for (const Piece& piece : pieces) {
+        index_bytes += piece.segment->index_bytes();
+        copied += piece.segment->index()->row_bytes();
+      }
+    }
+    // 3 segments of 2 heads: 16 rows of two scales and 2 x 16 elements each.
+    EXPECT_EQ(copied, copies ? 3 * 2 * memory::AlignedBuffer::Allocated(16 * (8 + 32)) : 0);
+    const SessionCounts counts = session->Counts();
+    EXPECT_EQ(counts.row_bytes, 2 * 2 * 48 * kRowBytes + copied);
+    EXPECT_EQ(counts.index_bytes, index_bytes);
+    EXPECT_EQ(session->Info().row_bytes, counts.row_bytes);
+    EXPECT_EQ(counts.reserved_bytes, kFixed + counts.row_bytes + index_bytes);
+    EXPECT_EQ(driver.map.budget().used(), counts.reserved_bytes);
+    EXPECT_LE(driver.map.budget().used(), reserved) << "was reserved with the rows";
+  }
+}
+
 TEST(MemoryTest, AFailedAppendContinuesWhenThereIsRoom) {
   // Room for one large session, so that the second fails half way through its heads.
   const uint64_t cap = 40000 + 2 * kFixed;
@@ -210,9 +242,10 @@ void RandomHistory(uint64_t seed, uint64_t* refusals) {
   for (int step = 0; step < 150; ++step) {
     const uint32_t action = random.NextBelow(10);
     if (open.empty() || action == 0) {
-      wire::SessionSpec spec = SessionDriver::Spec(next_id++);
-      spec.lsh.num_tables = random.NextBelow(2) * 6;
-      if (spec.lsh.num_tables == 0) spec.indexed_layers.clear();
+      wire::SessionSpec spec = random.NextBelow(3) == 0 ? SessionDriver::SketchSpec(next_id++)
+                                                        : SessionDriver::Spec(next_id++);
+      if (spec.lsh.num_tables > 0) spec.lsh.num_tables = random.NextBelow(2) * 6;
+      if (spec.index() == wire::AttentionKind::kExact) spec.indexed_layers.clear();
       const absl::Status status = driver.map.Open(spec).status();
       if (status.ok()) {
         open.push_back({*driver.map.Find(spec.session.id), {0, 0}, {0, 0}, 0});

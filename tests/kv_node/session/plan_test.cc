@@ -25,14 +25,43 @@ class PlanTest : public testing::Test {
   std::shared_ptr<Session> session_ = driver_.Open(SessionDriver::Spec(1));
 };
 
-TEST_F(PlanTest, Int8RowsAreRefusedByName) {
+// A request names the index and the row format of its session.
+TEST_F(PlanTest, AnotherIndexOrRowFormatIsRefusedByName) {
   Append(1, 1, 0, 16);
-  wire::AttendItem item = driver_.Query(*session_, 1, 1, {0, 16}, /*sampled=*/true);
-  item.row_format = wire::RowFormat::kInt8;
-  const auto plan = driver_.Plan(*session_, item);
-  ASSERT_TRUE(plan->has_value());
-  EXPECT_EQ((*plan)->status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT((*plan)->status().ToString(), HasSubstr("row format 'int8'"));
+  const auto sketched = driver_.Open(SessionDriver::SketchSpec(2));
+  ASSERT_TRUE(driver_.Append(*sketched, driver_.Item(*sketched, 1, 1, 0, 16)).status.ok());
+  const auto refusal = [&](Session& session, bool sampled,
+                           const std::function<void(wire::AttendItem&)>& change) {
+    wire::AttendItem item = driver_.Query(session, 1, 1, {0, 16}, sampled);
+    change(item);
+    const auto plan = driver_.Plan(session, item);
+    driver_.RunFor(std::chrono::milliseconds(1));
+    const absl::Status status = plan->has_value() ? (*plan)->status() : absl::UnknownError("none");
+    EXPECT_TRUE(status.ok() || absl::IsFailedPrecondition(status)) << status;
+    return status.ToString();
+  };
+  const auto int8 = [](wire::AttendItem& item) { item.row_format = wire::RowFormat::kInt8; };
+  const auto appended = [](auto& item) { item.row_format = wire::RowFormat::kAsAppended; };
+  const auto sketch = [](auto& item) { item.attention = wire::AttentionKind::kSketch; };
+  const auto tables = [](auto& item) { item.attention = wire::AttentionKind::kLshTables; };
+  const auto nothing = [](wire::AttendItem&) {};
+  EXPECT_EQ(refusal(*session_, true, nothing), "OK");
+  EXPECT_EQ(refusal(*sketched, true, nothing), "OK");
+  EXPECT_EQ(refusal(*sketched, false, nothing), "OK") << "exact, of rows as appended";
+  EXPECT_THAT(refusal(*session_, true, int8), HasSubstr("row format 'int8': session"));
+  EXPECT_THAT(refusal(*session_, false, int8), HasSubstr("row format 'int8': session"));
+  EXPECT_THAT(refusal(*sketched, true, appended), HasSubstr("wants rows as appended"));
+  EXPECT_THAT(refusal(*session_, true, sketch),
+              HasSubstr("has 6 LSH tables of 4 bits, the request wants 'sketch'"));
+  EXPECT_THAT(refusal(*sketched, true, tables),
+              HasSubstr("has sketches of 64 bits, the request wants 'lsh_tables'"));
+  wire::SessionSpec bare = SessionDriver::Spec(3);
+  bare.lsh = {};
+  const auto none = driver_.Open(bare);
+  ASSERT_TRUE(driver_.Append(*none, driver_.Item(*none, 1, 1, 0, 16)).status.ok());
+  EXPECT_THAT(refusal(*none, false, sketch), HasSubstr("has no index, the request wants 'sketch'"));
+  EXPECT_THAT(refusal(*sketched, true, [](auto& item) { item.layer = 0; }),
+              HasSubstr("has no index; ask for exact"));
 }
 
 TEST_F(PlanTest, WaitsForRowsInFlight) {

@@ -33,6 +33,14 @@ class SessionDriver {
     spec.kv_head_count = 2;
     return spec;
   }
+  // The same with sketches instead of tables, and rows in eight bits beside.
+  static wire::SessionSpec SketchSpec(uint64_t number) {
+    wire::SessionSpec spec = Spec(number);
+    spec.lsh = {};
+    spec.sketch = {64, 1};
+    spec.row_format = wire::RowFormat::kInt8;
+    return spec;
+  }
   std::shared_ptr<Session> Open(const wire::SessionSpec& spec) {
     const auto opened = map.Open(spec);
     EXPECT_TRUE(opened.ok()) << opened.status();
@@ -103,8 +111,9 @@ class SessionDriver {
     item.range = range;
     item.layout_position = range.end;
     if (sampled) {
-      item.attention = wire::AttentionKind::kLshTables;
-      item.signature_words = 1;
+      item.attention = spec.index();
+      item.row_format = spec.row_format;
+      item.signature_words = spec.index() == wire::AttentionKind::kLshTables ? 1 : 0;
     }
     return item;
   }

@@ -60,13 +60,35 @@ TEST_F(SessionMapTest, AnotherKvLayoutIsAnotherModel) {
   EXPECT_THAT(status.ToString(), HasSubstr("kv layout 'llama: k before rope, v'"));
 }
 
-TEST_F(SessionMapTest, Int8RowsAreRefusedByName) {
+TEST_F(SessionMapTest, Int8RowsNeedSketches) {
   wire::SessionSpec spec = SessionDriver::Spec(1);
   spec.row_format = wire::RowFormat::kInt8;
   const absl::Status opened = driver_.map.Open(spec).status();
-  EXPECT_EQ(opened.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(opened.ToString(), HasSubstr("row format 'int8'"));
+  EXPECT_EQ(opened.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(opened.ToString(), HasSubstr("row format 'int8': only sessions with sketches"));
   EXPECT_EQ(driver_.map.size(), 0u);
+  EXPECT_TRUE(driver_.map.Open(SessionDriver::SketchSpec(1)).ok());
+}
+
+TEST_F(SessionMapTest, OtherSketchesAreRefused) {
+  const wire::SessionSpec good = SessionDriver::SketchSpec(1);
+  driver_.Open(good);
+  EXPECT_TRUE(driver_.map.Open(good).ok());
+  const auto refused = [&](const std::function<void(wire::SessionSpec&)>& change) {
+    wire::SessionSpec other = good;
+    change(other);
+    return driver_.map.Open(other).status().code();
+  };
+  using absl::StatusCode;
+  EXPECT_EQ(refused([](auto& spec) { spec.sketch.seed = 9; }), StatusCode::kAlreadyExists);
+  EXPECT_EQ(refused([](auto& spec) { spec.sketch.bits = 128; }), StatusCode::kAlreadyExists);
+  EXPECT_EQ(refused([](auto& spec) { spec.row_format = wire::RowFormat::kAsAppended; }),
+            StatusCode::kAlreadyExists);
+  EXPECT_EQ(refused([](auto& spec) {
+              spec.session.id.low = 2;
+              spec.sketch.bits = 100;
+            }),
+            StatusCode::kInvalidArgument);
 }
 
 TEST_F(SessionMapTest, OtherOptionsAreRefused) {
