@@ -59,6 +59,35 @@ TEST_F(GenerateOptionsTest, WhatDoesNotFitIsRefused) {
   EXPECT_THAT(Refusal({"--attention", "exact,lsh,lsh"}), HasSubstr("names 3 layers"));
 }
 
+TEST_F(GenerateOptionsTest, SketchesAndWhatIsReadOfThem) {
+  auto options = Make({"--attention", "exact,sketch", "--sketch-bits", "256", "--sketch-seed", "3",
+                       "--rows", "0.05", "--row-format", "int8"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->attention.layers, (std::vector{LayerMode::kExact, LayerMode::kSketch}));
+  EXPECT_EQ(options->session.sketch, (wire::SketchOptions{256, 3}));
+  EXPECT_EQ(options->session.lsh.num_tables, 0u);
+  EXPECT_EQ(options->session.row_format, wire::RowFormat::kInt8);
+  EXPECT_EQ(options->session.indexed_layers, std::vector<uint32_t>{1});
+  EXPECT_EQ(options->attention.sketch.rows, .05);
+  EXPECT_EQ(options->attention.sketch.uniform_above, .15);
+  EXPECT_EQ(options->attention.sketch.uniform_rows, .1) << "twice --rows";
+  options = Make({"--attention", "sketch", "--rows", "0.8", "--uniform-above", "0"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->session.sketch.bits, 128u);
+  EXPECT_EQ(options->session.row_format, wire::RowFormat::kAsAppended);
+  EXPECT_EQ(options->attention.sketch.uniform_above, 0);
+  EXPECT_EQ(options->attention.sketch.uniform_rows, 1);
+  options = Make({"--attention", "lsh"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->session.sketch.bits, 0u);
+  EXPECT_THAT(Refusal({"--attention", "sketch", "--sketch-bits", "100"}), HasSubstr("64, 128"));
+  EXPECT_THAT(Refusal({"--attention", "lsh,sketch"}), HasSubstr("one kind of index"));
+  EXPECT_THAT(Refusal({"--attention", "lsh", "--row-format", "int8"}), HasSubstr("--row-format"));
+  EXPECT_THAT(Refusal({"--attention", "exact", "--row-format", "int8"}), HasSubstr("sketch"));
+  EXPECT_THAT(Refusal({"--rows", "0"}), HasSubstr("--rows"));
+  EXPECT_THAT(Refusal({"--rows", "1.5"}), HasSubstr("--rows"));
+}
+
 TEST_F(GenerateOptionsTest, SeedsAreOfTheirOwn) {
   const auto options = Make({"--seed", "7", "--lsh-seed", "9"});
   ASSERT_TRUE(options.ok()) << options.status();

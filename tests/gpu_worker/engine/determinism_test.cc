@@ -1,4 +1,4 @@
-// The same tokens from lsh decoding, whatever threads, nodes and SIMD level the cluster has.
+// The same tokens from sampled decoding, whatever threads, nodes and SIMD level the cluster has.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -16,7 +16,7 @@
 namespace sounder::gpu_worker {
 namespace {
 
-class EngineDeterminismTest : public testing::Test {
+class EngineDeterminismTest : public testing::TestWithParam<LayerMode> {
  protected:
   ~EngineDeterminismTest() override { EXPECT_TRUE(kernels::ForceSimdLevel("best").ok()); }
 
@@ -24,9 +24,13 @@ class EngineDeterminismTest : public testing::Test {
     tests::LocalClusterOptions cluster_options;
     cluster_options.nodes = nodes;
     tests::LocalCluster cluster(cluster_options, executor);
-    GeneratorOptions options =
-        GoldenOptions(*golden_.model, LayerMode::kLsh, base::DType::kBF16, 16);
-    options.session.lsh = {4, 12, 2, wire::Projection::kHadamard, 3};
+    GeneratorOptions options = GoldenOptions(*golden_.model, GetParam(), base::DType::kBF16, 16);
+    if (GetParam() == LayerMode::kLsh) {
+      options.session.lsh = {4, 12, 2, wire::Projection::kHadamard, 3};
+    } else {
+      options.session.sketch = {64, 3};
+      options.attention.sketch = {.rows = .3, .uniform_above = .5, .uniform_rows = .4};
+    }
     options.session.indexed_layers = {0, 1};
     options.session.min_indexed_rows = 8;
     options.session.shard_rows = shard_rows;
@@ -43,7 +47,7 @@ class EngineDeterminismTest : public testing::Test {
   GoldenModel golden_{"gqa_untied"};
 };
 
-TEST_F(EngineDeterminismTest, SomeRowsAreRead) {
+TEST_P(EngineDeterminismTest, SomeRowsAreRead) {
   base::VirtualExecutor executor(1);
   uint64_t read = 0;
   uint64_t visible = 0;
@@ -57,7 +61,7 @@ TEST_F(EngineDeterminismTest, SomeRowsAreRead) {
   EXPECT_LT(read, visible) << "nothing was sampled";
 }
 
-TEST_F(EngineDeterminismTest, ThreadsChangeNothing) {
+TEST_P(EngineDeterminismTest, ThreadsChangeNothing) {
   base::VirtualExecutor virtual1(1);
   base::ThreadExecutor one(1, "one");
   base::ThreadExecutor two(2, "two");
@@ -66,7 +70,7 @@ TEST_F(EngineDeterminismTest, ThreadsChangeNothing) {
   EXPECT_EQ(LogitDistance(Decode(1, 0, 1, &two).logits, first), 0) << "not bit-identical";
 }
 
-TEST_F(EngineDeterminismTest, SameTokensFromOtherNodesAndOrders) {
+TEST_P(EngineDeterminismTest, SameTokensFromOtherNodesAndOrders) {
   base::VirtualExecutor virtual1(1);
   base::VirtualExecutor virtual2(2);
   const GoldenRun first = Decode(1, 0, 1, &virtual1);
@@ -77,7 +81,7 @@ TEST_F(EngineDeterminismTest, SameTokensFromOtherNodesAndOrders) {
   EXPECT_EQ(Decode(3, 32, 2, &virtual2).tokens, first.tokens);
 }
 
-TEST_F(EngineDeterminismTest, SameTokensAtEverySimdLevel) {
+TEST_P(EngineDeterminismTest, SameTokensAtEverySimdLevel) {
   base::VirtualExecutor executor(1);
   const GoldenRun first = Decode(1, 0, 1, &executor);
   for (const std::string& level : kernels::SimdLevels()) {
@@ -87,6 +91,12 @@ TEST_F(EngineDeterminismTest, SameTokensAtEverySimdLevel) {
     EXPECT_EQ(Decode(3, 16, 2, &executor).tokens, first.tokens);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Modes, EngineDeterminismTest,
+                         testing::Values(LayerMode::kLsh, LayerMode::kSketch),
+                         [](const testing::TestParamInfo<LayerMode>& mode) {
+                           return mode.param == LayerMode::kLsh ? "Lsh" : "Sketch";
+                         });
 
 }  // namespace
 }  // namespace sounder::gpu_worker

@@ -25,9 +25,17 @@ struct Fields {
   base::Position layout_position = 0;
   uint32_t layer = 0;
   wire::AttentionKind attention = wire::AttentionKind::kExact;
+  wire::RowFormat row_format = wire::RowFormat::kAsAppended;
+  float rows_budget = 0;
+  uint64_t rows_cap = 0;
+  bool measured = false;
+  std::vector<float> lse_hints;
+  std::vector<float> mean_sizes;
+  std::vector<float> uniform;
 
   auto Tie() const {
-    return std::tie(sample_key, step, range.begin, range.end, layout_position, layer, attention);
+    return std::tie(sample_key, step, range.begin, range.end, layout_position, layer, attention,
+                    row_format, rows_budget, rows_cap, measured, lse_hints, mean_sizes, uniform);
   }
   friend bool operator==(const Fields& a, const Fields& b) { return a.Tie() == b.Tie(); }
 };
@@ -53,6 +61,15 @@ class RequestFieldsTest : public testing::Test {
     for (size_t i = 0; i < prompts.size(); ++i) prompts[i].session = {9, i + 1};
     return prompts;
   }
+  GeneratorOptions SketchOptions() const {
+    GeneratorOptions options = Options();
+    for (LayerMode& mode : options.attention.layers) mode = LayerMode::kSketch;
+    options.session.lsh = {};
+    options.session.sketch = {64, 1};
+    options.session.row_format = wire::RowFormat::kInt8;
+    options.attention.sketch = {.rows = .25, .uniform_above = .3, .uniform_rows = .5};
+    return options;
+  }
   Asked Run(const GeneratorOptions& options, const std::vector<Prompt>& prompts) {
     base::VirtualExecutor executor{1};
     tests::LocalClusterOptions cluster_options;
@@ -70,8 +87,23 @@ class RequestFieldsTest : public testing::Test {
       for (const wire::AttendItem& item : request->items) {
         for (const Prompt& prompt : prompts) {
           if (!(prompt.session == item.session.id)) continue;
-          asked[prompt.id].push_back({item.sample_key, item.step, item.range, item.layout_position,
-                                      item.layer, item.attention});
+          asked[prompt.id].push_back({item.sample_key,
+                                      item.step,
+                                      item.range,
+                                      item.layout_position,
+                                      item.layer,
+                                      item.attention,
+                                      item.row_format,
+                                      item.rows_budget,
+                                      item.rows_cap,
+                                      item.want_error_terms,
+                                      {item.lse_hints.begin(), item.lse_hints.end()},
+                                      {},
+                                      {}});
+          for (const wire::HeadHint& hint : item.head_hints) {
+            asked[prompt.id].back().mean_sizes.push_back(hint.mean_size);
+            asked[prompt.id].back().uniform.push_back(hint.uniform_fraction);
+          }
         }
       }
       return true;
@@ -96,6 +128,39 @@ TEST_F(RequestFieldsTest, DoNotDependOnTheBatch) {
   for (Prompt& prompt : backwards) prompt.session.low += 100;  // sessions are chosen at random
   options.batch = 4;
   EXPECT_EQ(Run(options, backwards), together);
+}
+
+// Nor do the hints, which are of the sequence's own earlier steps.
+TEST_F(RequestFieldsTest, HintsDoNotDependOnTheBatch) {
+  GeneratorOptions options = SketchOptions();
+  const Asked together = Run(options, Prompts());
+  options.batch = 1;
+  EXPECT_EQ(Run(options, Prompts()), together);
+  int sampled = 0, hinted = 0, sized = 0, uniform = 0;
+  for (const auto& [id, fields] : together) {
+    for (const Fields& field : fields) {
+      if (field.attention == wire::AttentionKind::kExact) continue;  // an audit
+      EXPECT_EQ(field.attention, wire::AttentionKind::kSketch);
+      EXPECT_EQ(field.row_format, wire::RowFormat::kInt8);
+      EXPECT_EQ(field.rows_budget, 0.25f);
+      EXPECT_EQ(field.rows_cap, static_cast<uint64_t>((field.range.size() + 1) / 2));
+      EXPECT_EQ(field.measured, field.step % 16 == 0) << field.step;
+      hinted += !field.lse_hints.empty();
+      for (const float size : field.mean_sizes) {
+        sized += size > 0;
+        EXPECT_FALSE(size > 0 && field.step < 2) << "of an answer to a request with lse hints";
+      }
+      for (const float share : field.uniform) {
+        uniform += share > 0;
+        EXPECT_TRUE(share == 0 || (share == 0.5f && !field.measured));
+      }
+      EXPECT_FALSE(field.step == 0 && !field.lse_hints.empty()) << id;
+      sampled += field.step > 0;
+    }
+  }
+  EXPECT_GT(hinted, sampled / 2) << "but where all rows were attended exactly";
+  EXPECT_GT(sized, 0);
+  EXPECT_GT(uniform, 0) << "attention of random weights is diffuse";
 }
 
 TEST_F(RequestFieldsTest, TellPromptsAndSeedsApart) {

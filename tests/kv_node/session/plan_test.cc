@@ -211,7 +211,7 @@ TEST_F(PlanTest, QueriesThatDoNotFitAreRefused) {
             StatusCode::kInvalidArgument);
   const absl::Status words = refusal([](auto& item) { item.signature_words = 2; });
   EXPECT_EQ(words.code(), StatusCode::kInvalidArgument);
-  EXPECT_THAT(words.ToString(), HasSubstr("6 tables of 4 bits"));
+  EXPECT_THAT(words.ToString(), HasSubstr("6 LSH tables of 4 bits"));
   const absl::Status layer = refusal([](auto& item) { item.layer = 0; });
   EXPECT_EQ(layer.code(), StatusCode::kFailedPrecondition);
   EXPECT_THAT(layer.ToString(), HasSubstr("layer 0"));
