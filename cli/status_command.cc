@@ -90,6 +90,20 @@ std::string Mebibytes(uint64_t bytes) {
   return text;
 }
 
+// "lsh 150 x 10 bits", "sketch 128 bits, int8 rows", "none".
+std::string IndexOf(const wire::SessionSpec& spec) {
+  switch (spec.index()) {
+    case wire::AttentionKind::kLshTables:
+      return absl::StrCat("lsh ", spec.lsh.num_tables, " x ", spec.lsh.bits_per_table, " bits");
+    case wire::AttentionKind::kSketch:
+      return absl::StrCat("sketch ", spec.sketch.bits, " bits",
+                          spec.row_format == wire::RowFormat::kInt8 ? ", int8 rows" : "");
+    case wire::AttentionKind::kExact:
+      break;
+  }
+  return "none";
+}
+
 std::string TransportOf(const NodeView& view) {
   if (!view.connection.ok()) return "unreachable: " + base::MessageOf(view.connection.status());
   return view.connection->transport;
@@ -110,8 +124,8 @@ void PrintText(const std::vector<NodeView>& views) {
   }
   std::fputs(nodes.ToText().c_str(), stdout);
   Table connections({"node", "connection from", "transport"});
-  Table sessions(
-      {"node", "session", "model", "positions", "rows", "segments", "row bytes", "index bytes"});
+  Table sessions({"node", "session", "model", "positions", "rows", "segments", "row bytes", "index",
+                  "index bytes"});
   bool any_connection = false;
   bool any_session = false;
   for (const NodeView& view : views) {
@@ -125,7 +139,7 @@ void PrintText(const std::vector<NodeView>& views) {
       sessions.AddRow({view.control, session.spec.session.id.ToString(), session.spec.model.name,
                        absl::StrCat("[", session.first_position, ", ", session.end_position, ")"),
                        static_cast<int64_t>(session.rows), static_cast<int64_t>(session.segments),
-                       static_cast<int64_t>(session.row_bytes),
+                       static_cast<int64_t>(session.row_bytes), IndexOf(session.spec),
                        static_cast<int64_t>(session.index_bytes)});
       any_session = true;
     }
@@ -174,6 +188,7 @@ nlohmann::json ToJson(const NodeView& view) {
                                     {"rows", session.rows},
                                     {"segments", session.segments},
                                     {"row_bytes", session.row_bytes},
+                                    {"index", IndexOf(session.spec)},
                                     {"index_bytes", session.index_bytes}});
   }
   return json;

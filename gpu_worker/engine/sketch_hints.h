@@ -8,6 +8,7 @@
 #ifndef SOUNDER_GPU_WORKER_ENGINE_SKETCH_HINTS_H_
 #define SOUNDER_GPU_WORKER_ENGINE_SKETCH_HINTS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -38,7 +39,11 @@ class SketchHints {
   int64_t drawn_alike() const;
 
  private:
+  // The place of a kv head's first query head.
+  std::ptrdiff_t Begin(size_t head) const { return static_cast<std::ptrdiff_t>(head * group_); }
   float MeanSize(const AttendQuery& query, size_t head, double rows) const;
+  // Whether no lse of the group moved by much.
+  bool Steady(const AttendQuery& query, size_t head) const;
   // Whether attention of the whole group is spread over enough of the rows.
   bool Spread(const AttendQuery& query, size_t head, double rows) const;
 
@@ -46,7 +51,9 @@ class SketchHints {
   size_t group_;
   std::vector<float> lse_;             // [query heads], rounded; empty: not known
   std::vector<wire::HeadHint> heads_;  // [kv heads], for the steps that are not measured
-  std::vector<wire::HeadHint> asked_;  // with the last step
+  std::vector<bool> steady_;           // [kv heads]: the next step is like the last one, we think
+  std::vector<float> asked_lse_;       // with the last step
+  std::vector<wire::HeadHint> asked_;  // likewise
 };
 
 }  // namespace sounder::gpu_worker

@@ -28,7 +28,7 @@ void ToWire(const float* values, size_t count, base::DType dtype, std::byte* out
 // What a shard of a query takes in a message, paddings included: the request or the answer,
 // whichever is larger.
 size_t ItemBytes(const AttendQuery& query, const policy::Shard& shard) {
-  constexpr size_t kAround = 1024;  // table entry, alignment
+  constexpr size_t kAround = 512;  // table entry, alignment
   const RemoteSession& session = *query.session;
   const RemoteSessionOptions& options = session.options();
   const size_t rows =

@@ -22,12 +22,12 @@ std::string Text(const Outcomes& outcomes) {
 // How sequences are cut is an option of the session, and the partial outputs are merged in its
 // order; how many nodes there are is not. So runs of the same cut agree to the bit. Cuts that
 // divide the rows differently round differently: their tokens agree all the same.
-class DeterminismTest : public testing::Test {
+class DeterminismTest : public testing::TestWithParam<const char*> {
  protected:
   DeterminismTest() : prompts_(WritePrompts(folder_)), one_(StartNodes(1, {"--threads", "1"})) {}
 
   Outcomes Answer(const std::vector<std::unique_ptr<Node>>& nodes, const Arguments& options) {
-    return RunWorker(folder_, prompts_, nodes, options);
+    return RunWorker(folder_, prompts_, nodes, options, GetParam());
   }
 
   void ExpectSame(const char* what, const Outcomes& outcomes, const Outcomes& expected) {
@@ -41,7 +41,7 @@ class DeterminismTest : public testing::Test {
   const std::vector<std::unique_ptr<Node>> one_;
 };
 
-TEST_F(DeterminismTest, RunsAndThreads) {
+TEST_P(DeterminismTest, RunsAndThreads) {
   const Outcomes first = Answer(one_, {});
   std::printf("%s", Text(first).c_str());
   // It is sampling that is compared.
@@ -52,10 +52,10 @@ TEST_F(DeterminismTest, RunsAndThreads) {
   ExpectSame("a second run", Answer(one_, {}), first);
   ExpectSame("2 threads", Answer(StartNodes(1, {"--threads", "2"}), {}), first);
   // Negative control: another seed draws other rows.
-  EXPECT_NE(Answer(one_, {"--lsh-seed", "2"}), first);
+  EXPECT_NE(Answer(one_, {"--lsh-seed", "2", "--sketch-seed", "2"}), first);
 }
 
-TEST_F(DeterminismTest, OneAndThreeNodes) {
+TEST_P(DeterminismTest, OneAndThreeNodes) {
   const auto three = StartNodes(3, {"--threads", "2"});
   const Outcomes whole = Answer(one_, {});
   struct Cut {
@@ -72,6 +72,9 @@ TEST_F(DeterminismTest, OneAndThreeNodes) {
     for (const auto& [id, outcome] : expected) EXPECT_EQ(outcome.tokens, whole.at(id).tokens) << id;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Samplers, DeterminismTest, testing::Values("lsh", "sketch"),
+                         [](const auto& sampler) { return std::string(sampler.param); });
 
 }  // namespace
 }  // namespace sounder::e2e

@@ -88,6 +88,7 @@ TEST(StatusTest, TableAndJson) {
     EXPECT_EQ(views[i].at("http"), nodes[i]->addresses().http);
     EXPECT_EQ(views[i].at("sessions"), 4);
     EXPECT_EQ(views[i].at("session_list").size(), 4u);
+    EXPECT_FALSE(views[i].at("session_list")[0].at("index").get<std::string>().empty());
     EXPECT_GT(views[i].at("memory_used_bytes"), 0);
     EXPECT_EQ(views[i].at("memory_limit_bytes"), 64 << 20);
     EXPECT_THAT(views[i].at("transport").get<std::string>(), HasSubstr("tcp"));
@@ -215,7 +216,7 @@ TEST(StopTest, IdleNodeEndsCleanly) {
 }
 
 TEST(StopTest, NodeEndsCleanlyWithRequestsInFlight) {
-  for (const char* attention : {"exact", "lsh", "lsh"}) {
+  for (const char* attention : {"exact", "lsh", "sketch"}) {
     Node node({"--threads", "2"});
     TemporaryFolder folder;
     const auto worker = EndlessWorker(folder, node.control(),

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <future>
+#include <limits>
 
 #include "common/base/absl_text.h"
 #include "common/wire/codec.h"
@@ -66,7 +68,8 @@ class RequestsTest : public testing::Test {
   }
 
   absl::Status Attend(uint64_t id, base::PositionRange range, uint32_t dim = kDim,
-                      uint32_t group = 2) {
+                      uint32_t group = 2,
+                      const std::function<void(wire::AttendItem&)>& change = nullptr) {
     const std::vector<float> ones(size_t{group} * dim, 1.0f);
     wire::AttendRequest request;
     wire::AttendItem& item = request.items.emplace_back();
@@ -79,6 +82,7 @@ class RequestsTest : public testing::Test {
     item.layout_position = range.end;
     item.scale = 1;
     item.queries = std::as_bytes(std::span(ones));
+    if (change != nullptr) change(item);
     std::promise<absl::Status> done;
     data_.Attend(index_, std::move(request), seconds(5),
                  [&](absl::StatusOr<wire::AttendReply> reply) {
@@ -142,6 +146,39 @@ TEST_F(RequestsTest, WrongShape) {
   EXPECT_TRUE(Attend(1, {0, 2 * kRows}).ok());
 }
 
+// A session has one kind of index, and rows in eight bits only if it was opened with them.
+TEST_F(RequestsTest, IndexesAndRowFormatsThatAreNotThere) {
+  wire::SessionSpec sketched = Spec(1);
+  sketched.sketch = {64, 1};
+  sketched.indexed_layers = {0};
+  wire::SessionSpec both = sketched;
+  both.lsh = {4, 8, 2, wire::Projection::kHadamard, 1};
+  EXPECT_REFUSED(control_.Open(both).status(), kInvalidArgument, HasSubstr("one kind of index"));
+  wire::SessionSpec int8 = Spec(1);
+  int8.row_format = wire::RowFormat::kInt8;
+  EXPECT_REFUSED(control_.Open(int8).status(), kInvalidArgument, HasSubstr("'int8'"));
+  ASSERT_TRUE(control_.Open(sketched).ok());
+  ASSERT_TRUE(Append(1, 1, 0, 2 * kRows).ok());
+  const auto attend = [&](const std::function<void(wire::AttendItem&)>& change) {
+    return Attend(1, {0, 2 * kRows}, kDim, 2, [&](wire::AttendItem& item) {
+      item.attention = wire::AttentionKind::kSketch;
+      change(item);
+    });
+  };
+  EXPECT_TRUE(attend([](wire::AttendItem&) {}).ok());
+  EXPECT_REFUSED(attend([](auto& item) { item.row_format = wire::RowFormat::kInt8; }),
+                 kFailedPrecondition, HasSubstr("was not opened with it"));
+  EXPECT_REFUSED(attend([](auto& item) { item.attention = wire::AttentionKind::kLshTables; }),
+                 kFailedPrecondition, HasSubstr("sketches of 64 bits"));
+  const std::vector<float> wrong = {0, std::numeric_limits<float>::quiet_NaN()};
+  EXPECT_REFUSED(attend([&](auto& item) { item.lse_hints = wrong; }), kInvalidArgument,
+                 HasSubstr("lse hint"));
+  const std::vector<wire::HeadHint> share = {{0, 1.5f}};
+  EXPECT_REFUSED(attend([&](auto& item) { item.head_hints = share; }), kInvalidArgument,
+                 HasSubstr("uniform fraction 1.5"));
+  EXPECT_TRUE(attend([](wire::AttendItem&) {}).ok());
+}
+
 TEST_F(RequestsTest, AnotherModelsSession) {
   ASSERT_TRUE(control_.Open(Spec(1)).ok());
   ASSERT_TRUE(control_.Open(Spec(1)).ok());  // the same again is the same session
@@ -156,7 +193,7 @@ TEST_F(RequestsTest, AnotherProtocolVersionOnTheControlPlane) {
   wire::SessionSpec spec = Spec(1);
   spec.protocol_version = 9;
   EXPECT_REFUSED(control_.Open(spec).status(), kFailedPrecondition,
-                 AllOf(HasSubstr("version 9"), HasSubstr("version 1")));
+                 AllOf(HasSubstr("version 9"), HasSubstr("version 2")));
   ExpectServes(2);
 }
 
@@ -202,7 +239,7 @@ TEST(RawRequestsTest, AnotherProtocolVersionOnTheDataPlane) {
   std::memcpy(message.header.data() + kVersionOffset, &version, sizeof version);
   transport.Send(*connection, std::move(message), transport::SendMode::kEager, nullptr);
   EXPECT_TRUE(Eventually([&] { return peer.closed(); }));
-  EXPECT_THAT(node.process().Errors(), AllOf(HasSubstr("version 9"), HasSubstr("version 1")));
+  EXPECT_THAT(node.process().Errors(), AllOf(HasSubstr("version 9"), HasSubstr("version 2")));
   const std::string metrics = HttpGet(node.addresses().http, "/metrics").body;
   EXPECT_EQ(Metric(metrics, "sounder_node_refused_messages_total"), 1);
 }
@@ -254,7 +291,7 @@ TEST(RawRequestsTest, WorkerRefusesNodeOfAnotherVersion) {
                                     "--prompts", folder.Write("p.jsonl", "{\"tokens\": [3]}\n")});
   EXPECT_NE(ran.exit, 0);
   EXPECT_THAT(ran.errors, AllOf(HasSubstr((*server)->address()), HasSubstr("version 9"),
-                                HasSubstr("version 1")));
+                                HasSubstr("version 2")));
 }
 
 TEST_F(RequestsTest, DrainingNodeKeepsWhatItHas) {

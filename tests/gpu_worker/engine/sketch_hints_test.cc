@@ -50,44 +50,66 @@ TEST_F(SketchHintsTest, TheFirstStepKnowsNothing) {
   }
 }
 
-TEST_F(SketchHintsTest, SizesComeWithTheSecondAnswer) {
-  Answer(Ask(1), {5.001f, 6, -7.26f, 8}, {3, 4});
-  AttendQuery query = Ask(2);
+// Hints are of steps that resemble the next one: an lse that has just moved by much says little.
+TEST_F(SketchHintsTest, AnLseIsPassedOnWhereItIsSteady) {
+  Answer(Ask(1), {5, 6, -7, 8}, {3, 4});
+  EXPECT_EQ(Ask(2).lse_hints, nullptr) << "nothing to compare with";
+  Answer(Ask(2), {5.001f, 6.4f, -7.26f, 8.6f}, {3, 4});
+  AttendQuery query = Ask(3);
   EXPECT_FALSE(query.want_concentration);
   ASSERT_NE(query.lse_hints, nullptr);
   EXPECT_EQ(query.lse_hints[0], 5) << "rounded to 1/64";
+  EXPECT_EQ(query.lse_hints[1], 6.40625f);
+  EXPECT_EQ(query.lse_hints[2], -1e30f) << "another one of the group moved";
+  EXPECT_EQ(query.lse_hints[3], -1e30f);
+  Answer(query, {9, 6.4f, -7.26f, 8.6f}, {3, 4});
+  query = Ask(4);
+  EXPECT_EQ(query.lse_hints[0], -1e30f);
   EXPECT_EQ(query.lse_hints[2], -7.265625f);
+  Answer(query, {1, 1, 1, 1}, {3, 4});
+  EXPECT_EQ(Ask(5).lse_hints, nullptr);
+}
+
+TEST_F(SketchHintsTest, SizesComeWithAnAnswerToSuchAHint) {
+  Answer(Ask(1), {5, 6, -7, 8}, {3, 4});
+  Answer(Ask(2), {5, 6, -7, 8}, {3, 4});
+  AttendQuery query = Ask(3);
+  ASSERT_NE(query.lse_hints, nullptr);
   EXPECT_EQ(query.head_hints[0].mean_size, 0) << "shares of what was not known";
   Answer(query, {5, 6, -7, 8}, {1.6f, 0.8f});
-  query = Ask(3);
-  EXPECT_NEAR(query.head_hints[0].mean_size, 1.6 / 800, 1e-5);
+  query = Ask(4);
   EXPECT_EQ(query.head_hints[0].mean_size, base::RoundTo(base::DType::kBF16, 1.6f / 800));
   EXPECT_NEAR(query.head_hints[1].mean_size, 0.8 / 800, 1e-5);
   // No mass, nothing new.
   Answer(query, {5, 6, -7, 8}, {0, 2});
-  query = Ask(4);
+  query = Ask(5);
   EXPECT_NEAR(query.head_hints[0].mean_size, 1.6 / 800, 1e-5);
   EXPECT_NEAR(query.head_hints[1].mean_size, 2.0 / 800, 2e-5);
+  // Not while the lse is not passed on.
+  Answer(query, {5, 6, 0, 8}, {1.6f, 2});
+  query = Ask(6);
+  EXPECT_GT(query.head_hints[0].mean_size, 0);
+  EXPECT_EQ(query.head_hints[1].mean_size, 0);
 }
 
 // Against an lse that was too high, all sizes came out too small.
 TEST_F(SketchHintsTest, SizesAreCorrectedForTheLseTheyWereMeasuredBy) {
   Answer(Ask(1), {9, 9, 9, 9}, {1, 1});
-  Answer(Ask(2), {7, 5, 12, 4}, {1, 1});
-  const AttendQuery query = Ask(3);
-  EXPECT_NEAR(query.head_hints[0].mean_size, std::exp(2) / 800, 1e-4);
+  Answer(Ask(2), {9, 9, 9, 9}, {1, 1});
+  Answer(Ask(3), {8.75f, 8.5f, 9.5f, 8.5f}, {1, 1});
+  const AttendQuery query = Ask(4);
+  EXPECT_NEAR(query.head_hints[0].mean_size, std::exp(.25) / 800, 1e-5);
   EXPECT_NEAR(query.head_hints[1].mean_size, 1.0 / 800, 1e-5) << "one of the group's was too low";
 }
 
 TEST_F(SketchHintsTest, WhatIsNoNumberIsNotPassedOn) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  Answer(Ask(1), {-kInfinity, kInfinity, nan, 3}, {1, 1});
-  AttendQuery query = Ask(2);
-  for (int q = 0; q < 3; ++q) EXPECT_EQ(query.lse_hints[q], -1e30f);
-  EXPECT_EQ(query.lse_hints[3], 3);
-  Answer(query, {-kInfinity, 1, nan, 3}, {1e20f, 1});
-  query = Ask(3);
-  EXPECT_EQ(query.head_hints[0].mean_size, 1) << "a size is a share";
+  for (int step = 1; step < 4; ++step) Answer(Ask(step), {-kInfinity, nan, 3, 3}, {1, 1e20f});
+  AttendQuery query = Ask(4);
+  EXPECT_EQ(query.lse_hints[0], -1e30f);
+  EXPECT_EQ(query.lse_hints[1], -1e30f);
+  EXPECT_EQ(query.lse_hints[2], 3);
+  EXPECT_EQ(query.head_hints[1].mean_size, 1) << "a size is a share";
   Answer(Ask(16), {1, 1, 1, 1}, {1, 1}, {nan, kFlat, 0, kFlat});
   query = Ask(17);
   EXPECT_EQ(query.head_hints[0].uniform_fraction, 0);
@@ -122,11 +144,12 @@ TEST_F(SketchHintsTest, NothingIsMeasuredWithoutAThreshold) {
 // Where a node failed, or none sampled, the lse is not that of the sampled rows.
 TEST_F(SketchHintsTest, AnAnswerThatIsNotWholeIsForgotten) {
   Answer(Ask(1), {1, 1, 1, 1}, {1, 1});
-  AttendQuery failed = Ask(2);
+  Answer(Ask(2), {1, 1, 1, 1}, {1, 1});
+  AttendQuery failed = Ask(3);
   EXPECT_NE(failed.lse_hints, nullptr);
   failed.status = absl::UnavailableError("gone");
   Answer(failed, {1, 1, 1, 1}, {1, 1});
-  EXPECT_EQ(Ask(3).lse_hints, nullptr);
+  EXPECT_EQ(Ask(4).lse_hints, nullptr);
 }
 
 }  // namespace
