@@ -24,7 +24,7 @@ struct Sample {
 };
 
 // The same rows and queries for every level: normal draws rounded to bf16, in segments of 512.
-Sample AskNode(const std::string& node_level, const std::string& own_level) {
+Sample AskNode(const std::string& node_level, const std::string& own_level, bool sketch) {
   EXPECT_TRUE(kernels::ForceSimdLevel(own_level).ok());
   constexpr int64_t kRows = 1500;
   constexpr size_t kDim = 64, kHeads = 4;
@@ -35,7 +35,12 @@ Sample AskNode(const std::string& node_level, const std::string& own_level) {
   options.model = {"random", "", 1, 2, kHeads, kDim, "", ""};
   options.seal_rows = 512;
   options.min_indexed_rows = 256;
-  options.lsh = {.bits_per_table = 8, .num_tables = 75, .seed = 5};
+  if (sketch) {
+    options.sketch = {128, 5};
+    options.row_format = wire::RowFormat::kInt8;
+  } else {
+    options.lsh = {.bits_per_table = 8, .num_tables = 75, .seed = 5};
+  }
   options.indexed_layers = {0};
   auto session = client->Open(options);
   EXPECT_TRUE(session.ok()) << session.status();
@@ -63,18 +68,23 @@ Sample AskNode(const std::string& node_level, const std::string& own_level) {
 
   Sample sample;
   std::vector<float> query(kHeads * kDim);
-  const lsh::Projection& projection = *(*session)->projection();
-  std::vector<uint64_t> signatures(kHeads * static_cast<size_t>(projection.params().words()));
+  const lsh::Projection* projection = (*session)->projection();
+  std::vector<uint64_t> signatures(
+      sketch ? 0 : kHeads * static_cast<size_t>(projection->params().words()));
   for (int step = 0; step < 60; ++step) {
     for (float& element : query) element = draw();
-    kernels::SignVectors(projection, query.data(), kDim, kHeads, signatures.data());
+    if (!sketch) {
+      kernels::SignVectors(*projection, query.data(), kDim, kHeads, signatures.data());
+    }
     std::vector<gpu_worker::AttendQuery> queries(1);
     queries[0].session = session->get();
     queries[0].queries = query.data();
-    queries[0].signatures = signatures.data();
+    queries[0].signatures = sketch ? nullptr : signatures.data();
     queries[0].range = {4, kRows - step};  // cuts into the last segment
     queries[0].layout_position = kRows;
-    queries[0].attention = wire::AttentionKind::kLshTables;
+    queries[0].attention = sketch ? wire::AttentionKind::kSketch : wire::AttentionKind::kLshTables;
+    queries[0].rows_budget = sketch ? .05f : 0;
+    queries[0].step = static_cast<uint64_t>(step);
     queries[0].scale = 0.125f;
     client->StartAttend(0, queries)->Wait();
     EXPECT_TRUE(queries[0].status.ok()) << queries[0].status;
@@ -88,15 +98,24 @@ Sample AskNode(const std::string& node_level, const std::string& own_level) {
   return sample;
 }
 
-TEST(DeterminismSimdTest, NodesSampleTheSameRows) {
-  const Sample best = AskNode("best", "best");
+// By attention: lsh or sketch.
+class DeterminismSimdTest : public testing::TestWithParam<const char*> {
+ protected:
+  const std::string attention_ = GetParam();
+  const bool sketch_ = attention_ == "sketch";
+};
+INSTANTIATE_TEST_SUITE_P(Samplers, DeterminismSimdTest, testing::Values("lsh", "sketch"),
+                         [](const auto& sampler) { return std::string(sampler.param); });
+
+TEST_P(DeterminismSimdTest, NodesSampleTheSameRows) {
+  const Sample best = AskNode("best", "best", sketch_);
   uint64_t read = 0;
   for (size_t i = 0; i < best.rows.size(); i += 2) read += best.rows[i];
   std::printf("determinism: %zu requests, %.1f rows read each\n", best.rows.size() / 2,
               2.0 * static_cast<double>(read) / static_cast<double>(best.rows.size()));
   for (const std::string& level : kernels::SimdLevels()) {
     for (const std::string& own : {std::string("best"), level}) {
-      const Sample sample = AskNode(level, own);
+      const Sample sample = AskNode(level, own, sketch_);
       double difference = 0;
       for (size_t i = 0; i < sample.outputs.size(); ++i) {
         difference = std::max(difference, std::abs(double{sample.outputs[i]} - best.outputs[i]));
@@ -112,15 +131,20 @@ TEST(DeterminismSimdTest, NodesSampleTheSameRows) {
 
 // Gap between the two best logits at every step, by a run of the library here that is fed `tokens`.
 std::map<std::string, std::vector<double>> Gaps(const std::string& prompts,
-                                                const Outcomes& outcomes) {
+                                                const Outcomes& outcomes, bool sketch) {
   Model model(kTwoTasks);
   gpu_worker::GeneratorOptions options;
-  options.attention.layers.assign(static_cast<size_t>(model.config().num_layers),
-                                  gpu_worker::LayerMode::kLsh);
+  options.attention.layers.assign(
+      static_cast<size_t>(model.config().num_layers),
+      sketch ? gpu_worker::LayerMode::kSketch : gpu_worker::LayerMode::kLsh);
   options.session.model = gpu_worker::IdentityOf(*model, kTwoTasks);
   options.session.seal_rows = 512;
   options.session.min_indexed_rows = 256;
-  options.session.lsh = {.bits_per_table = 10, .num_tables = 150, .seed = 1};
+  if (sketch) {
+    options.session.sketch = {128, 1};
+  } else {
+    options.session.lsh = {.bits_per_table = 10, .num_tables = 150, .seed = 1};
+  }
   options.session.indexed_layers = {0, 1};
   std::vector<gpu_worker::Prompt> all;
   std::istringstream lines(ReadFile(prompts));
@@ -169,13 +193,14 @@ std::vector<Pair> Pairs() {
 
 // In the first layer queries and rows come from matrix products alone, which know nothing of our
 // SIMD levels: what is asked of the node is the same to the bit, and so is what it samples.
-TEST(DeterminismSimdTest, WorkersSampleTheSameRows) {
+TEST_P(DeterminismSimdTest, WorkersSampleTheSameRows) {
   TemporaryFolder folder;
   const std::string prompts = WritePrompts(folder);
-  const Outcomes best = RunCluster(folder, prompts, 1, {}, {}, "lsh,exact");
+  const std::string first = attention_ + ",exact";
+  const Outcomes best = RunCluster(folder, prompts, 1, {}, {}, first);
   for (const Pair& pair : Pairs()) {
     const Outcomes other =
-        RunCluster(folder, prompts, 1, {"--simd", pair.node}, {"--simd", pair.worker}, "lsh,exact");
+        RunCluster(folder, prompts, 1, {"--simd", pair.node}, {"--simd", pair.worker}, first);
     std::printf("determinism: %s, first layer sampled: %s\n", pair.Text().c_str(),
                 other == best ? "the same" : "DIFFERENT");
     EXPECT_EQ(other, best) << pair.Text();
@@ -184,11 +209,11 @@ TEST(DeterminismSimdTest, WorkersSampleTheSameRows) {
 
 // Behind an attention, a query may differ in its last bit from level to level, and then so may the
 // sample. Answers still agree, but where two tokens are as good as equally likely.
-TEST(DeterminismSimdTest, WorkersGiveTheSameTokens) {
+TEST_P(DeterminismSimdTest, WorkersGiveTheSameTokens) {
   TemporaryFolder folder;
   const std::string prompts = WritePrompts(folder);
-  const Outcomes best = RunCluster(folder, prompts, 1, {});
-  const auto gaps = Gaps(prompts, best);
+  const Outcomes best = RunCluster(folder, prompts, 1, {}, {}, attention_);
+  const auto gaps = Gaps(prompts, best, sketch_);
   int near_ties = 0;
   int steps = 0;
   for (const auto& [id, steps_of] : gaps) {
@@ -201,7 +226,7 @@ TEST(DeterminismSimdTest, WorkersGiveTheSameTokens) {
               steps, kNearTie);
   for (const Pair& pair : Pairs()) {
     const Outcomes other =
-        RunCluster(folder, prompts, 1, {"--simd", pair.node}, {"--simd", pair.worker});
+        RunCluster(folder, prompts, 1, {"--simd", pair.node}, {"--simd", pair.worker}, attention_);
     int differing = 0;
     int same_samples = 0;
     for (const auto& [id, outcome] : other) {
