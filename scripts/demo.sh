@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demo: two KV nodes and a worker on this machine, talking over UCX.
 #   (a) a small trained model answers long prompts of two tasks, exactly and with attention sampled
-#       by LSH tables on the nodes;
+#       on the nodes, by LSH tables and by sketches;
 #   (b) a long synthetic session, appended and attended through the worker's KV client.
 #   scripts/demo.sh [--prompts N] [--positions N]     prompts per task, positions of part (b)
 #                   [--output DIR]                    default: build/demo
@@ -90,15 +90,16 @@ generate() {
 }
 generate exact --attention exact
 generate lsh_10_150 --attention lsh --bits 10 --tables 150 --audit-every 1
-generate lsh_9_120 --attention lsh --bits 9 --tables 120 --audit-every 1
 generate lsh_8_75 --attention lsh --bits 8 --tables 75 --audit-every 1
-
+generate sketch_2 --attention sketch --rows 0.02 --audit-every 1
+generate sketch_5 --attention sketch --rows 0.05 --row-format int8 --audit-every 1
 
 echo
 "$bin/demo_report" --prompts "$out/recall.jsonl" --prompts "$out/words.jsonl" "$out" \
-  exact lsh_10_150 lsh_9_120 lsh_8_75 | tee "$out/model.txt"
-echo "rows read: per query head, of the rows on the nodes. exact share: positions attended exactly"
-echo "(sinks, window). error: mean |o - o*| / |o*| of the attention outputs, each also computed"
+  exact lsh_10_150 lsh_8_75 sketch_2 sketch_5 | tee "$out/model.txt"
+echo "lsh_K_L: L tables of K bits. sketch_P: P% of the rows, by sketches of 128 bits; sketch_5 reads"
+echo "them from a copy in 8 bits. rows read: per query head, of the rows on the nodes. exact share:"
+echo "positions attended exactly (sinks, window). error: mean |o - o*| / |o*| of the attention outputs, each also computed"
 echo "exactly. KiB/step: attention requests and answers per decoded token. MiB total: those and the"
 echo "rows sent to the nodes. Both are without the traffic of computing exactly beside sampling."
 echo "Answers with a * are wrong."
@@ -107,6 +108,8 @@ echo
 echo "(b) scale: one synthetic session of $positions positions (generated data, no model)"
 run "$bin/demo_scale" --nodes "$nodes" --positions "$positions" >"$out/scale.txt"
 cat "$out/scale.txt"
+echo "error: mean |o - o*| / |o*|. B/token: per token and kv head, on the nodes, index and rows (with"
+echo "the copy in 8 bits that sketches sample from)."
 
 stop_all
 echo

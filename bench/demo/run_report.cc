@@ -86,6 +86,8 @@ std::string FaultOf(const ModelRun& run, const std::vector<Question>& questions)
   }
   if (!(Figure(run, "positions") > 0)) return "no position was counted";
   if (!(Figure(run, "rows_visible") > 0)) return "no row was on the nodes to be sampled";
+  const double read = Figure(run, "rows_read_fraction");
+  if (!(read > 0 && read < 1)) return Percent(read, 0) + " of the rows were read: no sample";
   if (!(Figure(run, "exact_share") <= kMaxExactShare)) {
     return Percent(Figure(run, "exact_share"), 1) + " of the positions were attended exactly, " +
            "more than " + Percent(kMaxExactShare, 0);

@@ -22,14 +22,14 @@ struct Question {
 // From a line of two_tasks_prompts.
 Question QuestionOf(const nlohmann::json& prompt);
 
-// A run: its name ("exact", or "lsh..." if attention was sampled), the answers it gave and the
-// figures of sounder_worker's --summary.
+// A run: its name ("exact", or "lsh..." or "sketch..." if attention was sampled), the answers it
+// gave and the figures of sounder_worker's --summary.
 struct ModelRun {
   std::string name;
   std::map<std::string, std::string> answers;  // by prompt, where the status was OK
   nlohmann::json summary;
 
-  bool sampled() const { return name.rfind("lsh", 0) == 0; }
+  bool sampled() const { return name.starts_with("lsh") || name.starts_with("sketch"); }
 };
 ModelRun MakeRun(std::string name, const std::vector<nlohmann::json>& answers,
                  nlohmann::json summary);

@@ -88,7 +88,8 @@ TEST(DemoTest, RunsToItsEnd) {
   ExpectNothingLeft(group);
   const std::string& output = demo.Output();
   EXPECT_EQ(output.substr(output.rfind('\n', output.size() - 2) + 1), "demo: ok\n");
-  for (const char* part : {"\nlsh_10_150  ", "\nrecall-1 ", "\nwords-1 ", "lsh_ms_per_step"}) {
+  for (const char* part :
+       {"\nlsh_10_150  ", "\nsketch_2 ", "\nrecall-1 ", "\nwords-1 ", "\nlsh ", "\nsketch "}) {
     EXPECT_NE(output.find(part), std::string::npos) << part << " is not in\n" << output;
   }
   EXPECT_NE(demo.Errors().find("4 of 4 prompts"), std::string::npos) << demo.Errors();

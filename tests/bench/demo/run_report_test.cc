@@ -65,6 +65,16 @@ TEST(RunReportTest, WantsTheFiguresOfSampledRuns) {
   EXPECT_EQ(FaultWith("rows_visible", 0), "no row was on the nodes to be sampled");
 }
 
+TEST(RunReportTest, WantsASample) {
+  EXPECT_EQ(FaultWith("rows_read_fraction", 0), "0% of the rows were read: no sample");
+  EXPECT_EQ(FaultWith("rows_read_fraction", 1), "100% of the rows were read: no sample");
+  for (const char* name : {"lsh_10_150", "sketch_2"}) {
+    Json summary = GoodSummary();
+    summary["exact_share"] = 1;
+    EXPECT_NE(FaultOf(RunWith(summary, name), TwoQuestions()), "") << name;
+  }
+}
+
 TEST(RunReportTest, WantsEveryAnswer) {
   EXPECT_EQ(FaultOf(RunWith(GoodSummary(), "exact", "pear"), TwoQuestions()), "")
       << "a wrong answer is no fault";
