@@ -98,18 +98,19 @@ echo
 "$bin/demo_report" --prompts "$out/recall.jsonl" --prompts "$out/words.jsonl" "$out" \
   exact lsh_10_150 lsh_8_75 sketch_2 sketch_5 | tee "$out/model.txt"
 echo "lsh_K_L: L tables of K bits. sketch_P: P% of the rows, by sketches of 128 bits; sketch_5 reads"
-echo "them from a copy in 8 bits. rows read: per query head, of the rows on the nodes. exact share:"
-echo "positions attended exactly (sinks, window). error: mean |o - o*| / |o*| of the attention outputs, each also computed"
-echo "exactly. KiB/step: attention requests and answers per decoded token. MiB total: those and the"
-echo "rows sent to the nodes. Both are without the traffic of computing exactly beside sampling."
+echo "a copy in 8 bits. rows read: per query head, of the rows on the nodes. exact share: positions"
+echo "attended exactly (sinks, window). error: mean |o - o*| / |o*| of the attention outputs, each"
+echo "also computed exactly. KiB/step: attention requests and answers per decoded token. MiB total:"
+echo "those and the rows sent to the nodes. Both are without the traffic of computing exactly beside"
+echo "sampling."
 echo "Answers with a * are wrong."
 
 echo
 echo "(b) scale: one synthetic session of $positions positions (generated data, no model)"
 run "$bin/demo_scale" --nodes "$nodes" --positions "$positions" >"$out/scale.txt"
 cat "$out/scale.txt"
-echo "error: mean |o - o*| / |o*|. B/token: per token and kv head, on the nodes, index and rows (with"
-echo "the copy in 8 bits that sketches sample from)."
+echo "error: mean |o - o*| / |o*|. B/token: per token and kv head, on the nodes, index and rows"
+echo "(with the copy in 8 bits that sketches sample from)."
 
 stop_all
 echo

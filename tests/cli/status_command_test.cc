@@ -54,6 +54,33 @@ TEST_F(StatusCommandTest, TransportsThatDoNotExistAreAnError) {
   EXPECT_THAT(run.err, HasSubstr("carrier_pigeon"));
 }
 
+class ThreeSessions final : public wire::FakeService {
+ public:
+  void List(wire::Reply<std::vector<wire::SessionInfo>> reply) override {
+    std::vector<wire::SessionInfo> sessions(3);
+    for (wire::SessionInfo& session : sessions) {
+      session.spec.session.id = {1, 1};
+      session.spec.model = {"m", "", 1, 1, 1, 8, "", ""};
+      session.spec.kv_head_count = 1;
+    }
+    sessions[1].spec.lsh = {10, 150, 2, wire::Projection::kHadamard, 1};
+    sessions[2].spec.sketch = {128, 1};
+    sessions[2].spec.row_format = wire::RowFormat::kInt8;
+    reply(sessions);
+  }
+};
+
+TEST_F(StatusCommandTest, TheIndexOfASessionIsShown) {
+  ThreeSessions service;
+  const Outcome text = Status(service, "--ucx-tls tcp --sessions");
+  EXPECT_THAT(text.out, HasSubstr("lsh 150 x 10 bits"));
+  const auto json = nlohmann::json::parse(Status(service, "--ucx-tls tcp --sessions --json").out);
+  const auto& sessions = json[0].at("session_list");
+  EXPECT_EQ(sessions[0].at("index"), "none");
+  EXPECT_EQ(sessions[1].at("index"), "lsh 150 x 10 bits");
+  EXPECT_EQ(sessions[2].at("index"), "sketch 128 bits, int8 rows");
+}
+
 TEST_F(StatusCommandTest, SessionsThatCannotBeListedAreNotNone) {
   WithoutList service;
   const Outcome run = Status(service, "--ucx-tls tcp --sessions --json");
