@@ -97,12 +97,12 @@ generate sketch_5 --attention sketch --rows 0.05 --row-format int8 --audit-every
 echo
 "$bin/demo_report" --prompts "$out/recall.jsonl" --prompts "$out/words.jsonl" "$out" \
   exact lsh_10_150 lsh_8_75 sketch_2 sketch_5 | tee "$out/model.txt"
-echo "lsh_K_L: L tables of K bits. sketch_P: P% of the rows, by sketches of 128 bits; sketch_5 reads"
+echo "lsh_K_L: L tables of K bits. sketch_P: P% of the rows, by sketches of 128 bits; sketch_5 from"
 echo "a copy in 8 bits. rows read: per query head, of the rows on the nodes. exact share: positions"
 echo "attended exactly (sinks, window). error: mean |o - o*| / |o*| of the attention outputs, each"
 echo "also computed exactly. KiB/step: attention requests and answers per decoded token. MiB total:"
-echo "those and the rows sent to the nodes. Both are without the traffic of computing exactly beside"
-echo "sampling."
+echo "those and the rows sent to the nodes. Both are without the traffic of computing exactly"
+echo "beside sampling."
 echo "Answers with a * are wrong."
 
 echo
