@@ -84,7 +84,10 @@ struct Session {
   int hinted = 0;
 };
 
-Session Decode(const Cache& cache, const Layout& layout, wire::RowFormat format, double drift) {
+// drift: of the queries from step to step. seal_rows: of a segment. Without `hinted` no step is
+// told of those before it.
+Session Decode(const Cache& cache, const Layout& layout, wire::RowFormat format, double drift,
+               uint32_t seal_rows = 4096, bool hinted = true) {
   const auto nodes = StartNodes(layout.nodes, {"--threads", "1"});
   Client client(nodes, "tcp", seconds(10));
   gpu_worker::RemoteSessionOptions options;
@@ -93,6 +96,8 @@ Session Decode(const Cache& cache, const Layout& layout, wire::RowFormat format,
   options.sketch = {128, 5};
   options.row_format = format;
   options.indexed_layers = {0};
+  options.seal_rows = seal_rows;
+  options.min_indexed_rows = 256;
   options.shard_rows = layout.shard_rows;
   options.head_shards = layout.head_shards;
   auto session = client->Open(options);
@@ -117,6 +122,10 @@ Session Decode(const Cache& cache, const Layout& layout, wire::RowFormat format,
       query.step = static_cast<uint64_t>(step);
     }
     hints.Ask(step, &asked[1]);
+    if (!hinted) {
+      asked[1].lse_hints = nullptr;
+      asked[1].head_hints = nullptr;
+    }
     decoded.drawn_alike += hints.drawn_alike();
     decoded.hinted += asked[1].lse_hints != nullptr;
     client->StartAttend(0, asked)->Wait();
@@ -186,6 +195,17 @@ TEST(SketchTest, QueriesThatJumpAreSampledWithoutHints) {
   EXPECT_NEAR(session.sum_ratio, 1, 4 * session.sum_spread);
   EXPECT_NEAR(session.loaded, .02, .002);
   EXPECT_LT(session.hinted, kSteps / 4);
+}
+
+// Mid: a query's mass lies in some of the 32 segments; which, the steps before it tell.
+TEST(SketchTest, HintsMoveTheBudgetToWhereTheMassIs) {
+  const Cache cache(generator::Family::kMid);
+  const auto format = wire::RowFormat::kAsAppended;
+  const Session without = Decode(cache, kLayouts[1], format, .05, /*seal_rows=*/512, false);
+  const Session with = Decode(cache, kLayouts[1], format, .05, /*seal_rows=*/512, true);
+  EXPECT_LT(with.error, 0.6 * without.error);
+  EXPECT_NEAR(with.loaded, .02, .003);
+  EXPECT_NEAR(with.sum_ratio, 1, 4 * with.sum_spread);
 }
 
 TEST(SketchTest, DiffuseAttentionIsDrawnAlike) {
