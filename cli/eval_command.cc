@@ -1,12 +1,17 @@
 #include "cli/eval_command.h"
 
+#include <cerrno>
 #include <cstdio>
+#include <fstream>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "cli/baselines/registry.h"
 #include "cli/eval_figures.h"
+#include "cli/eval_plot.h"
+#include "cli/eval_sweep.h"
 #include "cli/exit_codes.h"
 #include "cli/table.h"
 #include "common/base/absl_text.h"
@@ -21,13 +26,10 @@ namespace {
 
 struct EvalOptions {
   std::string qkv;
-  std::string sampler = "lsh";
-  int64_t bits = 0;  // the sampler's own
-  int64_t tables = 150;
+  EvalLists lists;
+  std::vector<EvalSetting> settings;  // of the lists
   int64_t min_collisions = 2;
   bool value_roulette = false;
-  double rows = .02;
-  std::string row_format = "appended";
   int64_t min_indexed_rows = 1;  // what is measured is the sampler, whatever is left for the end
   int64_t sink = 4;
   int64_t window = 64;
@@ -36,54 +38,56 @@ struct EvalOptions {
   std::string projection = "own";
   std::string simd = "best";
   std::string output;
+  std::string plot;
   bool json = false;
 };
 
-std::vector<std::string> SamplerNames() {
-  std::vector<std::string> names;
-  for (const auto& sampler : AllSamplers()) names.emplace_back(sampler.name);
-  return names;
-}
+bool IsSplit(const EvalSetting& setting) { return setting.sampler.starts_with("lsh_split"); }
 
-bool IsLsh(const EvalOptions& options) { return options.sampler.starts_with("lsh"); }
-bool IsSplit(const EvalOptions& options) { return options.sampler.starts_with("lsh_split"); }
-
-int64_t BitsOf(const EvalOptions& options) {
-  if (options.bits != 0) return options.bits;
-  if (options.sampler == "sketch") return kv_node::SketchParams().bits;
-  return options.sampler.ends_with("multiprobe") ? 12 : lsh::LshParams().bits_per_table;
-}
-
-lsh::ProjectionKind ProjectionOf(const EvalOptions& options) {
+lsh::ProjectionKind ProjectionOf(const EvalOptions& options, const EvalSetting& setting) {
   if (const auto kind = lsh::ParseProjectionKind(options.projection)) return *kind;
-  return IsSplit(options) ? lsh::ProjectionKind::kGaussian : lsh::LshParams().projection;
+  return IsSplit(setting) ? lsh::ProjectionKind::kGaussian : lsh::LshParams().projection;
 }
 
-absl::Status CheckSplit(const EvalOptions& options) {
-  if (IsSplit(options) && options.value_roulette) {
-    return absl::InvalidArgumentError(absl::StrCat("--value-roulette with --sampler ",
-                                                   options.sampler, ", expected lsh or ",
-                                                   "lsh_multiprobe"));
-  }
-  if (!IsSplit(options) || ProjectionOf(options) == lsh::ProjectionKind::kGaussian) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat("--projection is ", options.projection,
-                                                 ", expected gaussian with --sampler ",
-                                                 options.sampler));
+// Options given as lists; every combination is measured.
+void DeclareLists(config::OptionSet& set, EvalLists& lists) {
+  set.AddList("sampler", &lists.samplers,
+              absl::StrCat("how rows are chosen: ", SamplerNames(),
+                           "; uniform, oracle, topk and quest are there for comparison, no node "
+                           "serves them. Each combination of this and the next four is measured"));
+  set.AddList("bits", &lists.bits,
+              "sign bits: lsh, of a table (1 to 16); sketch, of a key (64, 128, 256). Each sampler "
+              "takes those it can, or its own (10, multiprobe 12; 128)");
+  set.AddList("rows", &lists.rows, "all but exact and lsh: share of the rows to read, per kv head");
+  set.AddList("tables", &lists.tables, "lsh: hash tables");
+  set.AddList("row_format", &lists.row_formats,
+              "what sampled rows are read from: appended (rows as in the file), bf16 (the file's "
+              "rows are converted first), int8 (sketch: a copy in 8 bits)");
 }
 
-absl::Status CheckBits(const EvalOptions& options) {
-  const int64_t bits = BitsOf(options);
-  if (options.sampler == "sketch") {
-    if (bits == 64 || bits == 128 || bits == 256) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("--bits is ", bits, ", expected 64, 128 or 256 with --sampler sketch"));
+absl::Status CheckSettings(const EvalOptions& options) {
+  for (const EvalSetting& setting : options.settings) {
+    if (setting.tables == 0) continue;
+    if (options.min_collisions > setting.tables) {
+      return absl::InvalidArgumentError(absl::StrCat("--min-collisions is ", options.min_collisions,
+                                                     ", expected at most --tables, ",
+                                                     setting.tables));
+    }
+    if (IsSplit(setting) && options.value_roulette) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--value-roulette with --sampler ", setting.sampler, ", expected lsh or lsh_multiprobe"));
+    }
+    if (IsSplit(setting) && ProjectionOf(options, setting) != lsh::ProjectionKind::kGaussian) {
+      return absl::InvalidArgumentError(absl::StrCat("--projection is ", options.projection,
+                                                     ", expected gaussian with --sampler ",
+                                                     setting.sampler));
+    }
   }
-  if (!IsLsh(options) || bits <= base::kMaxBitsPerTable) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--bits is ", bits, ", expected at most ",
-                                                 base::kMaxBitsPerTable, " with --sampler ",
-                                                 options.sampler));
+  if (options.settings.size() > 1 && !options.output.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--output takes the outputs of one setting, here are ", options.settings.size()));
+  }
+  return absl::OkStatus();
 }
 
 void Declare(config::OptionSet& set, EvalOptions& options) {
@@ -92,21 +96,7 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
                            "F32, F16 or BF16, k and v alike; d a multiple of 8, at most ",
                            base::kMaxHeadDim));
   set.Require("qkv");
-  set.AddText("sampler", &options.sampler,
-              "how rows are chosen; uniform, oracle, topk and quest are "
-              "there for comparison, no node serves them",
-              SamplerNames());
-  set.AddInt("bits", &options.bits,
-             "sign bits: lsh, of a table (0: 10, multiprobe 12); sketch, of a key (64, 128, 256; "
-             "0: 128)",
-             {.min = 0, .max = kv_node::kMaxSketchBits});
-  set.AddDouble("rows", &options.rows,
-                "all but exact and lsh: share of the rows to read, per kv head",
-                {.min = 1e-6, .max = 1});
-  set.AddText("row_format", &options.row_format,
-              "sketch: what sampled rows are read from: rows as in the file, or a copy in 8 bits",
-              {"appended", "int8"});
-  set.AddInt("tables", &options.tables, "lsh: hash tables", {.min = 1, .max = base::kMaxTables});
+  DeclareLists(set, options.lists);
   set.AddInt("min_collisions", &options.min_collisions,
              "lsh: a row that shares the query's bucket in so many tables is attended",
              {.min = 1, .max = 255});
@@ -127,31 +117,31 @@ void Declare(config::OptionSet& set, EvalOptions& options) {
   set.AddText("simd", &options.simd, "instruction set of the kernels: best, or its name");
   set.AddText("output", &options.output,
               "write the outputs of the first run, o [T, query heads, d] F32, to this file");
-  set.AddBool("json", &options.json, "print one JSON object");
-  set.AddCheck([&options] {
-    if (options.min_collisions <= options.tables) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("--min-collisions is ", options.min_collisions,
-                                                   ", expected at most --tables, ",
-                                                   options.tables));
+  set.AddText("plot", &options.plot, "write error against rows, bytes and time to this file, SVG");
+  set.AddBool("json", &options.json, "print one JSON object per setting, one a line");
+  set.AddCheck([&options]() -> absl::Status {
+    ASSIGN_OR_RETURN(options.settings, ExpandSweep(options.lists));
+    return CheckSettings(options);
   });
-  set.AddCheck([&options] { return CheckBits(options); });
-  set.AddCheck([&options] { return CheckSplit(options); });
   set.AddCheck([&options] { return kernels::ForceSimdLevel(options.simd); });
 }
 
-EvalSpec SpecOf(const EvalOptions& options) {
+EvalSpec SpecOf(const EvalOptions& options, const EvalSetting& setting) {
   EvalSpec spec;
-  spec.name = options.sampler;
-  spec.sampler.lsh.bits_per_table = static_cast<int>(BitsOf(options));
-  spec.sampler.lsh.num_tables = static_cast<int>(options.tables);
+  spec.name = setting.sampler;
   spec.sampler.lsh.min_collisions = static_cast<int>(options.min_collisions);
   spec.sampler.lsh_tables.value_roulette = options.value_roulette;
-  spec.sampler.lsh.projection = ProjectionOf(options);
+  spec.sampler.lsh.projection = ProjectionOf(options, setting);
   spec.sampler.lsh.seed = static_cast<uint64_t>(options.seed);
-  spec.sampler.sketch.bits = static_cast<int>(BitsOf(options));
+  if (setting.tables != 0) {
+    spec.sampler.lsh.bits_per_table = static_cast<int>(setting.bits);
+    spec.sampler.lsh.num_tables = static_cast<int>(setting.tables);
+  } else if (setting.bits != 0) {
+    spec.sampler.sketch.bits = static_cast<int>(setting.bits);
+  }
   spec.sampler.sketch.seed = static_cast<uint64_t>(options.seed);
-  spec.sampler.sketch.row_fraction = options.rows;
-  spec.sampler.sketch.int8_rows = options.row_format == "int8";
+  if (setting.rows > 0) spec.sampler.sketch.row_fraction = setting.rows;
+  spec.sampler.sketch.int8_rows = setting.row_format == kInt8;
   spec.sampler.min_indexed_rows = options.min_indexed_rows;
   spec.sinks = options.sink;
   spec.window = options.window;
@@ -159,24 +149,21 @@ EvalSpec SpecOf(const EvalOptions& options) {
   return spec;
 }
 
-Record RecordOf(const EvalOptions& options, const EvalInput& input, const EvalFigures& figures) {
+Record RecordOf(const EvalOptions& options, const EvalInput& input, const EvalResult& result) {
+  const EvalSetting& setting = result.setting;
+  const EvalFigures& figures = result.figures;
   Record record;
-  record.Add("sampler", options.sampler);
-  if (IsLsh(options)) {
-    record.Add("bits", BitsOf(options));
-    record.Add("tables", options.tables);
+  record.Add("sampler", setting.sampler);
+  if (setting.bits != 0) record.Add("bits", setting.bits);
+  if (setting.tables != 0) {
+    record.Add("tables", setting.tables);
     record.Add("min_collisions", options.min_collisions);
     record.Add("value_roulette", options.value_roulette);
-    record.Add("projection", std::string(lsh::NameOf(ProjectionOf(options))));
-    record.Add("min_indexed_rows", options.min_indexed_rows);
-  } else if (options.sampler != "exact") {
-    if (options.sampler == "sketch") {
-      record.Add("bits", BitsOf(options));
-      record.Add("row_format", options.row_format);
-    }
-    record.Add("rows", options.rows);
-    record.Add("min_indexed_rows", options.min_indexed_rows);
+    record.Add("projection", std::string(lsh::NameOf(ProjectionOf(options, setting))));
   }
+  if (setting.rows > 0) record.Add("rows", setting.rows);
+  record.Add("row_format", setting.row_format);
+  if (setting.sampler != "exact") record.Add("min_indexed_rows", options.min_indexed_rows);
   record.Add("n", input.n);
   record.Add("d", int64_t{input.dim});
   record.Add("query_heads", int64_t{input.query_heads});
@@ -195,6 +182,7 @@ Record RecordOf(const EvalOptions& options, const EvalInput& input, const EvalFi
   record.Add("z_ratio", figures.z_ratio);
   record.Add("index_bytes_per_token", figures.index_bytes_per_token);
   record.Add("row_bytes_per_token", figures.row_bytes_per_token);
+  record.Add("bytes_read_per_token", figures.bytes_read_per_token);
   record.Add("us_per_step", figures.us_per_step);
   record.Add("simd", kernels::CurrentSimdLevel());
   return record;
@@ -209,24 +197,53 @@ absl::Status WriteOutputs(const std::string& path, const EvalInput& input,
   return tensor_file::WriteTensorFile(path, std::span(&tensor, 1));
 }
 
+absl::Status WriteText(const std::string& path, const std::string& text) {
+  std::ofstream file(path);
+  file << text;
+  return file.flush() ? absl::OkStatus() : absl::ErrnoToStatus(errno, path + ": cannot write");
+}
+
+std::string TableOf(const std::vector<EvalResult>& results) {
+  Table table({"setting", "tables", "rows", "error", "p95", "rows_loaded", "bytes_read/token",
+               "index_bytes/token", "us/step"});
+  for (const EvalResult& result : results) {
+    const EvalFigures& figures = result.figures;
+    table.AddRow({LineName(result.setting), result.setting.tables, result.setting.rows,
+                  figures.mean_relative_error, figures.p95_relative_error,
+                  figures.rows_loaded_fraction, figures.bytes_read_per_token,
+                  figures.index_bytes_per_token, figures.us_per_step});
+  }
+  return table.ToText();
+}
+
 absl::Status RunEval(const EvalOptions& options) {
   ASSIGN_OR_RETURN(const EvalInput input, LoadEvalInput(options.qkv));
-  ASSIGN_OR_RETURN(const EvalFigures figures, Evaluate(input, SpecOf(options)));
-  if (!options.output.empty()) {
-    RETURN_IF_ERROR(WriteOutputs(options.output, input, figures.outputs));
+  std::optional<EvalInput> bf16;
+  std::vector<EvalResult> results;
+  std::string text;
+  for (const EvalSetting& setting : options.settings) {
+    const bool convert = setting.row_format == kBf16 && input.dtype() != base::DType::kBF16;
+    if (convert && !bf16.has_value()) bf16 = input.WithRowsAs(base::DType::kBF16);
+    const EvalInput& rows = convert ? *bf16 : input;
+    ASSIGN_OR_RETURN(EvalFigures figures, Evaluate(rows, SpecOf(options, setting)));
+    results.push_back({setting, std::move(figures)});
+    const Record record = RecordOf(options, rows, results.back());
+    text += options.json ? record.ToJson() + "\n" : record.ToText();
   }
-  const Record record = RecordOf(options, input, figures);
-  const std::string text = options.json ? record.ToJson() + "\n" : record.ToText();
+  if (!options.output.empty()) {
+    RETURN_IF_ERROR(WriteOutputs(options.output, input, results.front().figures.outputs));
+  }
+  if (results.size() > 1 && !options.json) text = TableOf(results);
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
     return absl::UnavailableError("cannot write to standard output");
   }
-  return absl::OkStatus();
+  return options.plot.empty() ? absl::OkStatus() : WriteText(options.plot, EvalPlot(results));
 }
 
 int Run(int argc, const char* const* argv, const config::Environment& environment) {
   EvalOptions options;
   config::OptionSet set("sounderctl eval",
-                        "Measures a sampler on recorded queries, keys and values against exact "
+                        "Measures samplers on recorded queries, keys and values against exact "
                         "attention in float64.");
   Declare(set, options);
   if (const std::optional<int> exit = set.ParseOrExit(argc, argv, environment)) return *exit;
@@ -240,7 +257,7 @@ int Run(int argc, const char* const* argv, const config::Environment& environmen
 }  // namespace
 
 config::Command EvalCommand() {
-  return {.name = "eval", .summary = "measure a sampler on recorded tensors", .run = Run};
+  return {.name = "eval", .summary = "measure samplers on recorded tensors", .run = Run};
 }
 
 }  // namespace sounder::cli

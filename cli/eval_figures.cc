@@ -4,6 +4,7 @@
 #include <cmath>
 #include <ctime>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,7 @@
 #include "cli/eval_head.h"
 #include "cli/eval_reference.h"
 #include "common/base/status_macros.h"
+#include "kv_node/kernels/int8_rows.h"
 
 namespace sounder::cli {
 namespace {
@@ -105,8 +107,28 @@ void Measure(const EvalInput& input, int kv_head, const Truth& truth, uint64_t s
   totals.bytes += static_cast<double>(head.bytes());
 }
 
+// What is looked at, per dynamic row and kv head, to choose the rows of a step.
+double IndexBytesRead(const EvalInput& input, std::string_view sampler, const Totals& totals,
+                      const EvalFigures& figures, double steps_rows) {
+  if (sampler == "sketch" || sampler == "quest") return figures.index_bytes_per_token;
+  if (sampler == "topk" || sampler == "oracle") {  // every key
+    return static_cast<double>(input.dim * base::SizeOf(input.dtype()));
+  }
+  constexpr double kIdBytes = 2, kBucketBytes = 4;  // an entry; where a bucket begins and ends
+  return (kIdBytes * static_cast<double>(totals.stats.ids_walked) +
+          kBucketBytes * static_cast<double>(totals.stats.tables_walked)) /
+         steps_rows;
+}
+
+size_t RowBytesRead(const EvalInput& input, const EvalSpec& spec, std::string_view sampler) {
+  if (sampler == "sketch" && spec.sampler.sketch.int8_rows) {
+    return kv_node::Int8Rows::RecordBytes(input.dim);
+  }
+  return 2 * input.dim * base::SizeOf(input.dtype());
+}
+
 EvalFigures FiguresOf(const EvalInput& input, const EvalSpec& spec, const RowCut& cut,
-                      const Totals& totals) {
+                      std::string_view sampler, const Totals& totals) {
   EvalFigures figures;
   const double runs = static_cast<double>(spec.seeds) * static_cast<double>(input.steps);
   double sum = 0;
@@ -128,6 +150,9 @@ EvalFigures FiguresOf(const EvalInput& input, const EvalSpec& spec, const RowCut
   const double stored = static_cast<double>(spec.seeds) * input.kv_heads * rows;
   figures.index_bytes_per_token = totals.index_bytes / stored;
   figures.row_bytes_per_token = (totals.bytes - totals.index_bytes) / stored;
+  figures.bytes_read_per_token =
+      figures.rows_loaded_fraction * static_cast<double>(RowBytesRead(input, spec, sampler)) +
+      IndexBytesRead(input, sampler, totals, figures, runs * input.kv_heads * rows);
   return figures;
 }
 
@@ -165,7 +190,7 @@ absl::StatusOr<EvalFigures> Evaluate(const EvalInput& input, const EvalSpec& spe
       Measure(input, kv_head, truth, sample_key, seed == 0, *head, totals, outputs);
     }
   }
-  EvalFigures figures = FiguresOf(input, spec, cut, totals);
+  EvalFigures figures = FiguresOf(input, spec, cut, samplers[0]->name(), totals);
   figures.outputs = std::move(outputs);
   return figures;
 }

@@ -36,6 +36,9 @@ struct EvalFigures {
   // Memory of the segments / (dynamic rows x kv heads).
   double index_bytes_per_token = 0;
   double row_bytes_per_token = 0;
+  // Bytes a step reads / (dynamic rows x kv heads): sampled rows, once per group, and what is
+  // looked at to choose them (sketches, pages' bounds, walked entries of hash tables, all keys).
+  double bytes_read_per_token = 0;
   // Thread CPU of one decode step over all heads: signing queries, sinks, window, sampling, merge.
   double us_per_step = 0;
   std::vector<float> outputs;  // [steps, query_heads, dim], of the first seed

@@ -8,6 +8,7 @@
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/tensor_file/tensor_header.h"
+#include "common/tensor_file/tensor_writer.h"
 
 namespace sounder::cli {
 namespace {
@@ -81,6 +82,25 @@ memory::RowsView EvalInput::RowsOf(const TensorView& tensor, int kv_head) const 
           .row_stride = row_bytes * kv_heads,
           .dim = dim,
           .dtype = tensor.dtype};
+}
+
+EvalInput EvalInput::WithRowsAs(base::DType dtype) const {
+  const auto convert = [dtype](const TensorView& rows, std::vector<std::byte>& bytes) {
+    std::vector<float> values(static_cast<size_t>(rows.elements()));
+    tensor_file::CopyToF32(rows, values);
+    bytes = tensor_file::EncodeAs(dtype, values);
+    return TensorView{.dtype = dtype, .shape = rows.shape, .data = bytes};
+  };
+  EvalInput input;
+  input.k = convert(k, input.converted_k);
+  input.v = convert(v, input.converted_v);
+  input.q = q;
+  input.steps = steps;
+  input.n = n;
+  input.query_heads = query_heads;
+  input.kv_heads = kv_heads;
+  input.dim = dim;
+  return input;
 }
 
 absl::StatusOr<EvalInput> LoadEvalInput(std::unique_ptr<tensor_file::TensorFile> file) {

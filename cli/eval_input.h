@@ -16,7 +16,9 @@ namespace sounder::cli {
 // Tensors q [steps, query_heads, dim], k and v [n, kv_heads, dim]. Query head h belongs to kv head
 // h / group(). Immutable after LoadEvalInput, thread safe.
 struct EvalInput {
-  std::unique_ptr<tensor_file::TensorFile> file;  // holds the bytes of k and v
+  std::unique_ptr<tensor_file::TensorFile> file;  // holds the bytes of k and v, or these do:
+  std::vector<std::byte> converted_k;
+  std::vector<std::byte> converted_v;
   tensor_file::TensorView k;
   tensor_file::TensorView v;
   std::vector<float> q;  // [steps, query_heads, dim]
@@ -35,6 +37,9 @@ struct EvalInput {
   const float* Query(int64_t step, int query_head) const {
     return q.data() + (step * query_heads + query_head) * dim;
   }
+
+  // The same with k and v converted, in memory of its own.
+  EvalInput WithRowsAs(base::DType dtype) const;
 
  private:
   memory::RowsView RowsOf(const tensor_file::TensorView& tensor, int kv_head) const;

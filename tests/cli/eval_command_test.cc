@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "cli/baselines/registry.h"
 #include "cli/eval_figures.h"
@@ -136,6 +137,79 @@ TEST_F(EvalCommandTest, WritesTheOutputsOfTheFirstSeed) {
   std::remove(output.c_str());
 }
 
+// A sweep gives what its settings give alone, one object a line, and a plot of all.
+TEST_F(EvalCommandTest, SweepsGiveALinePerSettingAndAPlot) {
+  const std::string plot = TempPath("plot.svg");
+  const std::string common = "eval --qkv " + path_ + " --seeds 2 --json --bits 64,7 ";
+  const Outcome run =
+      RunCtl(common + "--sampler sketch,lsh --rows .02,.1 --tables 40,60 --plot " + plot);
+  ASSERT_EQ(run.status, 0) << run.err;
+  std::vector<nlohmann::json> lines;
+  std::istringstream text(run.out);
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(lines.size(), 4u);
+  EXPECT_EQ(lines[0]["rows"], .02);
+  EXPECT_EQ(lines[1]["rows"], .1);
+  EXPECT_EQ(lines[2]["tables"], 40);
+  const std::string alone[] = {"--sampler sketch --rows .02", "--sampler sketch --rows .1",
+                               "--sampler lsh --tables 40", "--sampler lsh --tables 60"};
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const std::string bits = i < 2 ? " --bits 64" : " --bits 7";
+    const Outcome one = RunCtl("eval --qkv " + path_ + " --seeds 2 --json " + alone[i] + bits);
+    auto json = nlohmann::json::parse(one.out);
+    json["us_per_step"] = lines[i]["us_per_step"];
+    EXPECT_EQ(json, lines[i]);
+  }
+  std::ifstream file(plot);
+  const std::string svg(std::istreambuf_iterator<char>(file), {});
+  EXPECT_THAT(svg, HasSubstr(">sketch 64</text>"));
+  EXPECT_THAT(svg, HasSubstr(">lsh 7</text>"));
+  std::remove(plot.c_str());
+}
+
+TEST_F(EvalCommandTest, SweepsForPeopleAreOneTable) {
+  const Outcome run = RunCtl("eval --qkv " + path_ + " --sampler uniform,exact --seeds 1");
+  ASSERT_EQ(run.status, 0) << run.err;
+  EXPECT_EQ(std::count(run.out.begin(), run.out.end(), '\n'), 2 + 2);
+  EXPECT_THAT(run.out, HasSubstr("\nuniform "));
+  EXPECT_THAT(run.out, HasSubstr("\nexact "));
+}
+
+// bf16: the file's rows are rounded before anything else, so figures are those of a bf16 file.
+TEST_F(EvalCommandTest, RowFormats) {
+  data_.dtype = base::DType::kF32;
+  data_.Fill(1);
+  data_.Write(path_);
+  const auto figures = [&](const std::string& more) {
+    const Outcome run = RunCtl("eval --qkv " + path_ + " --seeds 1 --json --sampler " + more);
+    EXPECT_EQ(run.status, 0) << run.err;
+    auto json = nlohmann::json::parse(run.out);
+    json.erase("us_per_step");
+    json.erase("row_format");
+    return json;
+  };
+  const auto appended = figures("sketch");
+  const auto bf16 = figures("sketch --row-format bf16");
+  const auto int8 = figures("sketch --row-format int8");
+  EXPECT_EQ(appended["dtype"], "f32");
+  EXPECT_EQ(bf16["dtype"], "bf16");
+  EXPECT_EQ(int8["dtype"], "f32");
+  const double rows = appended["rows_loaded_fraction"], index = appended["index_bytes_per_token"];
+  const auto near = [](const nlohmann::json& json, double expected) {
+    EXPECT_NEAR(json["bytes_read_per_token"].get<double>(), expected, 1e-9);
+  };
+  near(appended, rows * 2 * 24 * 4 + index);
+  near(int8, rows * (2 * 24 + 8) + index);
+  near(bf16, bf16["rows_loaded_fraction"].get<double>() * 2 * 24 * 2 + index);
+  near(figures("exact"), 2 * 24 * 4);
+  near(figures("exact --row-format bf16"), 2 * 24 * 2);
+
+  data_.dtype = base::DType::kBF16;
+  data_.Fill(1);
+  data_.Write(path_);
+  EXPECT_EQ(figures("sketch"), bf16);
+}
+
 TEST_F(EvalCommandTest, WrongOptionsAreUsageErrors) {
   for (const std::string& arguments :
        {std::string(""), std::string("nonsense"), std::string("eval"),
@@ -146,6 +220,9 @@ TEST_F(EvalCommandTest, WrongOptionsAreUsageErrors) {
         "eval --qkv " + path_ + " --tables 0", "eval --qkv " + path_ + " --seeds 0",
         "eval --qkv " + path_ + " --window -1", "eval --qkv " + path_ + " --projection random",
         "eval --qkv " + path_ + " --min-collisions 9 --tables 8",
+        "eval --qkv " + path_ + " --sampler lsh,best", "eval --qkv " + path_ + " --rows .1,2",
+        "eval --qkv " + path_ + " --row-format int4",
+        "eval --qkv " + path_ + " --sampler lsh,exact --output /dev/null",
         "eval --qkv " + path_ + " --simd EMU1", "eval --qkv " + path_ + " --nonsense"}) {
     const Outcome run = RunCtl(arguments);
     EXPECT_EQ(run.status, 2) << arguments;
@@ -168,6 +245,9 @@ TEST_F(EvalCommandTest, BadInputIsRefused) {
   EXPECT_THAT(run.err, HasSubstr(truncated));
   std::remove(truncated.c_str());
   run = RunCtl("eval --qkv " + path_ + " --output /no/such/folder/o");
+  EXPECT_EQ(run.status, 3);
+  EXPECT_THAT(run.err, HasSubstr("/no/such/folder"));
+  run = RunCtl("eval --qkv " + path_ + " --seeds 1 --plot /no/such/folder/p.svg");
   EXPECT_EQ(run.status, 3);
   EXPECT_THAT(run.err, HasSubstr("/no/such/folder"));
 }
