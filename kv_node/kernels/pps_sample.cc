@@ -103,6 +103,10 @@ HWY_INLINE uint64_t MeasureBlocks(const GroupScores& group, const GroupSizes& si
   const I16 d16;
   const I32 d32;
   const Half8 dh;
+  // The sizes of a block sum up to 2^31 at most: counted from minus half of that, no signed sum of
+  // lanes overflows.
+  constexpr int32_t kHalf = kSizeBlockRows / 2 << kFullSizeBits;
+  const auto from = hn::Set(d32, -kHalf / static_cast<int32_t>(hn::Lanes(d32)));
   uint64_t total = 0;
   for (int64_t first = 0; first < group.padded_rows; first += kPair) {
     for (size_t i = 0; i < kPair; i += hn::Lanes(d)) {
@@ -110,14 +114,15 @@ HWY_INLINE uint64_t MeasureBlocks(const GroupScores& group, const GroupSizes& si
       hn::StoreU(Shares<kQueries>(group, row), d, sizes.shares + row);
     }
     for (size_t block = 0; block < kPair; block += kBlock) {
-      auto sum = hn::Zero(d32);
+      auto sum = from;
       for (size_t i = 0; i < kBlock; i += hn::Lanes(d16)) {
         const int64_t row = first + static_cast<int64_t>(block + i);
         const Sizes of =
             SizesOf(hn::PromoteTo(d16, hn::LoadU(dh, sizes.shares + row)), group.shift);
         sum = hn::Add(sum, hn::Add(of.even, of.odd));
       }
-      const auto block_sum = static_cast<uint32_t>(hn::GetLane(hn::SumOfLanes(d32, sum)));
+      const auto block_sum =
+          static_cast<uint32_t>(hn::GetLane(hn::SumOfLanes(d32, sum))) + uint32_t{kHalf};
       sizes.sums[(first + static_cast<int64_t>(block)) / kSizeBlockRows] = block_sum;
       total += block_sum;
     }
