@@ -76,7 +76,8 @@ void TimeSteps(const SuiteSpec& spec, Record& record) {
   Progress("timing decode steps");
   for (int pair = 0; pair < spec.pairs; ++pair) {
     const auto read = [&](const Workload& workload) {
-      reads.push_back(TimeCold(flusher, [&] { ReadRows(workload.key_copy(), workload.value_copy()); }));
+      reads.push_back(
+          TimeCold(flusher, [&] { ReadRows(workload.key_copy(), workload.value_copy()); }));
       return reads.back();
     };
     for (const auto& sampler : samplers) {
