@@ -48,9 +48,9 @@ int64_t OracleSampler::Choose(const Segment& segment, const GroupQuery& query, d
   int8_t* scores = scratch.scores(static_cast<size_t>(padded * query.group));
   std::fill_n(scores, padded * query.group, kv_node::kNoScore);
   // Quarters of a binary order of magnitude below the query's largest logit, which has score kTop.
-  constexpr int kShift = 5;
+  constexpr int kStep = 32;
   constexpr int kTop = 127;
-  constexpr double kUnit = kv_node::kScoreUnit * std::numbers::log2e / (1 << kShift);
+  constexpr double kUnit = kv_node::kScoreUnit * std::numbers::log2e / kStep;
   std::vector<int16_t>& offsets = scratch.offsets();
   offsets.clear();
   for (const QueryLogits& one : queries) {
@@ -65,7 +65,7 @@ int64_t OracleSampler::Choose(const Segment& segment, const GroupQuery& query, d
   kv_node::MeasureSizes({.scores = scores,
                          .stride = padded,
                          .padded_rows = padded,
-                         .shift = kShift,
+                         .step = kStep,
                          .offsets = offsets},
                         &sizes);
   const kv_node::PpsPlan plan =

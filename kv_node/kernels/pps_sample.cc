@@ -61,13 +61,14 @@ struct Sizes {
 
 // Sizes of rows whose largest shares are given, of even and of odd rows: 2^x from its exponent plus
 // the bias, taken for a bf16 number. kNoScore: 0.
-HWY_INLINE Sizes SizesOf(hn::Vec<I16> shares, int shift) {
+HWY_INLINE Sizes SizesOf(hn::Vec<I16> shares, int step) {
   const I16 d;
   const F32 df;
   const U32 du;
   const auto full = hn::Set(df, kFull);
   const auto visible = hn::Ne(shares, hn::Set(d, int16_t{kNoScore}));
-  const auto biased = hn::Add(hn::ShiftLeftSame(shares, shift), hn::Set(d, kBias));
+  const auto biased =
+      hn::Add(hn::Mul(shares, hn::Set(d, static_cast<int16_t>(step))), hn::Set(d, kBias));
   const auto bits = hn::BitCast(du, hn::IfThenElseZero(visible, hn::Max(biased, hn::Zero(d))));
   const auto even = hn::BitCast(df, hn::ShiftLeft<16>(bits));
   const auto odd = hn::BitCast(df, hn::And(bits, hn::Set(du, 0xffff0000u)));
@@ -117,8 +118,7 @@ HWY_INLINE uint64_t MeasureBlocks(const GroupScores& group, const GroupSizes& si
       auto sum = from;
       for (size_t i = 0; i < kBlock; i += hn::Lanes(d16)) {
         const int64_t row = first + static_cast<int64_t>(block + i);
-        const Sizes of =
-            SizesOf(hn::PromoteTo(d16, hn::LoadU(dh, sizes.shares + row)), group.shift);
+        const Sizes of = SizesOf(hn::PromoteTo(d16, hn::LoadU(dh, sizes.shares + row)), group.step);
         sum = hn::Add(sum, hn::Add(of.even, of.odd));
       }
       const auto block_sum =
@@ -144,14 +144,14 @@ uint64_t Measure(const GroupScores& group, const GroupSizes& sizes) {
 }
 
 // Sizes of one block, with the floor; 0 where the row may not be sampled.
-HWY_INLINE void BlockSizes(const int8_t* HWY_RESTRICT shares, int shift, uint32_t floor,
+HWY_INLINE void BlockSizes(const int8_t* HWY_RESTRICT shares, int step, uint32_t floor,
                            uint32_t* HWY_RESTRICT out) {
   const I32 d;
   const F32 df;
   const U32 du;
   for (size_t i = 0; i < kBlock; i += hn::Lanes(d)) {
     const auto share = hn::PromoteTo(d, hn::LoadU(Quarter8(), shares + i));
-    const auto biased = hn::Add(hn::ShiftLeftSame(share, shift), hn::Set(d, int32_t{kBias}));
+    const auto biased = hn::Add(hn::Mul(share, hn::Set(d, step)), hn::Set(d, int32_t{kBias}));
     const auto bits = hn::ShiftLeft<16>(hn::Max(biased, hn::Zero(d)));
     const auto size = hn::ConvertTo(d, hn::Mul(hn::BitCast(df, bits), hn::Set(df, kFull)));
     const auto floored = hn::Add(hn::BitCast(du, size), hn::Set(du, floor));
@@ -173,7 +173,7 @@ size_t LargeSizes(const GroupSizes& sizes, uint32_t floor, int8_t share, uint32_
       most = hn::Max(most, hn::LoadU(d, shares + i));
     }
     if (hn::AllTrue(d, hn::Lt(most, bound))) continue;
-    BlockSizes(shares, sizes.shift, floor, block);
+    BlockSizes(shares, sizes.step, floor, block);
     for (size_t i = 0; i < kBlock; ++i) {
       large[count] = block[i];
       count += shares[i] >= share ? 1 : 0;
@@ -203,7 +203,7 @@ int64_t Draw(const GroupSizes& sizes, const PpsPlan& plan, uint32_t start,
       past += sum;
       continue;
     }
-    BlockSizes(shares, sizes.shift, plan.floor, block);
+    BlockSizes(shares, sizes.step, plan.floor, block);
     for (size_t first = 0; first < kBlock; first += kFew) {
       uint64_t few = 0;
       for (size_t i = first; i < first + kFew; ++i) few += block[i];
@@ -273,19 +273,18 @@ uint64_t SettleStep(double total, double wanted, std::span<const uint32_t> large
 }
 
 // The size of a share, as SizesOf has it.
-uint32_t SizeOf(int share, int shift) {
-  const uint32_t bits = static_cast<uint32_t>(std::max(0, share * (1 << shift) + 127 * kScoreUnit))
-                        << 16;
+uint32_t SizeOf(int share, int step) {
+  const uint32_t bits = static_cast<uint32_t>(std::max(0, share * step + 127 * kScoreUnit)) << 16;
   return static_cast<uint32_t>(std::bit_cast<float>(bits) * (1 << kFullSizeBits));
 }
 
 // The smallest share whose size with the floor is at least `least`; 1 where there is none.
-int8_t LeastShare(uint64_t least, uint32_t floor, int shift) {
+int8_t LeastShare(uint64_t least, uint32_t floor, int step) {
   int8_t low = kNoScore + 1;
   int8_t high = 1;
   while (low < high) {
     const auto middle = static_cast<int8_t>(std::floor((low + high) / 2.0));
-    if (uint64_t{SizeOf(middle, shift)} + floor >= least) {
+    if (uint64_t{SizeOf(middle, step)} + floor >= least) {
       high = middle;
     } else {
       low = static_cast<int8_t>(middle + 1);
@@ -299,7 +298,7 @@ int8_t LeastShare(uint64_t least, uint32_t floor, int shift) {
 void MeasureSizes(const GroupScores& scores, GroupSizes* sizes) {
   CHECK(!scores.offsets.empty() && scores.padded_rows % (2 * kSizeBlockRows) == 0);
   sizes->padded_rows = scores.padded_rows;
-  sizes->shift = scores.shift;
+  sizes->step = scores.step;
   sizes->total = HWY_DYNAMIC_DISPATCH(Measure)(scores, *sizes);
 }
 
@@ -318,7 +317,7 @@ PpsPlan PlanSample(const GroupSizes& sizes, int64_t visible, double wanted, doub
   do {
     least = plan.step / kStepParts;
     const size_t count = HWY_DYNAMIC_DISPATCH(LargeSizes)(
-        sizes, plan.floor, LeastShare(least, plan.floor, sizes.shift), large);
+        sizes, plan.floor, LeastShare(least, plan.floor, sizes.step), large);
     plan.step = SettleStep(total, wanted, {large, count}, least, plan.step);
   } while (plan.step < least);
   return plan;

@@ -22,12 +22,12 @@ inline constexpr int64_t kSizeBlockRows = 32;
 inline constexpr int kFullSizeBits = 26;
 
 // Scores of a group: scores[q * stride + r] as ScanSketches writes them; a row's share of query q's
-// attention is 2^((score - offset_q) 2^shift / kScoreUnit).
+// attention is 2^((score - offset_q) step / kScoreUnit).
 struct GroupScores {
   const int8_t* scores = nullptr;
   int64_t stride = 0;
   int64_t padded_rows = 0;
-  int shift = 0;
+  int step = 1;
   std::span<const int16_t> offsets;  // one per query, -127..1000
 };
 
@@ -36,7 +36,7 @@ struct GroupSizes {
   int8_t* shares = nullptr;  // [padded_rows], largest share in units of score, <= 0; kNoScore
   uint32_t* sums = nullptr;  // [padded_rows / 32], of the sizes of a block
   int64_t padded_rows = 0;
-  int shift = 0;
+  int step = 1;
   uint64_t total = 0;
 };
 

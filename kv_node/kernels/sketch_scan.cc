@@ -29,7 +29,7 @@ struct ScanPass {
   int64_t row_begin = 0;  // visible
   int64_t row_end = 0;
   int groups = 0;  // of 8 coordinates
-  int shift = 0;
+  int step = 1;
   std::array<const int8_t*, kScanQueries> tables{};
   std::array<int8_t*, kScanQueries> scores{};  // by row
 };
@@ -167,7 +167,7 @@ HWY_INLINE void SumNarrow(const ScanPass& pass, const uint8_t* HWY_RESTRICT bloc
 using Units = hn::CappedTag<int16_t, kSketchBlockRows>;
 using Scores = hn::Rebind<int8_t, Units>;
 
-// Adds 2^((score - kHighestScore) 2^shift / kScoreUnit) to the sums of rows [i, i + lanes) of a
+// Adds 2^((score - kHighestScore) step / kScoreUnit) to the sums of rows [i, i + lanes) of a
 // block: the exponent plus its bias, taken for a bf16 number.
 HWY_INLINE void AddWeights(hn::Vec<Units> units, size_t i, float* HWY_RESTRICT sums) {
   const Units d;
@@ -202,6 +202,7 @@ HWY_INLINE void FinishPair(const ScanPass& pass, int64_t first,
   const Scores d8;
   const hn::Rebind<uint8_t, Units> du8;
   const auto highest = hn::Set(d, int16_t{kHighestScore});
+  const auto step = hn::Set(d, static_cast<int16_t>(pass.step));
   for (size_t i = 0; i < kBlocks * kSketchBlockRows; i += hn::Lanes(d)) {
     const int64_t row = first + static_cast<int64_t>(i);
     // 128 factor, so that a fixed-point product is the score.
@@ -209,7 +210,7 @@ HWY_INLINE void FinishPair(const ScanPass& pass, int64_t first,
     for (size_t q = 0; q < kQueries; ++q) {
       const auto sum = hn::PromoteTo(d, hn::LoadU(d8, &sums[q][0][0] + i));
       auto score = hn::MulFixedPoint15(sum, factor);
-      auto units = hn::ShiftLeftSame(hn::Sub(score, highest), pass.shift);
+      auto units = hn::Mul(hn::Sub(score, highest), step);
       if constexpr (kEdge) {
         const auto visible = Visible(pass, row);
         units = hn::IfThenElse(visible, units, hn::Set(d, int16_t{-32768}));
@@ -311,10 +312,9 @@ HWY_EXPORT(FillTables);
 
 namespace {
 
-// The cosine between query and key up to which sums do not saturate, give or take a square root of
-// two.
-constexpr double kFullCosine = 0.65;
-constexpr int kMostExponent = 100;  // of tables; queries of next to nothing
+// The cosine between query and key up to which sums do not saturate, on average over keys. At .75
+// the rows that matter most, saturated, look alike: errors on the test model are 5 % larger.
+constexpr double kFullCosine = 1.1;
 
 }  // namespace
 
@@ -341,27 +341,26 @@ void SketchTables::Prepare(const SketchRotation& rotation, const float* queries,
   const double orders = double{scale} * std::numbers::log2e;
   const double full =
       std::abs(orders) * kFullCosine * std::sqrt(longest * 2 * bits_ / std::numbers::pi);
-  exponent_ = kMostExponent;
-  if (full > std::ldexp(127.0, -kMostExponent)) {
-    exponent_ = static_cast<int>(std::nearbyint(std::log2(127 / full)));
-  }
-  const auto factor = static_cast<float>(std::ldexp(orders, exponent_));
+  const bool visible = full > 1e-30 && std::isfinite(full);
+  unit_ = visible ? kScoreUnit * full / 127 : 0;
+  const auto factor = static_cast<float>(visible ? orders * 127 / full : 0);
   for (int q = 0; q < count; ++q) {
     HWY_DYNAMIC_DISPATCH(FillTables)
     (rotated + q * bits_, bits_, factor, tables_.As<int8_t>().data() + size_t{8} * bits_ * q);
   }
 }
 
-int ScoreShift(const SketchView& sketches, const SketchTables& tables) {
-  // A score of 1 is 2^(8 + factor_exponent - exponent) orders, kScoreUnit = 2^7 units each.
-  return std::clamp(8 + 7 + sketches.factor_exponent - tables.exponent(), 0, kMaxScoreShift);
+int ScoreStep(const SketchView& sketches, const SketchTables& tables) {
+  // A score is the sum times the factor / 2^8.
+  const double step = std::nearbyint(std::ldexp(tables.unit(), 8 + sketches.factor_exponent));
+  return static_cast<int>(std::clamp(step, 1.0, double{kMaxScoreStep}));
 }
 
 void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_t row_begin,
-                  int64_t row_end, int shift, int8_t* scores, int64_t stride, double* log_sums) {
+                  int64_t row_end, int step, int8_t* scores, int64_t stride, double* log_sums) {
   CHECK(0 <= row_begin && row_begin <= row_end && row_end <= sketches.rows) << row_end;
   CHECK(sketches.bits == tables.bits()) << sketches.bits;
-  CHECK(0 <= shift && shift <= kMaxScoreShift) << shift;
+  CHECK(1 <= step && step <= kMaxScoreStep) << step;
   std::fill_n(log_sums, tables.count(), -std::numeric_limits<double>::infinity());
   if (row_begin == row_end) return;
   ScanPass pass;
@@ -371,7 +370,7 @@ void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_
   pass.first = row_begin / kSketchPairRows * kSketchPairRows;
   pass.row_begin = row_begin;
   pass.row_end = row_end;
-  pass.shift = shift;
+  pass.step = step;
   for (int begin = 0; begin < tables.count(); begin += kScanQueries) {
     const int queries = std::min(kScanQueries, tables.count() - begin);
     for (int q = 0; q < queries; ++q) {
@@ -382,7 +381,7 @@ void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_
     HWY_DYNAMIC_DISPATCH(Scan)(pass, queries, totals);
     for (int q = 0; q < queries; ++q) {
       log_sums[begin + q] =
-          kScoreUnit * std::log2(double{totals[q]}) + std::ldexp(kHighestScore, shift);
+          kScoreUnit * std::log2(double{totals[q]}) + double{kHighestScore} * step;
     }
   }
 }

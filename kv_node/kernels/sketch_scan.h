@@ -17,19 +17,18 @@
 namespace sounder::kv_node {
 
 // Estimates are counted in 1/128ths of a binary order of magnitude, as bf16 counts: x units stand
-// for the weight 2^(x / kScoreUnit). A score is 2^shift units, with one shift for all queries.
+// for the weight 2^(x / kScoreUnit). A score is `step` units, the same for all queries of a group.
 inline constexpr int kScoreUnit = 128;
-inline constexpr int kMaxScoreShift = 7;
+inline constexpr int kMaxScoreStep = 128;
 // The score of a row that may not be sampled. No visible row has it.
 inline constexpr int8_t kNoScore = -128;
 
 // Look-up tables of a group's queries, for one rotation. Reused from call to call.
 //
 // Per query and group of 8 coordinates two tables of 16 signed bytes, one for the lower and one for
-// the upper 4 signs: the sum of +- the 4 coordinates of the rotated query, in units of 2^-exponent
-// binary orders of magnitude (at a factor of 1), the same for all queries: such that for the
-// longest query and a key at cosine .65 all tables sum up to 90..180. Each is stored twice, side by
-// side.
+// the upper 4 signs: the sum of +- the 4 coordinates of the rotated query, in a unit that is the
+// same for all queries: for the longest one and a key at cosine .75 all tables sum up to 127. Each
+// is stored twice, side by side.
 class SketchTables {
  public:
   // queries f32[count, dim], packed; logits are scale * (q . k). 1 <= count.
@@ -41,30 +40,31 @@ class SketchTables {
   const int8_t* tables(int query) const {
     return tables_.As<int8_t>().data() + size_t{8} * bits_ * query;
   }
-  int exponent() const { return exponent_; }
+  // The units of score that one unit of a sum stands for, at a factor of 1. 0: all logits are 0.
+  double unit() const { return unit_; }
 
  private:
   int count_ = 0;
   int bits_ = 0;
   memory::AlignedBuffer rotated_;
   memory::AlignedBuffer tables_;
-  int exponent_ = 0;
+  double unit_ = 0;
 };
 
-// The shift that goes with these tables and factors. (Where it would have to be out of range, all
-// logits are next to nothing or beyond what any softmax tells apart; estimates are scaled then.)
-int ScoreShift(const SketchView& sketches, const SketchTables& tables);
+// The step that goes with these tables and factors, rounded: 1..kMaxScoreStep. (Where it would have
+// to be out of range, all logits are next to nothing or beyond what any softmax tells apart.)
+int ScoreStep(const SketchView& sketches, const SketchTables& tables);
 
 // scores[q * stride + r] of rows [row_begin, row_end) of the segment, and kNoScore for the other
 // rows of their pairs of blocks; stride >= PaddedRows(sketches.rows). log_sums[q]: kScoreUnit *
-// log2 of the sum of 2^(score 2^shift / kScoreUnit) over the range, as bf16 counts (at most 7 % too
+// log2 of the sum of 2^(score step / kScoreUnit) over the range, as bf16 counts (at most 7 % too
 // much), without rows more than 127 orders of magnitude below the highest possible score; -inf
-// where there are no others. shift: 0..kMaxScoreShift.
+// where there are no others. step: 1..kMaxScoreStep.
 //
 // The sum a of a row's tables is taken over groups 0, 2, 4, .. and 1, 3, 5, .. in int8 with
 // saturation, then over both; the score is (max(a, -127) factor + 128) >> 8.
 void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_t row_begin,
-                  int64_t row_end, int shift, int8_t* scores, int64_t stride, double* log_sums);
+                  int64_t row_end, int step, int8_t* scores, int64_t stride, double* log_sums);
 
 }  // namespace sounder::kv_node
 

@@ -49,7 +49,7 @@ double WantedRows(const GroupQuery& query, const SketchParams& params, const Gro
 // log2 of the sum of a query's weights, in scores: over the visible rows as estimated, or over the
 // session's as the hint has it, if that is more.
 int16_t OffsetOf(const GroupQuery& query, int q, std::span<const float> mean, double log_sum,
-                 int shift) {
+                 int step) {
   double units = log_sum;
   if (!query.lse_hints.empty()) {
     double dot = 0;
@@ -59,7 +59,7 @@ int16_t OffsetOf(const GroupQuery& query, int q, std::span<const float> mean, do
     const double hint = kScoreUnit * std::numbers::log2e * nats;
     if (hint > units) units = hint;  // not where the hint is not a number
   }
-  const double offset = std::nearbyint(std::ldexp(units, -shift));
+  const double offset = std::nearbyint(units / step);
   return static_cast<int16_t>(std::clamp(offset, -127.0, 1000.0));
 }
 
@@ -164,22 +164,22 @@ GroupSizes SketchSampler::Measure(const SketchIndex& index, const GroupQuery& qu
   } else {
     scratch.sketch_tables().Prepare(rotation_, query.queries, query.group, query.scale);
   }
-  const int shift = ScoreShift(sketches, *tables);
+  const int step = ScoreStep(sketches, *tables);
   int8_t* scores = scratch.scores(static_cast<size_t>(stride) * query.group);
   std::vector<double>& log_sums = scratch.log_sums();
   log_sums.resize(query.group);
-  ScanSketches(sketches, *tables, query.row_begin, query.row_end, shift, scores, stride,
+  ScanSketches(sketches, *tables, query.row_begin, query.row_end, step, scores, stride,
                log_sums.data());
   std::vector<int16_t>& offsets = scratch.offsets();
   offsets.resize(query.group);
   for (int q = 0; q < query.group; ++q) {
-    offsets[q] = OffsetOf(query, q, index.mean(), log_sums[q], shift);
+    offsets[q] = OffsetOf(query, q, index.mean(), log_sums[q], step);
   }
   GroupSizes sizes = {.shares = scratch.shares(), .sums = scratch.size_sums()};
   MeasureSizes({.scores = scores + first,
                 .stride = stride,
                 .padded_rows = padded,
-                .shift = shift,
+                .step = step,
                 .offsets = offsets},
                &sizes);
   return sizes;

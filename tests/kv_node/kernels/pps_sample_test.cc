@@ -15,8 +15,8 @@
 namespace sounder::kv_node {
 namespace {
 
-constexpr int kShift = 5;
-constexpr double kOrder = kScoreUnit >> kShift;  // scores per binary order
+constexpr int kStep = 37;
+constexpr double kOrder = double{kScoreUnit} / kStep;  // scores per binary order
 
 // Scores of a group of queries over `rows` rows: normal with standard deviation `spread` binary
 // orders; rows beyond are kNoScore, and so are the first `hidden`.
@@ -40,7 +40,7 @@ struct Scored {
     MeasureSizes({.scores = scores.data(),
                   .stride = padded,
                   .padded_rows = padded,
-                  .shift = kShift,
+                  .step = kStep,
                   .offsets = offsets},
                  &sizes);
   }
@@ -60,8 +60,8 @@ uint32_t SizeRef(const Scored& scored, int64_t row) {
     if (score == kNoScore) return 0;
     share = std::max(share, std::clamp(score - scored.offsets[q], -127, 0));
   }
-  const int exponent = static_cast<int>(std::floor(share / kOrder));
-  const double mantissa = 1 + share / kOrder - exponent;
+  const int exponent = static_cast<int>(std::floor(share * kStep / double{kScoreUnit}));
+  const double mantissa = 1 + share * kStep / double{kScoreUnit} - exponent;
   return static_cast<uint32_t>(std::ldexp(mantissa, exponent + kFullSizeBits));
 }
 
@@ -119,7 +119,7 @@ TEST_P(PpsSampleTest, TakesExtremesForWhatTheyAre) {
     MeasureSizes({.scores = scored.scores.data(),
                   .stride = 64,
                   .padded_rows = 64,
-                  .shift = kMaxScoreShift,
+                  .step = kMaxScoreStep,
                   .offsets = scored.offsets},
                  &scored.sizes);
   };

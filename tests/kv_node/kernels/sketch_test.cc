@@ -183,12 +183,12 @@ TEST_P(SketchTest, ScansAsDescribed) {
           SketchTables tables;
           tables.Prepare(rotation, queries.data(), count, 0.3f);
           const int64_t stride = SketchView::PaddedRows(rows);
-          const int shift = std::max(ScoreShift(sketched.view, tables), 2);
+          const int step = std::max(ScoreStep(sketched.view, tables), 4);
           for (const auto& [begin, end] : std::vector<std::pair<int64_t, int64_t>>{
                    {0, rows}, {rows / 3, rows - rows / 4}, {rows, rows}}) {
             std::vector<int8_t> scores(count * stride, 99);
             std::vector<double> log_sums(count, NAN);
-            ScanSketches(sketched.view, tables, begin, end, shift, scores.data(), stride,
+            ScanSketches(sketched.view, tables, begin, end, step, scores.data(), stride,
                          log_sums.data());
             for (int q = 0; q < count; ++q) {
               double sum = 0;
@@ -198,12 +198,12 @@ TEST_P(SketchTest, ScansAsDescribed) {
                 const bool visible = begin <= r && r < end;
                 const int expected = visible ? ScoreRef(sketched, tables, q, r) : int{kNoScore};
                 ASSERT_EQ(int{scores[q * stride + r]}, expected) << q << " " << r;
-                if (visible) sum += WeightRef((expected - 127) * (1 << shift));
+                if (visible) sum += WeightRef((expected - 127) * step);
               }
               if (sum < std::ldexp(1, -125)) {  // nothing, next to what there could be
-                EXPECT_LE(log_sums[q], (127 << shift) - 125 * kScoreUnit);
+                EXPECT_LE(log_sums[q], 127 * step - 125 * kScoreUnit);
               } else {
-                EXPECT_NEAR(log_sums[q], kScoreUnit * std::log2(sum) + (127 << shift), 0.1);
+                EXPECT_NEAR(log_sums[q], kScoreUnit * std::log2(sum) + 127 * step, 0.1);
               }
             }
           }
@@ -222,7 +222,7 @@ TEST_P(SketchTest, TheSameSumsAtEveryLevel) {
     tables.Prepare(rotation, queries.data(), 5, 0.1f);
     std::vector<int8_t> scores(5 * 1024);
     std::vector<double> log_sums(5);
-    ScanSketches(sketched.view, tables, 3, 999, 4, scores.data(), 1024, log_sums.data());
+    ScanSketches(sketched.view, tables, 3, 999, 21, scores.data(), 1024, log_sums.data());
     return std::pair(scores, log_sums);
   };
   const auto here = scan();
@@ -244,8 +244,8 @@ TEST_P(SketchTest, EstimatesLogits) {
     tables.Prepare(rotation, query.data(), 1, scale);
     std::vector<int8_t> scores(SketchView::PaddedRows(kRows));
     double log_sum;
-    const int shift = ScoreShift(sketched.view, tables);
-    ScanSketches(sketched.view, tables, 0, kRows, shift, scores.data(), 0, &log_sum);
+    const int step = ScoreStep(sketched.view, tables);
+    ScanSketches(sketched.view, tables, 0, kRows, step, scores.data(), 0, &log_sum);
     double error = 0;
     double squares = 0;
     double norms = 0;
@@ -254,7 +254,7 @@ TEST_P(SketchTest, EstimatesLogits) {
       for (int i = 0; i < kDim; ++i) {
         dot += double{query[i]} * (sketched.keys[r * kDim + i] - sketched.mean[i]);
       }
-      const double estimate = std::ldexp(scores[r], shift) / kScoreUnit * std::log(2.0);
+      const double estimate = scores[r] * step / double{kScoreUnit} * std::log(2.0);
       error += estimate - dot * scale;
       squares += (estimate - dot * scale) * (estimate - dot * scale);
       norms += dot * scale * dot * scale;

@@ -116,7 +116,7 @@ INSTANTIATE_TEST_SUITE_P(Correlations, SharedTablesTest, testing::Values(.5, .95
 TEST(FloorTest, BelongsToTheDrawAndToTheWeights) {
   constexpr int64_t kRows = 1024;
   base::PhiloxStream random(7, 0);
-  constexpr int kShift = 4;  // scores are eighths of a binary order of magnitude
+  constexpr int kStep = 16;  // scores are eighths of a binary order of magnitude
   std::vector<int8_t> scores(kRows);
   std::vector<double> weights;
   double total = 0;
@@ -132,7 +132,7 @@ TEST(FloorTest, BelongsToTheDrawAndToTheWeights) {
   MeasureSizes({.scores = scores.data(),
                 .stride = kRows,
                 .padded_rows = kRows,
-                .shift = kShift,
+                .step = kStep,
                 .offsets = offsets},
                &sizes);
   const PpsPlan plan = PlanSample(sizes, kRows, 100, .3, scratch.large_sizes());
