@@ -13,6 +13,9 @@ packages_build=(
 # For ./run format and the test that everything is formatted.
 packages_format=(clang-format)
 
+# For ./run bench-instructions.
+packages_instructions=(valgrind)
+
 # For scripts/on_bare_debian.sh.
 packages_bare=(debootstrap)
 
