@@ -61,18 +61,18 @@ class Sketch {
   }
 
   int64_t Scan() {
-    kv_node::ScanSketches(sketches_, tables_, 0, keys_.rows, shift(), Data<int8_t>(scores_),
-                          padded_, log_sums_.data());
+    kv_node::ScanSketches(sketches_, tables_, 0, keys_.rows, step(), Data<int8_t>(scores_), padded_,
+                          log_sums_.data());
     return keys_.rows;
   }
 
   int64_t padded() const { return padded_; }
-  int shift() const { return kv_node::ScoreShift(sketches_, tables_); }
+  int step() const { return kv_node::ScoreStep(sketches_, tables_); }
   const int8_t* scores() { return Data<int8_t>(scores_); }
   const float* mean() { return Data<float>(mean_); }
   // Of query q's weights, in scores.
   int16_t Offset(int q) const {
-    return static_cast<int16_t>(std::nearbyint(std::ldexp(log_sums_[q], -shift())));
+    return static_cast<int16_t>(std::nearbyint(log_sums_[q] / step()));
   }
 
  private:
@@ -123,7 +123,7 @@ class Draw {
     kv_node::MeasureSizes({.scores = sketch_.scores(),
                            .stride = sketch_.padded(),
                            .padded_rows = sketch_.padded(),
-                           .shift = sketch_.shift(),
+                           .step = sketch_.step(),
                            .offsets = offsets_},
                           &sizes_);
     return rows_.segment->num_rows();

@@ -166,8 +166,8 @@ bool AttendJob::SeesWholePiece(const wire::AttendItem& item, const Piece& piece)
   return item.causal_from < 0 || item.causal_from + 1 >= piece.first_position + piece.row_end;
 }
 
-void AttendJob::RunUnit(Unit& unit, Scratch& scratch) const {
-  const HeadWork& work = heads_[unit.head_work];
+void AttendJob::RunUnit(Unit& unit, Scratch& scratch) {
+  HeadWork& work = heads_[unit.head_work];
   const wire::AttendItem& item = request_.items[work.item];
   const size_t queries = size_t{item.query_count} * item.group;
   unit.outputs.resize(queries * item.head_dim);
@@ -176,7 +176,13 @@ void AttendJob::RunUnit(Unit& unit, Scratch& scratch) const {
     RunExact(item, work, unit);
     return;
   }
-  const GroupQuery query = GroupQueryOf(item, work.head, work.packed, unit.piece);
+  GroupQuery query = GroupQueryOf(item, work.head, work.packed, unit.piece);
+  if (unit.piece.segment->index() != nullptr && query.uniform_fraction == 0) {
+    std::call_once(work.prepare, [&] {
+      work.prepared = unit.sampler->Prepare(query.queries, query.group, query.scale);
+    });
+    query.prepared = work.prepared.get();
+  }
   if (item.want_error_terms) unit.errors.resize(queries);
   unit.sampler->Attend(*unit.piece.segment, query, scratch, unit.outputs.data(), unit.lse.data(),
                        item.want_error_terms ? unit.errors.data() : nullptr, &unit.stats);

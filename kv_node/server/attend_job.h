@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "common/base/executor.h"
@@ -41,6 +42,8 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
     size_t num_units = 0;
     std::atomic<size_t> unfinished{0};  // of its units
     HeadQueries packed;
+    std::once_flag prepare;  // by the first unit that samples
+    std::unique_ptr<PreparedQueries> prepared;
     std::vector<float> outputs;      // [T * group, dim], merged
     std::vector<float> lse;          // [T * group]
     std::vector<ErrorTerms> errors;  // [T * group] or empty
@@ -65,7 +68,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   absl::Status AddItem(size_t item, const AttendPlan& plan);
   void OrderUnits();
   void RunUnits();
-  void RunUnit(Unit& unit, Scratch& scratch) const;
+  void RunUnit(Unit& unit, Scratch& scratch);
   void RunExact(const wire::AttendItem& item, const HeadWork& work, Unit& unit) const;
   bool SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const;
   void Finish();
