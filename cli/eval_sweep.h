@@ -29,7 +29,7 @@ struct EvalSetting {
 
 // As text, as users give them.
 struct EvalLists {
-  std::vector<std::string> samplers = {"lsh"};
+  std::vector<std::string> samplers = {"sketch"};
   std::vector<std::string> bits = {};  // empty: each sampler's own
   std::vector<std::string> tables = {"150"};
   std::vector<std::string> rows = {"0.02"};

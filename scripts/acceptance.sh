@@ -44,6 +44,8 @@ json_number() {
     head -n 1
 }
 
+# shellcheck source=scripts/acceptance_checks.sh
+source scripts/acceptance_checks.sh
 # shellcheck source=scripts/acceptance/main.sh
 source "scripts/acceptance/$part.sh"
 

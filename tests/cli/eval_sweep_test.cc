@@ -26,7 +26,7 @@ std::string Refusal(const EvalLists& lists) {
 }
 
 TEST(EvalSweepTest, OneSettingByDefault) {
-  EXPECT_THAT(Expand({}), ElementsAre(EvalSetting{"lsh", 10, 150, 0, "appended"}));
+  EXPECT_THAT(Expand({}), ElementsAre(EvalSetting{"sketch", 128, 0, .02, "appended"}));
 }
 
 // Tables are varied for hash tables only, shares of rows for the others, int8 for sketches; what
