@@ -58,10 +58,9 @@ absl::StatusOr<std::unique_ptr<KvClient>> KvClient::Create(
     }
     const std::string data = config::ReachableData(node.control->address(), status.data_address);
     if (const auto [first, fresh] = names.emplace(data, node.control->address()); !fresh) {
-      return absl::InvalidArgumentError(absl::StrCat("nodes ", first->second, " and ",
-                                                     node.control->address(),
-                                                     " are one: both have the data ", "address ",
-                                                     data, "; a node can be named once (--nodes)"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "nodes ", first->second, " and ", node.control->address(),
+          " are one: both have the data address ", data, "; a node can be named once (--nodes)"));
     }
     node.data = client->data_.AddNode(data);
   }

@@ -34,13 +34,6 @@ std::string_view NameOf(SamplerKind kind) {
   return "unknown";
 }
 
-std::optional<SamplerKind> ParseSamplerKind(std::string_view name) {
-  if (name == "exact") return SamplerKind::kExact;
-  if (name == "lsh" || name == "lsh_tables") return SamplerKind::kLshTables;
-  if (name == "sketch") return SamplerKind::kSketch;
-  return std::nullopt;
-}
-
 namespace {
 
 absl::StatusOr<std::unique_ptr<Sampler>> MakeSketchSampler(const SamplerSpec& spec) {

@@ -11,7 +11,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -131,7 +130,6 @@ class Sampler {
 enum class SamplerKind : uint8_t { kExact = 0, kLshTables = 1, kSketch = 2 };
 
 std::string_view NameOf(SamplerKind kind);  // "exact", "lsh_tables", "sketch"
-std::optional<SamplerKind> ParseSamplerKind(std::string_view name);  // those, and "lsh"
 
 struct SketchParams {
   int bits = 128;             // 64, 128 or 256 sign bits a key

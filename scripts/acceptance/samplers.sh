@@ -30,14 +30,14 @@ check_lsh_flat() { bench_within lsh_10_150_error_flat 0.11 0.16; }
 
 line exact "./run bench" "exact attention / sequential read"
 check_exact() {
-  bench_ratio exact_us 1.35 "; over reading the segment itself $(bench_number exact_over_segment_read)"
+  bench_ratio exact_us 1.35 "; over its own pages' read $(bench_number exact_over_segment_read)"
 }
 
 line sketch_time "./run bench" "sketch (128 bits, 1 % of rows, int8) / sequential read"
 check_sketch_time() {
   local own
   own=$(ratio "$(bench_number sketch_128_1pct_int8_us)" "$(bench_number segment_read_us)")
-  bench_ratio sketch_128_1pct_int8_us 0.1538 "; stretch 0.111; over reading the segment itself $own"
+  bench_ratio sketch_128_1pct_int8_us 0.1538 "; stretch 0.111; over its own pages' read $own"
 }
 
 line sketch_peaked "./run bench" "sketch (128 bits, 1 %, int8): error, peaked"
@@ -81,7 +81,7 @@ check_threads() { bench_within two_thread_over_two_process 0.9 9; }
 line balance "./run bench" "work of the busier thread / mean"
 check_balance() { bench_within thread_balance 1 1.05; }
 
-line calibration "ctest -R kv_node_sampler" "unbiased over segments, nodes and hints; mutants caught"
+line calibration "ctest -R kv_node_sampler" "unbiased over segments, nodes, hints; mutants caught"
 check_calibration() { tests 'kv_node_sampler|kv_node_server'; }
 
 line instructions "./run bench-instructions" "instructions per row within 3 % of the baseline"

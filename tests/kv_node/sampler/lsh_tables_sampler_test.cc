@@ -248,14 +248,6 @@ TEST(MakeSamplerTest, RefusesWhatMakesNoSense) {
               testing::HasSubstr("dim 32, expected 64"));
 }
 
-TEST(SamplerKindTest, Names) {
-  EXPECT_EQ(ParseSamplerKind("exact"), SamplerKind::kExact);
-  EXPECT_EQ(ParseSamplerKind("lsh"), SamplerKind::kLshTables);
-  EXPECT_EQ(ParseSamplerKind("lsh_tables"), SamplerKind::kLshTables);
-  EXPECT_EQ(ParseSamplerKind("sketch"), SamplerKind::kSketch);
-  EXPECT_EQ(ParseSamplerKind("sketches"), std::nullopt);
-}
-
 INSTANTIATE_TEST_SUITE_P(Projections, LshTablesTest,
                          testing::Values(lsh::ProjectionKind::kGaussian,
                                          lsh::ProjectionKind::kHadamard),
