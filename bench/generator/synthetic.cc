@@ -43,7 +43,7 @@ Shape ShapeOf(Family family) {
     case Family::kPeaked:
       return {10 * .45, 10 * .89, .19, 0, 21, .6, .5, .22, 3, 5};
     case Family::kFlat:
-      return {10 * .45, 10 * .89, .19, 0, 13.2, .6, .5, .22, 3, 5};
+      return {10 * .45, 10 * .89, .19, 0, 13.35, .6, .5, .22, 3, 5};
     case Family::kMid:
       return {6, 7, .12, .7, 22.5, 1, .55, 0, 0, 0};
     case Family::kSharp:

@@ -20,7 +20,8 @@ double TimeAtError(std::span<const FrontierPoint> points, double error);
 
 // Per family: time and error of LSH of 10 bits (50 to 200 tables; per head and split over
 // the heads of a group; with and without V-roulette) and of sketches (64 and 128 bits, several
-// budgets), and the best time of either kind at one error: frontier_<family>_{lsh,sketch}_us.
+// budgets), and the best time of either kind at one error: frontier_<family>_{lsh,sketch}_us. For
+// lsh that is with up to 150 tables, unless only more of them get that good.
 void MeasureFrontier(const SuiteSpec& spec, cli::Record& record);
 
 }  // namespace sounder::suite

@@ -135,7 +135,7 @@ struct SketchParams {
   int bits = 128;             // 64, 128 or 256 sign bits a key
   uint64_t seed = 1;          // of the rotation
   double row_fraction = .02;  // share of the visible rows to read where the query names none
-  double floor_share = .05;   // of the rows, drawn without regard to the estimates
+  double floor_share = .03;   // of the rows, drawn without regard to the estimates
   bool int8_rows = false;     // sampled rows are read from a copy in eight bits
 };
 
