@@ -103,7 +103,7 @@ struct AttendItem {
   attention @15 :Attention;
   sampleKey @16 :UInt64;      # seeds every random number of the answer
   rowsBudget @17 :Float32;    # wanted share of the visible rows, 0: the sampler's own
-  rowsCap @18 :UInt64;        # most rows per kv head, 0: none
+  rowsCap @18 :UInt64;        # most rows of a segment per kv head, 0: none
   signatureWords @19 :UInt32;
   hasLseHints @20 :Bool;
   wantErrorTerms @21 :Bool;

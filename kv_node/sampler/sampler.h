@@ -80,7 +80,8 @@ struct AttendStats {
   int64_t tables_walked = 0;  // buckets visited
   bool exact = false;         // every visible row was read
   // Sum over the visible rows of their sizes (GroupQuery::mean_size_hint), of samplers that
-  // estimate them; meaningful with lse_hints.
+  // estimate them; meaningful with lse_hints. A block
+  // that is sampled in parts has the sum over them.
   double mass = 0;
 
   // Sums; exact only if both are.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/kernels/row_statistics.h"
 #include "kv_node/kernels/pps_sample.h"
@@ -61,6 +62,15 @@ int16_t OffsetOf(const GroupQuery& query, int q, std::span<const float> mean, do
   }
   const double offset = std::nearbyint(units / step);
   return static_cast<int16_t>(std::clamp(offset, -127.0, 1000.0));
+}
+
+// The queries from `begin` on, as many as share a sample.
+GroupQuery PartOf(const GroupQuery& query, int begin, int dim) {
+  GroupQuery part = query;
+  part.queries += static_cast<ptrdiff_t>(begin) * dim;
+  part.group = std::min(kSketchSharedQueries, query.group - begin);
+  if (!query.lse_hints.empty()) part.lse_hints = query.lse_hints.subspan(begin, part.group);
+  return part;
 }
 
 struct PreparedTables : PreparedQueries {
@@ -164,6 +174,7 @@ GroupSizes SketchSampler::Measure(const SketchIndex& index, const GroupQuery& qu
   } else {
     scratch.sketch_tables().Prepare(rotation_, query.queries, query.group, query.scale);
   }
+  CHECK(tables->count() == query.group) << tables->count() << " queries prepared";
   const int step = ScoreStep(sketches, *tables);
   int8_t* scores = scratch.scores(static_cast<size_t>(stride) * query.group);
   std::vector<double>& log_sums = scratch.log_sums();
@@ -187,6 +198,7 @@ GroupSizes SketchSampler::Measure(const SketchIndex& index, const GroupQuery& qu
 
 std::unique_ptr<PreparedQueries> SketchSampler::Prepare(const float* queries, int group,
                                                         float scale) const {
+  if (group > kSketchSharedQueries) return nullptr;  // part by part, in scratch
   auto prepared = std::make_unique<PreparedTables>();
   prepared->tables.Prepare(rotation_, queries, group, scale);
   return prepared;
@@ -200,6 +212,20 @@ void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scra
     return;
   }
   const auto& index = static_cast<const SketchIndex&>(*segment.index());
+  AttendStats total;
+  for (int begin = 0; begin < query.group; begin += kSketchSharedQueries) {
+    AttendStats of_part;
+    AttendPart(segment, index, PartOf(query, begin, segment.dim()), scratch,
+               outputs + static_cast<ptrdiff_t>(begin) * segment.dim(), lse + begin,
+               errors == nullptr ? nullptr : errors + begin, &of_part);
+    total.Add(of_part);
+  }
+  if (stats != nullptr) *stats = total;
+}
+
+void SketchSampler::AttendPart(const Segment& segment, const SketchIndex& index,
+                               const GroupQuery& query, Scratch& scratch, float* outputs,
+                               float* lse, ErrorTerms* errors, AttendStats* stats) const {
   double mass = 0;
   const auto count = static_cast<size_t>(Sample(segment, index, query, scratch, &mass));
   const GroupSample sample = {.queries = query.queries,
@@ -216,18 +242,19 @@ void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scra
   } else {
     GroupAttention(sample, segment.keys(), segment.values(), workspace, outputs, lse, terms);
   }
-  if (stats == nullptr) return;
   *stats = {.rows_read = static_cast<int64_t>(count) * query.group,
             .rows_loaded = static_cast<int64_t>(count),
             .mass = mass};
 }
 
 std::vector<Candidate> SketchSampler::Candidates(const Segment& segment, const GroupQuery& query,
-                                                 int, Scratch& scratch) const {
+                                                 int member, Scratch& scratch) const {
   if (segment.index() == nullptr) return AllVisibleRows(query);
   const auto& index = static_cast<const SketchIndex&>(*segment.index());
   double mass = 0;
-  const int64_t count = Sample(segment, index, query, scratch, &mass);
+  const GroupQuery part =
+      PartOf(query, member / kSketchSharedQueries * kSketchSharedQueries, segment.dim());
+  const int64_t count = Sample(segment, index, part, scratch, &mass);
   std::vector<Candidate> candidates;
   for (int64_t i = 0; i < count; ++i) {
     candidates.push_back({.row = scratch.candidates()[i], .u = scratch.probabilities()[i]});

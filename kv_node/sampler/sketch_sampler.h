@@ -6,6 +6,7 @@
 #ifndef SOUNDER_KV_NODE_SAMPLER_SKETCH_SAMPLER_H_
 #define SOUNDER_KV_NODE_SAMPLER_SKETCH_SAMPLER_H_
 
+#include "common/base/limits.h"
 #include "kv_node/kernels/group_attention.h"
 #include "kv_node/kernels/int8_rows.h"
 #include "kv_node/kernels/pps_sample.h"
@@ -39,6 +40,10 @@ class SketchIndex : public SegmentIndex {
   int factor_exponent_ = 0;
 };
 
+// Queries that share one sample. Blocks of more are sampled in parts of so many, one after the
+// other: what a part needs of working memory is bounded, whatever a request asks for.
+inline constexpr int kSketchSharedQueries = base::kMaxGroup;
+
 class SketchSampler : public Sampler {
  public:
   SketchSampler(const SketchParams& params, int dim, int64_t min_indexed_rows);
@@ -55,7 +60,11 @@ class SketchSampler : public Sampler {
                                     Scratch& scratch) const override;
 
  private:
-  // The group's sample into scratch: rows and probabilities; how many. mass: AttendStats::mass.
+  // Attend of a part, at most kSketchSharedQueries queries.
+  void AttendPart(const Segment& segment, const SketchIndex& index, const GroupQuery& query,
+                  Scratch& scratch, float* outputs, float* lse, ErrorTerms* errors,
+                  AttendStats* stats) const;
+  // The part's sample into scratch: rows and probabilities; how many. mass: AttendStats::mass.
   int64_t Sample(const Segment& segment, const SketchIndex& index, const GroupQuery& query,
                  Scratch& scratch, double* mass) const;
   // Sizes of the rows from `first` to the last visible one.
