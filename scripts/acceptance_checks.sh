@@ -7,6 +7,14 @@ build() {
   scripts/build.sh release "$@"
 }
 
+# The check of a part's line `bench`; other lines read the figures it leaves.
+check_bench() {
+  ./run bench
+  cp build/release/bench.json "$results/bench.json"
+  figure "$(grep -o '":' "$results/bench.json" | wc -l) figures, $(bench_number pairs) pairs"
+  bench_counts
+}
+
 # The figures of the bench line, of this commit.
 bench_number() { json_number "$results/bench.json" "$1"; }
 

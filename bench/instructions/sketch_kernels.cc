@@ -12,6 +12,7 @@
 #include "kv_node/kernels/pps_sample.h"
 #include "kv_node/kernels/sketch.h"
 #include "kv_node/kernels/sketch_scan.h"
+#include "kv_node/sampler/sampler.h"
 
 namespace sounder::instructions {
 namespace {
@@ -19,7 +20,6 @@ namespace {
 using memory::AlignedBuffer;
 
 constexpr double kRowFraction = 0.01;
-constexpr double kFloorShare = 0.05;
 
 template <typename T>
 T* Data(AlignedBuffer& buffer) {
@@ -131,8 +131,8 @@ class Draw {
 
   int64_t Plan() {
     const int64_t n = rows_.segment->num_rows();
-    plan_ = kv_node::PlanSample(sizes_, n, kRowFraction * static_cast<double>(n), kFloorShare,
-                                Data<uint32_t>(large_));
+    plan_ = kv_node::PlanSample(sizes_, n, kRowFraction * static_cast<double>(n),
+                                kv_node::SketchParams().floor_share, Data<uint32_t>(large_));
     return 1;
   }
 

@@ -85,33 +85,39 @@ HWY_INLINE hn::Vec<SignedBytes> TableAt(const int8_t* tables, int group, bool up
   return hn::LoadU(SignedBytes(), tables + group / 2 * 128 + (upper ? 64 : 0) + group % 2 * 32);
 }
 
+// Adds what the tables of group `group` have for a vector's worth of bytes of kBlocks blocks.
+template <size_t kQueries>
+HWY_INLINE void AddGroup(const ScanPass& pass, int group, const uint8_t* HWY_RESTRICT bytes,
+                         bool ahead, hn::Vec<SignedBytes> (&sum)[kQueries][kBlocks]) {
+  const size_t block_bytes = static_cast<size_t>(pass.groups) * kSketchBlockRows;
+  Nibbles nibbles[kBlocks];
+  for (size_t b = 0; b < kBlocks; ++b) {
+    const uint8_t* of_block = bytes + b * block_bytes;
+    if (ahead) __builtin_prefetch(of_block + kBytesAhead);
+    nibbles[b] = Split(hn::LoadU(Bytes(), of_block));
+  }
+  for (size_t q = 0; q < kQueries; ++q) {
+    const auto lower = TableAt(pass.tables[q], group, false);
+    const auto upper = TableAt(pass.tables[q], group, true);
+    for (size_t b = 0; b < kBlocks; ++b) {
+      sum[q][b] = hn::SaturatedAdd(sum[q][b], LookUp(lower, upper, nibbles[b]));
+    }
+  }
+}
+
 // sums[q][block][row]: sums of the tables of kBlocks blocks. Vectors of 64 bytes hold two groups of
 // a block: the even one below, the odd one above.
 template <size_t kQueries>
 HWY_INLINE void SumWide(const ScanPass& pass, const uint8_t* HWY_RESTRICT blocks,
                         int8_t (&sums)[kQueries][kBlocks][kSketchBlockRows]) {
-  const Bytes d;
   const SignedBytes ds;
   const hn::Half<SignedBytes> dh;
-  const size_t block_bytes = static_cast<size_t>(pass.groups) * kSketchBlockRows;
   hn::Vec<SignedBytes> sum[kQueries][kBlocks];
   for (auto& query : sum) {
     for (auto& block : query) block = hn::Zero(ds);
   }
   for (int group = 0; group < pass.groups; group += 2) {
-    Nibbles nibbles[kBlocks];
-    for (size_t b = 0; b < kBlocks; ++b) {
-      const uint8_t* bytes = blocks + b * block_bytes + group * kSketchBlockRows;
-      __builtin_prefetch(bytes + kBytesAhead);
-      nibbles[b] = Split(hn::LoadU(d, bytes));
-    }
-    for (size_t q = 0; q < kQueries; ++q) {
-      const auto lower = TableAt(pass.tables[q], group, false);
-      const auto upper = TableAt(pass.tables[q], group, true);
-      for (size_t b = 0; b < kBlocks; ++b) {
-        sum[q][b] = hn::SaturatedAdd(sum[q][b], LookUp(lower, upper, nibbles[b]));
-      }
-    }
+    AddGroup(pass, group, blocks + group * kSketchBlockRows, /*ahead=*/true, sum);
   }
   for (size_t q = 0; q < kQueries; ++q) {
     for (size_t b = 0; b < kBlocks; ++b) {
@@ -128,7 +134,6 @@ HWY_INLINE void SumNarrow(const ScanPass& pass, const uint8_t* HWY_RESTRICT bloc
                           int8_t (&sums)[kQueries][kBlocks][kSketchBlockRows]) {
   const Bytes d;
   const SignedBytes ds;
-  const size_t block_bytes = static_cast<size_t>(pass.groups) * kSketchBlockRows;
   for (size_t part = 0; part < kSketchBlockRows; part += hn::Lanes(d)) {
     for (int parity = 0; parity < 2; ++parity) {
       hn::Vec<SignedBytes> sum[kQueries][kBlocks];
@@ -136,19 +141,7 @@ HWY_INLINE void SumNarrow(const ScanPass& pass, const uint8_t* HWY_RESTRICT bloc
         for (auto& block : query) block = hn::Zero(ds);
       }
       for (int group = parity; group < pass.groups; group += 2) {
-        Nibbles nibbles[kBlocks];
-        for (size_t b = 0; b < kBlocks; ++b) {
-          const uint8_t* bytes = blocks + b * block_bytes + group * kSketchBlockRows + part;
-          if (parity == 0) __builtin_prefetch(bytes + kBytesAhead);
-          nibbles[b] = Split(hn::LoadU(d, bytes));
-        }
-        for (size_t q = 0; q < kQueries; ++q) {
-          const auto lower = TableAt(pass.tables[q], group, false);
-          const auto upper = TableAt(pass.tables[q], group, true);
-          for (size_t b = 0; b < kBlocks; ++b) {
-            sum[q][b] = hn::SaturatedAdd(sum[q][b], LookUp(lower, upper, nibbles[b]));
-          }
-        }
+        AddGroup(pass, group, blocks + group * kSketchBlockRows + part, parity == 0, sum);
       }
       for (size_t q = 0; q < kQueries; ++q) {
         for (size_t b = 0; b < kBlocks; ++b) {

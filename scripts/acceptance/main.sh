@@ -60,12 +60,6 @@ check_demo_again() {
 }
 
 line bench "./run bench" "the benchmarks run, in full and at the size that counts"
-check_bench() {
-  ./run bench
-  cp build/release/bench.json "$results/bench.json"
-  figure "$(grep -o '":' "$results/bench.json" | wc -l) figures, $(bench_number pairs) pairs"
-  bench_counts
-}
 
 line bench_exact "./run bench" "exact attention / sequential read of K and V"
 check_bench_exact() { bench_ratio exact_us 2.6; }

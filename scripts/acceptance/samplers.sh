@@ -6,12 +6,6 @@ line statistics "ctest -R bench_generator" "the generator's families are what th
 check_statistics() { tests bench_generator; }
 
 line bench "./run bench" "the benchmarks run, in full and at the size that counts"
-check_bench() {
-  ./run bench
-  cp build/release/bench.json "$results/bench.json"
-  figure "$(grep -o '":' "$results/bench.json" | wc -l) figures, $(bench_number pairs) pairs"
-  bench_counts
-}
 
 # bench_within KEY LEAST MOST: a figure of the bench line within bounds.
 bench_within() {
