@@ -31,44 +31,79 @@ constexpr float kLargest = 1e15f;  // squares of rotated vectors, summed, stay f
 // Working memory of one batch: one vector per lane, element-major.
 struct Batch {
   explicit Batch(const SketchRotation& rotation)
-      : lanes(hn::Lanes(F32())),
-        centred(rotation.dim() * sizeof(float)),
-        input(rotation.padded_dim() * lanes * sizeof(float)),
-        rotated(rotation.padded_dim() * lanes * sizeof(float)) {}
-  size_t lanes;
-  memory::AlignedBuffer centred;  // f32[dim]
+      : centred(4 * rotation.dim() * sizeof(float)),
+        input(rotation.padded_dim() * hn::Lanes(F32()) * sizeof(float)),
+        rotated(rotation.padded_dim() * hn::Lanes(F32()) * sizeof(float)) {}
+  memory::AlignedBuffer centred;  // f32[4, dim]
   memory::AlignedBuffer input;    // f32[padded_dim, lanes]
   memory::AlignedBuffer rotated;  // f32[padded_dim, lanes]
 };
+
+// x f32[dim] = a row minus mean, elements that are no numbers or too large as 0.
+template <class Rows>
+HWY_INLINE void Centre(const std::byte* row, const float* mean, size_t dim, float* HWY_RESTRICT x) {
+  const hn::CappedTag<float, 8> d;
+  for (size_t i = 0; i < dim; i += hn::Lanes(d)) {
+    auto v = Rows::Load(d, row, i);
+    if (mean != nullptr) v = hn::Sub(v, hn::LoadU(d, mean + i));
+    const auto valid = hn::Le(hn::Abs(v), hn::Set(d, kLargest));
+    hn::StoreU(hn::IfThenElseZero(valid, v), d, x + i);
+  }
+}
+
+// y[i, 0..3] = x[0..3, i]: four vectors of x f32[4, dim] to four neighbouring lanes of y.
+HWY_INLINE void TransposeFour(const float* HWY_RESTRICT x, size_t dim, float* HWY_RESTRICT y) {
+  const hn::FixedTag<float, 4> d;
+  const hn::RepartitionToWide<decltype(d)> dw;
+  const auto low = [&](auto a, auto b)
+                       HWY_ATTR { return hn::BitCast(dw, hn::InterleaveLower(d, a, b)); };
+  const auto high = [&](auto a, auto b)
+                        HWY_ATTR { return hn::BitCast(dw, hn::InterleaveUpper(d, a, b)); };
+  const size_t lanes = hn::Lanes(F32());
+  for (size_t i = 0; i < dim; i += 4) {
+    const auto a = hn::LoadU(d, x + i);
+    const auto b = hn::LoadU(d, x + dim + i);
+    const auto c = hn::LoadU(d, x + 2 * dim + i);
+    const auto e = hn::LoadU(d, x + 3 * dim + i);
+    const auto ab = low(a, b);
+    const auto ce = low(c, e);
+    const auto ab2 = high(a, b);
+    const auto ce2 = high(c, e);
+    float* out = y + i * lanes;
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dw, ab, ce)), d, out);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dw, ab, ce)), d, out + lanes);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dw, ab2, ce2)), d, out + 2 * lanes);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dw, ab2, ce2)), d, out + 3 * lanes);
+  }
+}
 
 // input = rows [first, first + count) minus mean, transposed and padded with zeros.
 template <class Rows>
 HWY_INLINE void LoadBatch(const memory::RowsView& rows, const float* mean, int64_t first,
                           size_t count, Batch& batch) {
-  const hn::CappedTag<float, 8> d;
   float* HWY_RESTRICT x = batch.centred.As<float>().data();
   float* HWY_RESTRICT y = batch.input.As<float>().data();
   const size_t dim = rows.dim;
-  const size_t lanes = batch.lanes;
+  const size_t lanes = hn::Lanes(F32());
   if (count < lanes || batch.input.size() > dim * lanes * sizeof(float)) {
     std::memset(y, 0, batch.input.size());
   }
-  for (size_t lane = 0; lane < count; ++lane) {
-    const std::byte* row = rows.Row(first + static_cast<int64_t>(lane));
-    for (size_t i = 0; i < dim; i += hn::Lanes(d)) {
-      auto v = Rows::Load(d, row, i);
-      if (mean != nullptr) v = hn::Sub(v, hn::LoadU(d, mean + i));
-      const auto valid = hn::Le(hn::Abs(v), hn::Set(d, kLargest));
-      hn::StoreU(hn::IfThenElseZero(valid, v), d, x + i);
+  for (size_t lane = 0; lane < count; lane += 4) {
+    for (size_t k = 0; k < 4; ++k) {
+      if (lane + k < count) {
+        Centre<Rows>(rows.Row(first + static_cast<int64_t>(lane + k)), mean, dim, x + k * dim);
+      } else {
+        std::memset(x + k * dim, 0, dim * sizeof(float));
+      }
     }
-    for (size_t i = 0; i < dim; ++i) y[i * lanes + lane] = x[i];
+    TransposeFour(x, dim, y + lane);
   }
 }
 
 // rotated = padded_dim times the rotation of input.
 HWY_INLINE void Rotate(const SketchRotation& rotation, int index, Batch& batch) {
   const F32 d;
-  const size_t lanes = batch.lanes;
+  const size_t lanes = hn::Lanes(F32());
   const size_t dim = rotation.padded_dim();
   const float* HWY_RESTRICT x = batch.input.As<float>().data();
   float* HWY_RESTRICT y = batch.rotated.As<float>().data();
@@ -88,47 +123,57 @@ HWY_INLINE void Rotate(const SketchRotation& rotation, int index, Batch& batch) 
       add, sub);
 }
 
+// Sums over the coordinates of the batch's rows, lane by lane.
+struct Norms {
+  // Coordinate j is added to sum j % kParts: no chain of additions is long, at any SIMD level.
+  static constexpr size_t kParts = 4;
+  hn::Vec<F32> l1[kParts];      // sum |y_j| over the coordinates that give bits
+  hn::Vec<F32> square[kParts];  // sum y_j^2 over all coordinates of one rotation
+
+  static HWY_INLINE void Clear(hn::Vec<F32>* sums) {
+    for (size_t k = 0; k < kParts; ++k) sums[k] = hn::Zero(F32());
+  }
+  static HWY_INLINE hn::Vec<F32> Sum(const hn::Vec<F32>* sums) {
+    return hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
+  }
+};
+
 // Signs of the batch's rows to their places in `block` (of the block the batch lies in), from group
-// `first_group` on.
-HWY_INLINE void StoreSigns(const Batch& batch, int bits, int first_group, size_t row_in_block,
-                           uint8_t* HWY_RESTRICT block) {
+// `first_group` on, and their part of the norms.
+HWY_INLINE void StoreSigns(const Batch& batch, int bits, int padded_dim, int first_group,
+                           size_t row_in_block, uint8_t* HWY_RESTRICT block, Norms& norms) {
   const F32 d;
   const hn::RebindToUnsigned<F32> du;
   const hn::RebindToSigned<F32> di;
   const hn::Rebind<uint8_t, F32> d8;
+  const size_t lanes = hn::Lanes(d);
   const float* HWY_RESTRICT y = batch.rotated.As<float>().data();
-  for (int group = 0; group < bits / 8; ++group) {
+  Norms::Clear(norms.square);
+  for (int group = 0; group < bits / 8; ++group, y += 8 * lanes) {
     auto byte = hn::Zero(du);
-    for (int k = 0; k < 8; ++k, y += batch.lanes) {
-      const auto positive = hn::RebindMask(du, hn::Gt(hn::LoadU(d, y), hn::Zero(d)));
+    for (size_t k = 0; k < 8; ++k) {
+      const auto v = hn::LoadU(d, y + k * lanes);
+      const size_t part = k % Norms::kParts;
+      norms.l1[part] = hn::Add(norms.l1[part], hn::Abs(v));
+      norms.square[part] = hn::Add(norms.square[part], hn::Mul(v, v));
+      const auto positive = hn::RebindMask(du, hn::Gt(v, hn::Zero(d)));
       byte = hn::Or(byte, hn::IfThenElseZero(positive, hn::Set(du, uint32_t{1} << k)));
     }
     hn::StoreU(hn::DemoteTo(d8, hn::BitCast(di, byte)), d8,
                block + (first_group + group) * kSketchBlockRows + row_in_block);
   }
-}
-
-// Adds sum_j |y_j| over the bits' coordinates to l1, and writes sum_j y_j^2 over all to square.
-HWY_INLINE void AddNorms(const Batch& batch, int bits, int padded_dim, float* HWY_RESTRICT l1,
-                         float* HWY_RESTRICT square) {
-  const F32 d;
-  const float* HWY_RESTRICT y = batch.rotated.As<float>().data();
-  auto sum = hn::LoadU(d, l1);
-  for (int j = 0; j < bits; ++j) sum = hn::Add(sum, hn::Abs(hn::LoadU(d, y + j * batch.lanes)));
-  hn::StoreU(sum, d, l1);
-  auto squares = hn::Zero(d);
-  for (int j = 0; j < padded_dim; ++j) {
-    const auto v = hn::LoadU(d, y + j * batch.lanes);
-    squares = hn::Add(squares, hn::Mul(v, v));
+  for (int j = bits; j < padded_dim; ++j, y += lanes) {
+    const auto v = hn::LoadU(d, y);
+    auto& sum = norms.square[j % Norms::kParts];
+    sum = hn::Add(sum, hn::Mul(v, v));
   }
-  hn::StoreU(squares, d, square);
 }
 
 // Blocks, and factors f32[PaddedRows].
 void Build(const SketchRotation& rotation, const memory::RowsView& keys, const float* mean,
            uint8_t* blocks, float* factors) {
   Batch batch(rotation);
-  const size_t lanes = batch.lanes;
+  const size_t lanes = hn::Lanes(F32());
   const int bits = rotation.bits_per_rotation();
   const int padded_dim = rotation.padded_dim();
   const size_t block_bytes = static_cast<size_t>(rotation.bits() / 8 * kSketchBlockRows);
@@ -138,14 +183,17 @@ void Build(const SketchRotation& rotation, const memory::RowsView& keys, const f
     common::WithRows(keys.dtype, [&](auto rows) HWY_ATTR {
       LoadBatch<decltype(rows)>(keys, mean, r, count, batch);
     });
-    HWY_ALIGN float l1[hn::MaxLanes(F32())] = {};
-    HWY_ALIGN float square[hn::MaxLanes(F32())] = {};
+    Norms norms;
+    Norms::Clear(norms.l1);
     for (int i = 0; i < rotation.rotations(); ++i) {
       Rotate(rotation, i, batch);
-      StoreSigns(batch, bits, i * bits / 8, static_cast<size_t>(r % kSketchBlockRows),
-                 blocks + static_cast<size_t>(r / kSketchBlockRows) * block_bytes);
-      AddNorms(batch, bits, padded_dim, l1, square);
+      StoreSigns(batch, bits, padded_dim, i * bits / 8, static_cast<size_t>(r % kSketchBlockRows),
+                 blocks + static_cast<size_t>(r / kSketchBlockRows) * block_bytes, norms);
     }
+    HWY_ALIGN float l1[hn::MaxLanes(F32())];
+    HWY_ALIGN float square[hn::MaxLanes(F32())];
+    hn::Store(Norms::Sum(norms.l1), F32(), l1);
+    hn::Store(Norms::Sum(norms.square), F32(), square);
     for (size_t lane = 0; lane < lanes; ++lane) {
       // y is padded_dim times the rotation, so |k'|^2 is square / padded_dim^2.
       const float f = square[lane] / (static_cast<float>(padded_dim) * l1[lane]);
@@ -156,7 +204,7 @@ void Build(const SketchRotation& rotation, const memory::RowsView& keys, const f
 
 void RotateAll(const SketchRotation& rotation, const memory::RowsView& queries, float* rotated) {
   Batch batch(rotation);
-  const size_t lanes = batch.lanes;
+  const size_t lanes = hn::Lanes(F32());
   const int bits = rotation.bits_per_rotation();
   const float unit = 1.0f / static_cast<float>(rotation.padded_dim());
   const float* HWY_RESTRICT y = batch.rotated.As<float>().data();
