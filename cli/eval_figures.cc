@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -11,6 +10,7 @@
 #include "cli/baselines/registry.h"
 #include "cli/eval_head.h"
 #include "cli/eval_reference.h"
+#include "common/base/cpu.h"
 #include "common/base/status_macros.h"
 #include "kv_node/kernels/int8_rows.h"
 
@@ -18,12 +18,6 @@ namespace sounder::cli {
 namespace {
 
 using kv_node::Sampler;
-
-double ThreadCpuUs() {
-  timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) * 1e-3;
-}
 
 // What one kv head is measured against.
 struct Truth {
@@ -89,9 +83,9 @@ void Measure(const EvalInput& input, int kv_head, const Truth& truth, uint64_t s
              bool keep_outputs, EvalHead& head, Totals& totals, std::vector<float>& outputs) {
   const int group = input.group();
   for (int64_t step = 0; step < input.steps; ++step) {
-    const double begin = ThreadCpuUs();
+    const double begin = base::ThreadCpuUs();
     head.Attend(input.Query(step, kv_head * group), sample_key, step, totals.stats);
-    totals.us += ThreadCpuUs() - begin;
+    totals.us += base::ThreadCpuUs() - begin;
     for (int h = 0; h < group; ++h) {
       const size_t i = step * group + h;
       totals.errors.push_back(RelativeError(head.output(h), truth.outputs[i]));

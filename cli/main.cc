@@ -1,11 +1,13 @@
 // sounderctl: looks at Sounder from the command line.
 #include "cli/eval_command.h"
 #include "cli/status_command.h"
+#include "cli/tune_command.h"
 #include "common/config/commands.h"
 #include "common/config/environment.h"
 
 int main(int argc, char** argv) {
-  return sounder::config::RunCommand("sounderctl", "Operates and measures Sounder.",
-                                     {sounder::cli::StatusCommand(), sounder::cli::EvalCommand()},
-                                     argc, argv, sounder::config::EnvironmentFromProcess());
+  return sounder::config::RunCommand(
+      "sounderctl", "Operates and measures Sounder.",
+      {sounder::cli::StatusCommand(), sounder::cli::EvalCommand(), sounder::cli::TuneCommand()},
+      argc, argv, sounder::config::EnvironmentFromProcess());
 }

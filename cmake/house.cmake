@@ -2,11 +2,11 @@
 # own side's list, and any folder of common/. Wrong edges stop the configuration.
 set(SOUNDER_HOUSE_common base memory tensor_file attention lsh kernels policy metrics config http
     transport wire cluster)
-set(SOUNDER_HOUSE_kv_node kernels segment sampler store session server main)
+set(SOUNDER_HOUSE_kv_node kernels segment sampler tuning store session server main)
 set(SOUNDER_HOUSE_gpu_worker ops model kv engine serve main)
-set(SOUNDER_HOUSE_cli table plot baselines eval status main)
+set(SOUNDER_HOUSE_cli table plot baselines eval status tune main)
 # cli/ sees common/ and kv_node/ up to here.
-set(SOUNDER_CLI_LAST_KV_NODE_FOLDER sampler)
+set(SOUNDER_CLI_LAST_KV_NODE_FOLDER tuning)
 # What kernels need, built where SOUNDER_KERNELS_ONLY.
 set(SOUNDER_KERNEL_FOLDERS common/base common/memory common/attention common/lsh common/kernels
     kv_node/kernels)

@@ -29,6 +29,8 @@
 #include "kv_node/server/node_service.h"
 #include "kv_node/server/probe.h"
 #include "kv_node/session/session_map.h"
+#include "kv_node/tuning/schedule_cache.h"
+#include "kv_node/tuning/start_schedule.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -48,6 +50,8 @@ struct Options {
   base::Duration close_deadline = std::chrono::seconds(2);
   transport::UcxOptions ucx;
   std::string simd = "best";
+  std::string tuning = "auto";
+  std::string tuning_cache;
   std::string log_level = "info";
 };
 
@@ -85,8 +89,14 @@ void Declare(config::OptionSet& set, Options* options) {
   set.AddBool("require_rdma", &options->ucx.require_rdma, "refuse connections without RDMA");
   set.AddText("simd", &options->simd,
               "instruction set: best, or a level this machine has (AVX2, ...)");
+  set.AddText("tuning", &options->tuning,
+              "schedule of the kernels (speed only, never results): auto finds the fastest on this "
+              "CPU, in up to a second, and keeps it; off; or fields, as `sounderctl tune` shows");
+  set.AddText("tuning_cache", &options->tuning_cache,
+              "file where the schedule is kept; empty: found at every start");
   config::AddLogOptions(set, &options->log_level);
   set.AddCheck([options]() -> absl::Status {
+    RETURN_IF_ERROR(CheckTuning(options->tuning));
     RETURN_IF_ERROR(config::CheckAddresses("--control", {options->control_address}));
     RETURN_IF_ERROR(config::CheckAddresses("--data", {options->data_address}));
     return config::CheckAddresses("--http", {options->http_address});
@@ -187,14 +197,15 @@ SessionMapOptions MapOptions(const Options& options) {
 // the executor does what was taken, which may still send, and then the transport goes. What the
 // transport and the executor call is destroyed after them.
 struct DataPlane {
-  DataPlane(const Options& options, metrics::Registry& registry)
+  DataPlane(const Options& options, const kernels::KernelSchedule& schedule,
+            metrics::Registry& registry)
       : executor(
             std::make_unique<base::ThreadExecutor>(static_cast<int>(options.threads), "attend")),
         sessions(MapOptions(options), executor.get()),
         probe(registry, sessions),
         transport(std::make_unique<transport::UcxTransport>(DataPlaneOptions(options))),
         server(transport.get(), &sessions, executor.get(), static_cast<int>(options.threads),
-               &probe) {}
+               &probe, schedule) {}
   ~DataPlane() {
     server.Stop();
     sessions.CloseAll(absl::UnavailableError("the node is shutting down"));
@@ -213,7 +224,10 @@ int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
   metrics::Registry registry;
   metrics::AddProcessMetrics(registry);
-  DataPlane data(options, registry);
+  const absl::StatusOr<StartSchedule> start = ScheduleAtStart(options.tuning, options.tuning_cache);
+  if (!start.ok()) return Fail("--tuning", start.status());  // checked before
+  config::LogInfo(absl::StrCat("kernel schedule: ", start->source));
+  DataPlane data(options, start->schedule, registry);
 
   std::mutex identity_mutex;
   wire::NodeStatus identity;  // guarded by identity_mutex
@@ -273,6 +287,7 @@ int main(int argc, char** argv) {
   using namespace sounder;
   const config::Environment environment = config::EnvironmentFromProcess();
   kv_node::Options options;
+  options.tuning_cache = kv_node::DefaultScheduleFile(environment);
   config::OptionSet set("sounder_node", "Keeps shards of KV caches and attends to them in place.");
   kv_node::Declare(set, &options);
   if (std::optional<int> exit = set.ParseOrExit(argc, argv, environment)) return *exit;

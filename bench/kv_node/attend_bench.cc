@@ -3,7 +3,6 @@
 // timed step, the contestants interleaved. Prints medians.
 //
 //   kv_node_attend_bench [--simd AVX2] [--rows 65536] [--pairs 60] [--projection hadamard]
-#include <time.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "common/base/check.h"
+#include "common/base/cpu.h"
 #include "common/base/philox.h"
 #include "common/kernels/exact_attention.h"
 #include "common/kernels/row_statistics.h"
@@ -29,12 +29,6 @@ namespace {
 
 constexpr int kDim = 128;
 constexpr int kGroup = 4;
-
-double ThreadMicroseconds() {
-  timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return now.tv_sec * 1e6 + now.tv_nsec * 1e-3;
-}
 
 double Median(std::vector<double> x) {
   std::nth_element(x.begin(), x.begin() + x.size() / 2, x.end());
@@ -109,9 +103,9 @@ Options Parse(int argc, char** argv) {
 double MedianTime(int times, const std::function<void()>& step) {
   std::vector<double> us;
   for (int i = 0; i < times; ++i) {
-    const double begin = ThreadMicroseconds();
+    const double begin = base::ThreadCpuUs();
     step();
-    us.push_back(ThreadMicroseconds() - begin);
+    us.push_back(base::ThreadCpuUs() - begin);
   }
   return Median(us);
 }
@@ -221,9 +215,9 @@ void Bench::Attend() {
     kernels::SignVectors(*lsh_->projection(), queries_.data(), kDim, kGroup, signatures_.data());
     for (Contestant& contestant : contestants) {
       FlushCache();
-      const double begin = ThreadMicroseconds();
+      const double begin = base::ThreadCpuUs();
       contestant.step();
-      contestant.us.push_back(ThreadMicroseconds() - begin);
+      contestant.us.push_back(base::ThreadCpuUs() - begin);
     }
     read_fraction.push_back(static_cast<double>(stats.rows_read) / kGroup /
                             static_cast<double>(options_.rows));

@@ -18,6 +18,7 @@
 #include "bench/quality/trial.h"
 #include "bench/suite/machine.h"
 #include "common/base/absl_text.h"
+#include "common/base/cpu.h"
 #include "common/base/status_macros.h"
 #include "common/config/option_set.h"
 #include "common/kernels/simd_level.h"
@@ -101,7 +102,7 @@ nlohmann::ordered_json DescribeRun(const Options& options, const TrialSpec& spec
           {"seconds", seconds},
           {"threads", options.threads},
           {"simd", kernels::CurrentSimdLevel()},
-          {"cpu", suite::CpuModel()},
+          {"cpu", base::CpuModel()},
           {"commit", suite::CommitOf(SOUNDER_SOURCE_DIR)}};
 }
 

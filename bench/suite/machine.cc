@@ -1,18 +1,8 @@
 #include "bench/suite/machine.h"
 
 #include <cstdio>
-#include <fstream>
 
 namespace sounder::suite {
-
-std::string CpuModel() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown";
-}
 
 std::string CommitOf(const std::string& directory) {
   const std::string command =

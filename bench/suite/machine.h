@@ -6,9 +6,6 @@
 
 namespace sounder::suite {
 
-// From /proc/cpuinfo; "unknown" where it does not say.
-std::string CpuModel();
-
 // The commit of the source tree at `directory`, with "-dirty" where it was changed since; "unknown"
 // without git or outside a repository.
 std::string CommitOf(const std::string& directory);

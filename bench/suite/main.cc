@@ -7,6 +7,7 @@
 #include "bench/suite/parallel.h"
 #include "bench/suite/suite.h"
 #include "bench/suite/timing.h"
+#include "common/base/cpu.h"
 #include "common/config/option_set.h"
 #include "common/kernels/simd_level.h"
 
@@ -47,7 +48,7 @@ int main(int argc, char** argv) {
   const int core = suite::PinToCurrentCore();
   suite::RunSuite(spec, record);
   record.Add("simd", kernels::CurrentSimdLevel());
-  record.Add("cpu", suite::CpuModel());
+  record.Add("cpu", base::CpuModel());
   record.Add("core", int64_t{core});
   record.Add("commit", suite::CommitOf(SOUNDER_SOURCE_DIR));
   record.Add("quick", quick);

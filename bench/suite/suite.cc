@@ -10,8 +10,10 @@
 #include "bench/suite/million.h"
 #include "bench/suite/timed_sampler.h"
 #include "bench/suite/timing.h"
+#include "bench/suite/tuning_gain.h"
 #include "common/base/absl_text.h"
 #include "common/base/check.h"
+#include "common/base/cpu.h"
 #include "common/kernels/exact_attention.h"
 #include "common/kernels/signature.h"
 
@@ -115,9 +117,9 @@ double IngestUsPerToken(const SuiteSpec& spec, const Sampler& sampler, int64_t n
       Segment::Create(0, n, size.dim, base::DType::kBF16, std::move(rows.k), std::move(rows.v));
   CHECK(segment.ok()) << base::MessageOf(segment.status());
   for (int run = 0; run < spec.ingest_runs; ++run) {
-    const double begin = ThreadCpuUs();
+    const double begin = base::ThreadCpuUs();
     auto index = sampler.BuildIndex(**segment, scratch);
-    us.push_back(ThreadCpuUs() - begin);
+    us.push_back(base::ThreadCpuUs() - begin);
     CHECK(index.ok() && *index != nullptr);
     Use(static_cast<double>((*index)->bytes()));
   }
@@ -133,10 +135,10 @@ double SignatureUs(const SuiteSpec& spec, const Sampler& sampler) {
                                    projection.params().words());
   std::vector<double> us;
   for (int run = 0; run < 101; ++run) {
-    const double begin = ThreadCpuUs();
+    const double begin = base::ThreadCpuUs();
     kernels::SignVectors(projection, queries.data(), spec.size.dim, spec.size.group,
                          signatures.data());
-    us.push_back(ThreadCpuUs() - begin);
+    us.push_back(base::ThreadCpuUs() - begin);
     Use(static_cast<double>(signatures[0]));
   }
   return Quantile(us, 0.5);
@@ -192,6 +194,7 @@ void RunSuite(const SuiteSpec& spec, Record& record) {
   record.Add("ingest_sketch_128_int8_us_per_token", IngestUsPerToken(spec, *sketch, spec.size.n));
   record.Add("ingest_sketch_128_int8_4096_us_per_token", IngestUsPerToken(spec, *sketch, short_n));
   record.Add("signature_query_us", SignatureUs(spec, *lsh));
+  MeasureTuning(spec, record);
   MeasureAccuracy(spec, record);
   if (spec.frontier_steps > 0) MeasureFrontier(spec, record);
   if (spec.million_steps > 0) MeasureMillion(spec, record);

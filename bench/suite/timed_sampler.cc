@@ -72,9 +72,9 @@ TimedSampler::TimedSampler(const Contender& contender, generator::Family family,
   }
 }
 
-void TimedSampler::Step(int pair) {
+void TimedSampler::Step(int pair, kv_node::Scratch& scratch) {
   kv_node::AttendStats stats;
-  sampler_->Attend(workload(pair).segment(), workload(pair).Query(pair), scratch_, outputs_.data(),
+  sampler_->Attend(workload(pair).segment(), workload(pair).Query(pair), scratch, outputs_.data(),
                    lse_.data(), nullptr, &stats);
   UseAll(outputs_, lse_);
   CHECK(!stats.exact) << "the segment was attended exactly";

@@ -60,7 +60,8 @@ class TimedSampler {
   const Workload& workload(int pair) const { return workloads_[pair % workloads_.size()]; }
   Pairs& pairs() { return pairs_; }
 
-  void Step(int pair);
+  void Step(int pair) { Step(pair, scratch_); }
+  void Step(int pair, kv_node::Scratch& scratch);
 
   void AddFigures(double read_us, cli::Record& record) const;
 

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <ctime>
 #include <fstream>
 
 #include "bench/kernels/sequential_read.h"
 #include "common/base/check.h"
+#include "common/base/cpu.h"
 
 namespace sounder::suite {
 namespace {
@@ -28,12 +28,6 @@ size_t L3Bytes() {
 size_t FlushBytes() { return std::max(size_t{64} << 20, 2 * L3Bytes()); }
 
 }  // namespace
-
-double ThreadCpuUs() {
-  timespec now;
-  CHECK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0);
-  return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) * 1e-3;
-}
 
 int PinToCurrentCore() {
   const int core = sched_getcpu();
@@ -63,9 +57,9 @@ void CacheFlusher::Flush() {
 
 double TimeCold(CacheFlusher& flusher, const std::function<void()>& step) {
   flusher.Flush();
-  const double begin = ThreadCpuUs();
+  const double begin = base::ThreadCpuUs();
   step();
-  return ThreadCpuUs() - begin;
+  return base::ThreadCpuUs() - begin;
 }
 
 void Use(double value) {

@@ -10,10 +10,6 @@
 
 namespace sounder::suite {
 
-// CPU time of the calling thread; other load on the machine does not count into it (but its use of
-// caches and memory does, so figures are compared as ratios of neighbours).
-double ThreadCpuUs();
-
 // Binds the calling thread to the core it runs on and returns that core; -1 if the system refuses.
 int PinToCurrentCore();
 

@@ -34,7 +34,7 @@ void BudgetedSampler::Attend(const Segment& segment, const GroupQuery& query, Sc
                              float* outputs, float* lse, kv_node::ErrorTerms* errors,
                              kv_node::AttendStats* stats) const {
   if (IsShort(segment)) {
-    kv_node::AttendExactly(segment, query, outputs, lse, errors, stats);
+    kv_node::AttendExactly(segment, query, scratch, outputs, lse, errors, stats);
     return;
   }
   const auto count = static_cast<size_t>(ChooseAny(segment, query, scratch));
@@ -43,7 +43,8 @@ void BudgetedSampler::Attend(const Segment& segment, const GroupQuery& query, Sc
                            .dim = segment.dim(),
                            .scale = query.scale,
                            .rows = {scratch.candidates(), count},
-                           .probabilities = {scratch.probabilities(), count}},
+                           .probabilities = {scratch.probabilities(), count},
+                           .schedule = scratch.schedule()},
                           segment.keys(), segment.values(),
                           scratch.workspace(kv_node::GroupAttentionWorkspace(count)), outputs, lse,
                           errors == nullptr ? nullptr : &errors->a);

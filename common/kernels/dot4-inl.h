@@ -128,6 +128,16 @@ HWY_INLINE void DotFour(D d, const RowOf& row, const float* HWY_RESTRICT packed,
   StoreRowSums<kRows>(d, sums, out);
 }
 
+// Pairs of vectors of values that are summed for four queries at a time.
+HWY_INLINE int ValuePairs(const KernelSchedule& schedule) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_ARCH_ARM_A64
+  constexpr int kBySet = 2;
+#else
+  constexpr int kBySet = 1;
+#endif
+  return schedule.value_pairs == 0 ? kBySet : schedule.value_pairs;
+}
+
 // Calls function(tag) with the widest vectors of which a pair divides dim, a multiple of 8.
 template <class Function>
 HWY_INLINE void WithWidestTag(size_t dim, const Function& function) {

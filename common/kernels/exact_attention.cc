@@ -25,13 +25,6 @@ namespace HWY_NAMESPACE {
 constexpr size_t kTileRows = 64;
 // Rows summed in one run before the run is added to the total: bounds the rounding error.
 constexpr int64_t kRunRows = 512;
-// Rows are asked for this many ahead of their use, into the second-level cache: 64 KB at dim 128 in
-// bf16. Keys while logits are computed, values while values are summed, so that memory always has
-// requests.
-constexpr int64_t kRowsAhead = 128;
-// The first line of a page is asked for this many rows ahead, so that the translation of its
-// address is there when the others are: a prefetch that misses the TLB holds up all after it.
-constexpr int64_t kPagesAheadRows = 512;
 constexpr int64_t kPageBytes = 4096;
 // Logits are kept in units of ln 2: weights are powers of two, relative to 2^reference. A reference
 // is a whole number, so that rescaling to another is exact, and when a logit passes it, it is
@@ -102,12 +95,6 @@ HWY_INLINE void WeighLogits(float* HWY_RESTRICT logits, size_t rows, size_t dim,
   hn::StoreU(sum, d, block.run_sum);
 }
 
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_ARCH_ARM_A64
-constexpr size_t kValuePairs = 2;
-#else
-constexpr size_t kValuePairs = 1;
-#endif
-
 // run += weights^T [4, rows] * values [rows, dim], kPairs pairs of vectors from column `i` on. Asks
 // for the same columns `ahead` bytes further on (0: no more).
 template <class Rows, size_t kPairs, class D>
@@ -169,17 +156,18 @@ HWY_INLINE void HideRows(const QueryBlock& block, int64_t begin, size_t count,
   }
 }
 
-// weights [rows, 4] of a tile's rows for one block of queries, padded with zeros to a chunk.
+// weights [rows, 4] of a tile's rows for one block of queries, padded with zeros to a chunk. Asks
+// for keys `ahead` rows further on (0: no more).
 template <class Rows, class D>
-HWY_INLINE void WeighTile(D d, const ExactAttentionArgs& args, int64_t begin, size_t rows, bool ask,
-                          QueryBlock& block, float* HWY_RESTRICT weights) {
+HWY_INLINE void WeighTile(D d, const ExactAttentionArgs& args, int64_t begin, size_t rows,
+                          int64_t ahead, QueryBlock& block, float* HWY_RESTRICT weights) {
   const size_t dim = args.keys.dim;
   const std::byte* keys = args.keys.Row(begin);
   const int64_t stride = args.keys.row_stride;
   size_t k = 0;
   for (; k + kDotRows <= rows; k += kDotRows) {
     const int64_t row = begin + static_cast<int64_t>(k);
-    if (ask) PrefetchRows(args.keys, row + kRowsAhead);
+    if (ahead > 0) PrefetchRows(args.keys, row + ahead);
     DotFour<Rows, kDotRows>(
         d, [&](size_t j) HWY_ATTR { return keys + static_cast<int64_t>(k + j) * stride; },
         block.queries, dim, weights + 4 * k);
@@ -195,27 +183,30 @@ HWY_INLINE void WeighTile(D d, const ExactAttentionArgs& args, int64_t begin, si
   WeighLogits(weights, padded_rows, dim, block);
 }
 
-// One tile of rows for one block of queries; the first block asks for rows ahead.
+// One tile of rows for one block of queries; the first block asks for rows ahead: keys while logits
+// are computed, values while values are summed, so that memory always has requests.
 template <class Rows, class D>
 HWY_INLINE void AttendTile(D d, const ExactAttentionArgs& args, int64_t begin, size_t rows,
                            bool first, QueryBlock& block) {
   const size_t dim = args.keys.dim;
   const int64_t left = args.keys.rows - begin - static_cast<int64_t>(rows);
-  const bool ask = first && left >= kRowsAhead;
-  if (first && left >= kPagesAheadRows) {
-    PrefetchPages(args.keys, begin + kPagesAheadRows, rows);
-    PrefetchPages(args.values, begin + kPagesAheadRows, rows);
+  const KernelSchedule& schedule = args.schedule;
+  const int64_t ahead = first && left >= schedule.exact_rows_ahead ? schedule.exact_rows_ahead : 0;
+  const int64_t pages = schedule.exact_page_rows_ahead;
+  if (first && pages > 0 && left >= pages) {
+    PrefetchPages(args.keys, begin + pages, rows);
+    PrefetchPages(args.values, begin + pages, rows);
   }
   HWY_ALIGN float weights[4 * kTileRows];
-  WeighTile<Rows>(d, args, begin, rows, ask, block, weights);
-  const int64_t ahead = ask ? kRowsAhead * args.values.row_stride : 0;
+  WeighTile<Rows>(d, args, begin, rows, ahead, block, weights);
+  const int64_t bytes_ahead = ahead * args.values.row_stride;
   const size_t pair = 2 * hn::Lanes(d);
   size_t i = 0;
-  for (; i + kValuePairs * pair <= dim; i += kValuePairs * pair) {
-    AddValues<Rows, kValuePairs>(d, args.values, begin, rows, weights, i, dim, ahead, block.run);
+  for (; ValuePairs(schedule) == 2 && i + 2 * pair <= dim; i += 2 * pair) {
+    AddValues<Rows, 2>(d, args.values, begin, rows, weights, i, dim, bytes_ahead, block.run);
   }
   for (; i < dim; i += pair) {
-    AddValues<Rows, 1>(d, args.values, begin, rows, weights, i, dim, ahead, block.run);
+    AddValues<Rows, 1>(d, args.values, begin, rows, weights, i, dim, bytes_ahead, block.run);
   }
 }
 
@@ -295,7 +286,7 @@ HWY_NOINLINE void AttendAll(D d, const ExactAttentionArgs& args, float* outputs,
                   vectors.As<float>().data() + b * 12 * dim, blocks[b]);
     last_row = std::max(last_row, blocks[b].visible_max);
   }
-  const size_t first_pages = std::min(last_row, kPagesAheadRows);
+  const size_t first_pages = std::min<int64_t>(last_row, args.schedule.exact_page_rows_ahead);
   PrefetchPages(args.keys, 0, first_pages);
   PrefetchPages(args.values, 0, first_pages);
   for (int64_t run = 0; run < last_row; run += kRunRows) {

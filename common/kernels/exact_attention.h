@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "common/kernels/kernel_schedule.h"
 #include "common/memory/rows_view.h"
 
 namespace sounder::kernels {
@@ -20,6 +21,7 @@ struct ExactAttentionArgs {
   float scale = 1;               // logit = scale * (query . key)
   // Empty: every query sees every row. Else query i sees rows [0, visible_rows[i]).
   std::span<const int64_t> visible_rows = {};
+  KernelSchedule schedule = {};
 };
 
 // outputs f32[num_queries, dim], packed; lse f32[num_queries], natural log. A query that sees no

@@ -26,10 +26,6 @@ namespace common = kernels::HWY_NAMESPACE;
 
 // Queries that share the loads of a row.
 constexpr size_t kQueries = 4;
-// Rows whose values are added together, column by column.
-constexpr size_t kTileRows = 16;
-// Sampled rows are asked for this many ahead of their use, into the second-level cache.
-constexpr size_t kRowsAhead = 32;
 
 // Sampled rows as they were appended.
 template <class Type>
@@ -109,7 +105,7 @@ HWY_INLINE void Logits(D d, const Source& source, const GroupSample& sample, siz
   };
   const auto key = [&](size_t k) HWY_ATTR { return source.Key(sample.rows[i + k]); };
   for (; i + common::kDotRows <= count; i += common::kDotRows) {
-    if (first_query == 0) ask(i + common::kDotRows + kRowsAhead);
+    if (first_query == 0) ask(i + common::kDotRows + sample.schedule.sampled_rows_ahead);
     common::DotFour<Rows, common::kDotRows>(d, key, packed, dim, weights + kQueries * i);
   }
   for (; i < count; ++i) common::DotFour<Rows, 1>(d, key, packed, dim, weights + kQueries * i);
@@ -188,12 +184,6 @@ HWY_INLINE void AddColumns(D d, const Source& source, const uint16_t* HWY_RESTRI
   }
 }
 
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
-constexpr size_t kValuePairs = 2;
-#else
-constexpr size_t kValuePairs = 1;
-#endif
-
 template <class Source, class D>
 HWY_INLINE void Values(D d, const Source& source, const GroupSample& sample,
                        const float* HWY_RESTRICT weights, float* HWY_RESTRICT total) {
@@ -201,9 +191,10 @@ HWY_INLINE void Values(D d, const Source& source, const GroupSample& sample,
   const size_t count = sample.rows.size();
   const size_t pair = 2 * hn::Lanes(d);
   std::fill(total, total + kQueries * dim, 0.0f);
-  HWY_ALIGN float scaled[kQueries * kTileRows];
-  for (size_t begin = 0; begin < count; begin += kTileRows) {
-    const size_t rows = std::min(kTileRows, count - begin);
+  const size_t tile_rows = sample.schedule.sampled_tile_rows;
+  HWY_ALIGN float scaled[kQueries * kernels::kMaxSampledTileRows];
+  for (size_t begin = 0; begin < count; begin += tile_rows) {
+    const size_t rows = std::min(tile_rows, count - begin);
     const uint16_t* tile = sample.rows.data() + begin;
     const float* tile_weights = weights + kQueries * begin;
     if constexpr (Source::kScaled) {
@@ -216,8 +207,8 @@ HWY_INLINE void Values(D d, const Source& source, const GroupSample& sample,
       tile_weights = scaled;
     }
     size_t i = 0;
-    for (; i + kValuePairs * pair <= dim; i += kValuePairs * pair) {
-      AddColumns<Source, kValuePairs>(d, source, tile, rows, tile_weights, i, dim, total);
+    for (; common::ValuePairs(sample.schedule) == 2 && i + 2 * pair <= dim; i += 2 * pair) {
+      AddColumns<Source, 2>(d, source, tile, rows, tile_weights, i, dim, total);
     }
     for (; i < dim; i += pair) {
       AddColumns<Source, 1>(d, source, tile, rows, tile_weights, i, dim, total);

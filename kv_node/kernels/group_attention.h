@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "common/kernels/kernel_schedule.h"
 #include "common/memory/rows_view.h"
 #include "kv_node/kernels/int8_rows.h"
 
@@ -19,6 +20,7 @@ struct GroupSample {
   float scale = 1;                       // logit = scale * (query . key)
   std::span<const uint16_t> rows;        // the sample
   std::span<const float> probabilities;  // of its rows, in (0, 1]
+  kernels::KernelSchedule schedule = {};
 };
 
 // Floats of working memory the functions below need.

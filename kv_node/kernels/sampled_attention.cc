@@ -26,14 +26,12 @@ namespace common = kernels::HWY_NAMESPACE;
 
 // Rows handled together.
 constexpr size_t kTileRows = 16;
-// Sampled rows are asked for this many ahead of their use, into the second-level cache. Into the
-// first level, or by touching each line just before use, takes 1.4 times as long: the few miss
-// buffers of the first level are then the limit.
-constexpr size_t kRowsAhead = 64;
 // Weights below this share of the largest are left out of the weighted sum of values: 65,536 of
 // them are less than the rounding of the others.
 constexpr float kNegligible = 0x1p-40f;
 
+// Into the second-level cache: into the first, or by touching each line just before use, takes 1.4
+// times as long, as the few miss buffers of the first level are then the limit.
 HWY_INLINE void PrefetchRow(const memory::RowsView& view, int64_t row) {
   const size_t bytes = view.dim * base::SizeOf(view.dtype);
   const std::byte* data = view.Row(row);
@@ -88,7 +86,7 @@ HWY_INLINE void Dots(D d, const SampledLogitsArgs& args, float* HWY_RESTRICT dot
     const size_t rows = std::min(kTileRows, count - begin);
     uint16_t tile[kTileRows];
     for (size_t k = 0; k < kTileRows; ++k) tile[k] = args.rows[begin + std::min(k, rows - 1)];
-    ask(begin + kTileRows + kRowsAhead);
+    ask(begin + kTileRows + args.schedule.lsh_rows_ahead);
     for (size_t k = 0; k < rows; k += 4)
       DotRows<Rows>(d, args.keys, tile + k, query, dots + begin + k);
   }
@@ -222,7 +220,7 @@ HWY_INLINE void AddColumns(D d, const memory::RowsView& values, const uint16_t* 
 template <class Rows, class D>
 HWY_INLINE void WeightedSum(D d, const memory::RowsView& values, std::span<const uint16_t> rows,
                             const float* HWY_RESTRICT weights, float sum_of_weights,
-                            float* HWY_RESTRICT output) {
+                            size_t rows_ahead, float* HWY_RESTRICT output) {
   const size_t dim = values.dim;
   const size_t pair = 2 * hn::Lanes(d);
   HWY_ALIGN float sum[base::kMaxHeadDim];
@@ -238,7 +236,7 @@ HWY_INLINE void WeightedSum(D d, const memory::RowsView& values, std::span<const
       tile_weights[count] = weights[next];
       count += weights[next] >= kNegligible ? 1 : 0;
     }
-    for (; asked < std::min(rows.size(), next + kRowsAhead); ++asked) {
+    for (; asked < std::min(rows.size(), next + rows_ahead); ++asked) {
       if (weights[asked] >= kNegligible) PrefetchRow(values, rows[asked]);
     }
     size_t i = 0;
@@ -256,13 +254,15 @@ HWY_INLINE void WeightedSum(D d, const memory::RowsView& values, std::span<const
 
 // kept: null, or where the weights of the rows kept by roulette go.
 void Values(const memory::RowsView& values, std::span<const uint16_t> rows, uint32_t start,
-            float* logits, const float* log_u, float* kept, float* output, float* lse) {
+            const kernels::KernelSchedule& schedule, float* logits, const float* log_u, float* kept,
+            float* output, float* lse) {
   const WeightSum weights = Weights(rows.size(), logits, log_u);
   if (kept != nullptr) Roulette(rows.size(), weights.sum / kRouletteRows, start, logits, kept);
   const float* used = kept == nullptr ? logits : kept;
   common::WithRows(values.dtype, [&](auto type) HWY_ATTR {
     common::WithWidestTag(values.dim, [&](auto d) HWY_ATTR {
-      WeightedSum<decltype(type)>(d, values, rows, used, weights.sum, output);
+      WeightedSum<decltype(type)>(d, values, rows, used, weights.sum, schedule.lsh_rows_ahead,
+                                  output);
     });
   });
   *lse = weights.max + std::log(weights.sum);
@@ -289,20 +289,21 @@ void UniteProbabilities(const float* log_u, size_t count, float* u) {
 }
 
 void WeightedValues(const memory::RowsView& values, std::span<const uint16_t> rows, float* logits,
-                    const float* log_u, float* output, float* lse) {
+                    const float* log_u, float* output, float* lse,
+                    const kernels::KernelSchedule& schedule) {
   if (rows.empty()) {
     std::fill(output, output + values.dim, 0.0f);
     *lse = -std::numeric_limits<float>::infinity();
     return;
   }
-  HWY_DYNAMIC_DISPATCH(Values)(values, rows, 0, logits, log_u, nullptr, output, lse);
+  HWY_DYNAMIC_DISPATCH(Values)(values, rows, 0, schedule, logits, log_u, nullptr, output, lse);
 }
 
 void WeightedValuesByRoulette(const memory::RowsView& values, std::span<const uint16_t> rows,
                               uint32_t start, float* logits, const float* log_u, float* kept,
-                              float* output, float* lse) {
+                              float* output, float* lse, const kernels::KernelSchedule& schedule) {
   if (rows.empty()) return WeightedValues(values, rows, logits, log_u, output, lse);
-  HWY_DYNAMIC_DISPATCH(Values)(values, rows, start, logits, log_u, kept, output, lse);
+  HWY_DYNAMIC_DISPATCH(Values)(values, rows, start, schedule, logits, log_u, kept, output, lse);
 }
 
 }  // namespace sounder::kv_node

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "common/kernels/kernel_schedule.h"
 #include "common/memory/rows_view.h"
 
 namespace sounder::kv_node {
@@ -22,6 +23,7 @@ struct SampledLogitsArgs {
   const float* mean = nullptr;     // [dim], what keys were centred by for hashing
   const float* norms = nullptr;    // |key - mean| by row
   std::span<const float> log_u;    // lsh::InclusionTable values
+  kernels::KernelSchedule schedule = {};
 };
 
 // logits[i] and log_u[i] (log of the inclusion probability, from the angle between the query and
@@ -35,7 +37,8 @@ void UniteProbabilities(const float* log_u, size_t count, float* u);
 // output f32[dim] = sum_i w_i v_i / sum_i w_i with w_i = exp(logits[i] - log_u[i]), lse =
 // log sum_i w_i. No rows: (0, -inf). Overwrites logits with w_i / max w.
 void WeightedValues(const memory::RowsView& values, std::span<const uint16_t> rows, float* logits,
-                    const float* log_u, float* output, float* lse);
+                    const float* log_u, float* output, float* lse,
+                    const kernels::KernelSchedule& schedule = {});
 
 // The same from fewer rows of values: a row of less than 1 / kRouletteRows of the sum of weights is
 // read with a chance in proportion to its weight, and then counts for that share. At most
@@ -46,7 +49,8 @@ void WeightedValues(const memory::RowsView& values, std::span<const uint16_t> ro
 inline constexpr int kRouletteRows = 256;
 void WeightedValuesByRoulette(const memory::RowsView& values, std::span<const uint16_t> rows,
                               uint32_t start, float* logits, const float* log_u, float* kept,
-                              float* output, float* lse);
+                              float* output, float* lse,
+                              const kernels::KernelSchedule& schedule = {});
 
 }  // namespace sounder::kv_node
 

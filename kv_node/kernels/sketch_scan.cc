@@ -30,6 +30,7 @@ struct ScanPass {
   int64_t row_end = 0;
   int groups = 0;  // of 8 coordinates
   int step = 1;
+  int bytes_ahead = 0;
   std::array<const int8_t*, kScanQueries> tables{};
   std::array<int8_t*, kScanQueries> scores{};  // by row
 };
@@ -53,8 +54,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 using Bytes = hn::CappedTag<uint8_t, 64>;
 using SignedBytes = hn::RebindToSigned<Bytes>;
 
-// Sketches are asked for so far ahead of their use.
-constexpr int64_t kBytesAhead = 4096;
 // Blocks that share the loads of the tables.
 constexpr size_t kBlocks = kSketchPairRows / kSketchBlockRows;
 
@@ -93,7 +92,7 @@ HWY_INLINE void AddGroup(const ScanPass& pass, int group, const uint8_t* HWY_RES
   Nibbles nibbles[kBlocks];
   for (size_t b = 0; b < kBlocks; ++b) {
     const uint8_t* of_block = bytes + b * block_bytes;
-    if (ahead) __builtin_prefetch(of_block + kBytesAhead);
+    if (ahead) __builtin_prefetch(of_block + pass.bytes_ahead);
     nibbles[b] = Split(hn::LoadU(Bytes(), of_block));
   }
   for (size_t q = 0; q < kQueries; ++q) {
@@ -350,7 +349,8 @@ int ScoreStep(const SketchView& sketches, const SketchTables& tables) {
 }
 
 void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_t row_begin,
-                  int64_t row_end, int step, int8_t* scores, int64_t stride, double* log_sums) {
+                  int64_t row_end, int step, int8_t* scores, int64_t stride, double* log_sums,
+                  const kernels::KernelSchedule& schedule) {
   CHECK(0 <= row_begin && row_begin <= row_end && row_end <= sketches.rows) << row_end;
   CHECK(sketches.bits == tables.bits()) << sketches.bits;
   CHECK(1 <= step && step <= kMaxScoreStep) << step;
@@ -364,6 +364,7 @@ void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_
   pass.row_begin = row_begin;
   pass.row_end = row_end;
   pass.step = step;
+  pass.bytes_ahead = schedule.scan_bytes_ahead;
   for (int begin = 0; begin < tables.count(); begin += kScanQueries) {
     const int queries = std::min(kScanQueries, tables.count() - begin);
     for (int q = 0; q < queries; ++q) {

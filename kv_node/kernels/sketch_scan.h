@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "common/kernels/kernel_schedule.h"
 #include "common/memory/aligned_buffer.h"
 #include "kv_node/kernels/sketch.h"
 
@@ -64,7 +65,8 @@ int ScoreStep(const SketchView& sketches, const SketchTables& tables);
 // The sum a of a row's tables is taken over groups 0, 2, 4, .. and 1, 3, 5, .. in int8 with
 // saturation, then over both; the score is (max(a, -127) factor + 128) >> 8.
 void ScanSketches(const SketchView& sketches, const SketchTables& tables, int64_t row_begin,
-                  int64_t row_end, int step, int8_t* scores, int64_t stride, double* log_sums);
+                  int64_t row_end, int step, int8_t* scores, int64_t stride, double* log_sums,
+                  const kernels::KernelSchedule& schedule = {});
 
 }  // namespace sounder::kv_node
 

@@ -7,8 +7,8 @@
 
 namespace sounder::kv_node {
 
-void AttendExactly(const Segment& segment, const GroupQuery& query, float* outputs, float* lse,
-                   ErrorTerms* errors, AttendStats* stats) {
+void AttendExactly(const Segment& segment, const GroupQuery& query, const Scratch& scratch,
+                   float* outputs, float* lse, ErrorTerms* errors, AttendStats* stats) {
   CHECK(query.row_begin >= 0 && query.row_begin <= query.row_end &&
         query.row_end <= segment.num_rows())
       << query.row_begin << " to " << query.row_end << " of " << segment.num_rows();
@@ -18,7 +18,8 @@ void AttendExactly(const Segment& segment, const GroupQuery& query, float* outpu
                            .keys = segment.keys().Slice(query.row_begin, query.row_end),
                            .values = segment.values().Slice(query.row_begin, query.row_end),
                            .scale = query.scale,
-                           .visible_rows = {}},
+                           .visible_rows = {},
+                           .schedule = scratch.schedule()},
                           outputs, lse);
   if (errors != nullptr) std::fill(errors, errors + query.group, ErrorTerms{});
   if (stats != nullptr) {
@@ -40,9 +41,10 @@ absl::StatusOr<std::unique_ptr<SegmentIndex>> ExactSampler::BuildIndex(const Seg
   return std::unique_ptr<SegmentIndex>();
 }
 
-void ExactSampler::Attend(const Segment& segment, const GroupQuery& query, Scratch&, float* outputs,
-                          float* lse, ErrorTerms* errors, AttendStats* stats) const {
-  AttendExactly(segment, query, outputs, lse, errors, stats);
+void ExactSampler::Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
+                          float* outputs, float* lse, ErrorTerms* errors,
+                          AttendStats* stats) const {
+  AttendExactly(segment, query, scratch, outputs, lse, errors, stats);
 }
 
 std::vector<Candidate> ExactSampler::Candidates(const Segment&, const GroupQuery& query, int,

@@ -7,8 +7,8 @@
 namespace sounder::kv_node {
 
 // The visible rows of a segment, attended exactly; what every sampler does without an index.
-void AttendExactly(const Segment& segment, const GroupQuery& query, float* outputs, float* lse,
-                   ErrorTerms* errors, AttendStats* stats);
+void AttendExactly(const Segment& segment, const GroupQuery& query, const Scratch& scratch,
+                   float* outputs, float* lse, ErrorTerms* errors, AttendStats* stats);
 std::vector<Candidate> AllVisibleRows(const GroupQuery& query);
 
 class ExactSampler : public Sampler {

@@ -63,7 +63,8 @@ int64_t LshSplitSampler::SampleShared(const Segment& segment, const LshTablesInd
                    .scale = query.scale,
                    .mean = index.mean().data(),
                    .norms = index.norms().data(),
-                   .log_u = inclusion_per_head_.values()},
+                   .log_u = inclusion_per_head_.values(),
+                   .schedule = scratch.schedule()},
                   scratch.logits(), scratch.log_u());
     UniteProbabilities(scratch.log_u(), count, scratch.probabilities());
   }
@@ -74,7 +75,7 @@ void LshSplitSampler::Attend(const Segment& segment, const GroupQuery& query, Sc
                              float* outputs, float* lse, ErrorTerms* errors,
                              AttendStats* stats) const {
   if (segment.index() == nullptr) {
-    AttendExactly(segment, query, outputs, lse, errors, stats);
+    AttendExactly(segment, query, scratch, outputs, lse, errors, stats);
     return;
   }
   const auto& index = static_cast<const LshTablesIndex&>(*segment.index());
@@ -89,7 +90,8 @@ void LshSplitSampler::Attend(const Segment& segment, const GroupQuery& query, Sc
                     .dim = segment.dim(),
                     .scale = query.scale,
                     .rows = {scratch.candidates(), count},
-                    .probabilities = {scratch.probabilities(), count}},
+                    .probabilities = {scratch.probabilities(), count},
+                    .schedule = scratch.schedule()},
                    segment.keys(), segment.values(),
                    scratch.workspace(GroupAttentionWorkspace(count)),
                    outputs + int64_t{first} * segment.dim(), lse + first,

@@ -143,7 +143,8 @@ int64_t LshTablesSampler::Sample(const Segment& segment, const LshTablesIndex& i
                  .scale = query.scale,
                  .mean = index.mean().data(),
                  .norms = index.norms().data(),
-                 .log_u = inclusion_.values()},
+                 .log_u = inclusion_.values(),
+                 .schedule = scratch.schedule()},
                 scratch.logits(), scratch.log_u());
   return count;
 }
@@ -156,7 +157,7 @@ void LshTablesSampler::Attend(const Segment& segment, const GroupQuery& query, S
                               float* outputs, float* lse, ErrorTerms* errors,
                               AttendStats* stats) const {
   if (segment.index() == nullptr) {
-    AttendExactly(segment, query, outputs, lse, errors, stats);
+    AttendExactly(segment, query, scratch, outputs, lse, errors, stats);
     return;
   }
   const auto& index = static_cast<const LshTablesIndex&>(*segment.index());
@@ -172,10 +173,11 @@ void LshTablesSampler::Attend(const Segment& segment, const GroupQuery& query, S
                                        static_cast<uint32_t>(member) % 65536);
       kept = scratch.workspace(rows.size());
       WeightedValuesByRoulette(segment.values(), rows, start, scratch.logits(), scratch.log_u(),
-                               scratch.workspace(rows.size()), output, &lse[member]);
+                               scratch.workspace(rows.size()), output, &lse[member],
+                               scratch.schedule());
     } else {
       WeightedValues(segment.values(), rows, scratch.logits(), scratch.log_u(), output,
-                     &lse[member]);
+                     &lse[member], scratch.schedule());
     }
     if (errors != nullptr) {
       errors[member] =

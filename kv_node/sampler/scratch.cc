@@ -12,8 +12,9 @@ constexpr size_t kRows = base::kMaxSegmentRows + kSamplePadding;
 
 }  // namespace
 
-Scratch::Scratch()
-    : counts_(memory::AlignedBuffer::Zeroed(kCountBytes)),
+Scratch::Scratch(const kernels::KernelSchedule& schedule)
+    : schedule_(schedule),
+      counts_(memory::AlignedBuffer::Zeroed(kCountBytes)),
       candidates_(kRows * sizeof(uint16_t)),
       logits_(kRows * sizeof(float)),
       log_u_(kRows * sizeof(float)),

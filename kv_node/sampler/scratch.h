@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/kernels/kernel_schedule.h"
 #include "common/memory/aligned_buffer.h"
 #include "kv_node/kernels/sketch_scan.h"
 
@@ -14,10 +15,12 @@ namespace sounder::kv_node {
 
 class Scratch {
  public:
-  Scratch();
+  // schedule: how kernels run that work in it.
+  explicit Scratch(const kernels::KernelSchedule& schedule = {});
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
+  const kernels::KernelSchedule& schedule() const { return schedule_; }
   uint8_t* counts() { return counts_.As<uint8_t>().data(); }  // kCountBytes, zero between uses
   uint16_t* candidates() { return candidates_.As<uint16_t>().data(); }
   float* logits() { return logits_.As<float>().data(); }
@@ -41,6 +44,7 @@ class Scratch {
   size_t bytes() const;
 
  private:
+  const kernels::KernelSchedule schedule_;
   memory::AlignedBuffer counts_;
   memory::AlignedBuffer candidates_;
   memory::AlignedBuffer logits_;

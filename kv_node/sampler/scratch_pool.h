@@ -14,6 +14,9 @@ namespace sounder::kv_node {
 // Thread safe. Holds as many scratches as were ever in use at once.
 class ScratchPool {
  public:
+  explicit ScratchPool(const kernels::KernelSchedule& schedule = {}) : schedule_(schedule) {}
+  const kernels::KernelSchedule& schedule() const { return schedule_; }
+
   // Returns its scratch to the pool at the end of its life.
   class Lease {
    public:
@@ -33,7 +36,7 @@ class ScratchPool {
 
   Lease Take() {
     std::lock_guard lock(mutex_);
-    if (free_.empty()) return Lease(this, std::make_unique<Scratch>());
+    if (free_.empty()) return Lease(this, std::make_unique<Scratch>(schedule_));
     std::unique_ptr<Scratch> scratch = std::move(free_.back());
     free_.pop_back();
     return Lease(this, std::move(scratch));
@@ -45,6 +48,7 @@ class ScratchPool {
     free_.push_back(std::move(scratch));
   }
 
+  const kernels::KernelSchedule schedule_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Scratch>> free_;  // guarded by mutex_
 };

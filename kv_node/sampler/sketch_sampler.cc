@@ -180,7 +180,7 @@ GroupSizes SketchSampler::Measure(const SketchIndex& index, const GroupQuery& qu
   std::vector<double>& log_sums = scratch.log_sums();
   log_sums.resize(query.group);
   ScanSketches(sketches, *tables, query.row_begin, query.row_end, step, scores, stride,
-               log_sums.data());
+               log_sums.data(), scratch.schedule());
   std::vector<int16_t>& offsets = scratch.offsets();
   offsets.resize(query.group);
   for (int q = 0; q < query.group; ++q) {
@@ -208,7 +208,7 @@ void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scra
                            float* outputs, float* lse, ErrorTerms* errors,
                            AttendStats* stats) const {
   if (segment.index() == nullptr) {
-    AttendExactly(segment, query, outputs, lse, errors, stats);
+    AttendExactly(segment, query, scratch, outputs, lse, errors, stats);
     return;
   }
   const auto& index = static_cast<const SketchIndex&>(*segment.index());
@@ -233,7 +233,8 @@ void SketchSampler::AttendPart(const Segment& segment, const SketchIndex& index,
                               .dim = segment.dim(),
                               .scale = query.scale,
                               .rows = {scratch.candidates(), count},
-                              .probabilities = {scratch.probabilities(), count}};
+                              .probabilities = {scratch.probabilities(), count},
+                              .schedule = scratch.schedule()};
   float* workspace = scratch.workspace(GroupAttentionWorkspace(count));
   static_assert(sizeof(ErrorTerms) == 3 * sizeof(float));
   float* terms = errors == nullptr ? nullptr : &errors->a;

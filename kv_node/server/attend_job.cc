@@ -213,6 +213,7 @@ void AttendJob::RunExact(const wire::AttendItem& item, const HeadWork& work, Uni
   args.values = piece.values.Slice(piece.row_begin, piece.row_end);
   args.scale = item.scale;
   args.visible_rows = visible;
+  args.schedule = scratches_->schedule();
   kernels::ExactAttention(args, unit.outputs.data(), unit.lse.data());
   unit.stats.rows_read = read;
   unit.stats.rows_loaded = loaded;

@@ -35,12 +35,14 @@ size_t AnswerBytes(const wire::AttendRequest& request) {
 }  // namespace
 
 DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
-                       base::Executor* executor, int num_threads, ServerProbe* probe)
+                       base::Executor* executor, int num_threads, ServerProbe* probe,
+                       const kernels::KernelSchedule& schedule)
     : transport_(transport),
       sessions_(sessions),
       executor_(executor),
       num_threads_(num_threads),
-      probe_(probe) {}
+      probe_(probe),
+      scratches_(schedule) {}
 
 void DataServer::OnAccept(transport::ConnectionId connection, const std::string& peer) {
   probe_->Accepted();

@@ -24,8 +24,9 @@ namespace sounder::kv_node {
 class DataServer final : public transport::TransportEvents {
  public:
   // All outlive the server. num_threads: how many of the executor's threads one request may use.
+  // schedule: how kernels run.
   DataServer(transport::Transport* transport, SessionMap* sessions, base::Executor* executor,
-             int num_threads, ServerProbe* probe);
+             int num_threads, ServerProbe* probe, const kernels::KernelSchedule& schedule = {});
 
   void OnAccept(transport::ConnectionId connection, const std::string& peer) override;
   void OnMessage(transport::ConnectionId connection, transport::Message message) override;

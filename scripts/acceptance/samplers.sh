@@ -70,6 +70,19 @@ check_index_bytes() { bench_within sketch_128_1pct_int8_index_bytes_per_token 0 
 line ingest "./run bench" "indexing a token, sketch and int8 copy, us per kv head"
 check_ingest() { bench_within ingest_sketch_128_int8_us_per_token 0 0.25; }
 
+line tuning "./run bench" "start-up tuning: step without / with it; time it takes"
+check_tuning() {
+  local name text=
+  for name in exact lsh_10_150 sketch_128_1pct_int8; do
+    text+="$name $(ratio "$(bench_number "tuning_off_over_on_$name")" 1), "
+  done
+  figure "$text$(ratio "$(bench_number tuning_s)" 1) s (<= 1)"
+  bench_counts
+  at_most "$(bench_number tuning_s)" 1
+}
+line tuning_same "ctest -R sampler_schedule" "the same rows and bits under any schedule"
+check_tuning_same() { tests 'kv_node_sampler_schedule|kv_node_tuning'; }
+
 line threads "./run bench" "two threads on one session / two processes"
 check_threads() { bench_within two_thread_over_two_process 0.9 9; }
 line balance "./run bench" "work of the busier thread / mean"

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -200,6 +201,9 @@ Node::Node(Arguments options, NodeAddresses wanted)
 void Node::Restart() {
   Arguments arguments = {"--control", addresses_.control, "--data",     addresses_.data,
                          "--http",    addresses_.http,    "--ucx-spin", "5us"};
+  if (std::find(options_.begin(), options_.end(), "--tuning") == options_.end()) {
+    arguments.insert(arguments.end(), {"--tuning", "off"});  // a part of a second at every start
+  }
   arguments.insert(arguments.end(), options_.begin(), options_.end());
   process_ = nullptr;  // the one before
   process_ = std::make_unique<Process>(Binary("sounder_node"), arguments);

@@ -88,6 +88,17 @@ TEST_F(ProgramsTest, OptionsComeFromTheFileToo) {
   EXPECT_THAT(wrong.errors, AllOf(HasSubstr("bad.yaml"), HasSubstr("seal_rows")));
 }
 
+TEST_F(ProgramsTest, TuningIsKeptForTheNextStart) {
+  const TemporaryFolder folder;
+  const std::string path = folder.Path("cache/schedule.yaml");
+  Node node({"--tuning", "auto", "--tuning-cache", path, "--threads", "1"});
+  EXPECT_THAT(ReadFile(path), HasSubstr("scan_bytes_ahead="));
+  EXPECT_THAT(node.process().Errors(), HasSubstr("kept in " + path));
+  node.Kill();
+  node.Restart();
+  EXPECT_THAT(node.process().Errors(), HasSubstr("kernel schedule: from " + path));
+}
+
 TEST_F(ProgramsTest, PortInUse) {
   Node node;
   const NodeAddresses& taken = node.addresses();

@@ -52,7 +52,7 @@ TEST(Tidy, ReadsTheHouse) {
   ASSERT_THAT(house.sides, SizeIs(4));
   EXPECT_EQ(house.sides.at("common").front(), "base");
   EXPECT_EQ(house.sides.at("kv_node").back(), "main");
-  EXPECT_EQ(house.cli_last_kv_node_folder, "sampler");
+  EXPECT_EQ(house.cli_last_kv_node_folder, "tuning");
 }
 
 // A small house to plant violations in.

@@ -12,6 +12,7 @@
 #include "bench/suite/frontier.h"
 #include "bench/suite/machine.h"
 #include "bench/suite/timing.h"
+#include "common/base/cpu.h"
 
 namespace sounder::suite {
 namespace {
@@ -26,13 +27,30 @@ TEST(SuiteTest, GivesEveryFigure) {
   cli::Record record;
   RunSuite(spec, record);
   const auto json = nlohmann::json::parse(record.ToJson());
-  for (const char* key :
-       {"seq_read_us", "parallel_read_us", "exact_us", "exact_over_seq_read", "lsh_10_150_us",
-        "lsh_10_150_over_seq_read", "lsh_10_150_rows_fraction", "lsh_10_150_error_peaked",
-        "lsh_10_150_error_flat", "lsh_10_150_error_diffuse", "ingest_lsh_us_per_token",
-        "signature_query_us", "sketch_128_1pct_int8_us", "sketch_128_2pct_int8_error_sharp",
-        "ingest_sketch_128_int8_us_per_token", "frontier_mid_sketch_128_50bp_int8_us",
-        "frontier_sharp_lsh_10_75_split_error", "seq_read_n1m_us", "sketch_128_int8_n1m_error"}) {
+  for (const char* key : {"seq_read_us",
+                          "parallel_read_us",
+                          "exact_us",
+                          "exact_over_seq_read",
+                          "lsh_10_150_us",
+                          "lsh_10_150_over_seq_read",
+                          "lsh_10_150_rows_fraction",
+                          "lsh_10_150_error_peaked",
+                          "lsh_10_150_error_flat",
+                          "lsh_10_150_error_diffuse",
+                          "ingest_lsh_us_per_token",
+                          "signature_query_us",
+                          "tuning_s",
+                          "tuning_off_over_on_exact",
+                          "tuning_off_over_on_lsh_10_150",
+                          "tuning_on_sketch_128_1pct_int8_us",
+                          "tuning_int8_over_appended",
+                          "sketch_128_1pct_int8_us",
+                          "sketch_128_2pct_int8_error_sharp",
+                          "ingest_sketch_128_int8_us_per_token",
+                          "frontier_mid_sketch_128_50bp_int8_us",
+                          "frontier_sharp_lsh_10_75_split_error",
+                          "seq_read_n1m_us",
+                          "sketch_128_int8_n1m_error"}) {
     ASSERT_TRUE(json.contains(key)) << key;
     EXPECT_GT(json[key].get<double>(), 0) << key;
   }
@@ -76,7 +94,7 @@ TEST(TimingDeathTest, ResultsMustBeFinite) {
 }
 
 TEST(MachineTest, SaysSomething) {
-  EXPECT_NE(CpuModel(), "");
+  EXPECT_NE(base::CpuModel(), "");
   EXPECT_EQ(CommitOf("/no/such/folder"), "unknown");
 }
 
