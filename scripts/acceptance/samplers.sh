@@ -24,7 +24,9 @@ check_lsh_flat() { bench_within lsh_10_150_error_flat 0.11 0.16; }
 
 line exact "./run bench" "exact attention / sequential read"
 check_exact() {
-  bench_ratio exact_us 1.35 "; over its own pages' read $(bench_number exact_over_segment_read)"
+  local own
+  own=$(ratio "$(bench_number exact_over_segment_read)" 1)
+  bench_ratio exact_us 1.35 "; over its own pages' read $own"
 }
 
 line sketch_time "./run bench" "sketch (128 bits, 1 % of rows, int8) / sequential read"
