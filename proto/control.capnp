@@ -3,7 +3,9 @@
 # layer's exceptions mean a broken connection or a peer that does not know the call.
 #
 # Calls that change a session carry the session's sequence number, which they share with the data
-# plane's appends: a close cannot overtake an append.
+# plane's appends: a close cannot overtake an append. Calls of a session carry its tenant (to another
+# one the session is not there: NOT_FOUND) and the epoch its writer holds it by: another one is
+# FAILED_PRECONDITION, naming both. Calls may come twice; the second is answered from what was done.
 
 using Cxx = import "/capnp/c++.capnp";
 using Data = import "data.capnp";
@@ -64,6 +66,16 @@ struct SessionSpec {
   rowFormat @15 :Data.RowFormat;  # what sampling reads; int8 (with sketches only): a copy in eight
                                   # bits is kept. Appended rows have the dtype either way
   sketch @16 :SketchOptions;      # of a session with sketches; then it has no tables
+  placement @17 :Placement;
+}
+
+struct Placement {
+  # How the worker cut the session over its nodes. A node only keeps it, for who adopts the session.
+  idHigh @0 :UInt64;              # what places the session: its own id, or that of the session it
+  idLow @1 :UInt64;               # was forked from, whose rows it shares
+  shardRows @2 :Int64;            # positions of one shard; 0: no cut along the sequence
+  headShards @3 :UInt32;          # parts the kv heads are cut into
+  nodes @4 :UInt32;               # of the worker's list
 }
 
 struct OpenResult {
@@ -75,12 +87,20 @@ struct SessionInfo {
   spec @0 :SessionSpec;
   appliedSequence @1 :UInt64;
   firstPosition @2 :Int64;        # of the rows held; -1: none yet
-  endPosition @3 :Int64;          # one past the last row that every stream holds
+  endPosition @3 :Int64;          # one past the last row that every stream holds: what is committed
+                                  # on a node that holds the session alone
   rows @4 :UInt64;                # summed over layers and kv heads
   segments @5 :UInt64;
   rowBytes @6 :UInt64;
   indexBytes @7 :UInt64;
   tokens @8 :UInt64;              # token ids recorded
+  headEnds @9 :List(Int64);       # per kv head of the node, one past the last row that every layer
+                                  # holds; who knows the placement sees from it what is committed
+  parentHigh @10 :UInt64;         # the session it was forked from; 0, 0: none
+  parentLow @11 :UInt64;
+  forkPosition @12 :Int64 = -1;   # -1: not a fork
+  sharedBytes @13 :UInt64;        # of its rows, indexes and token ids, held by other sessions too
+  ttlRemainingSeconds @14 :UInt32;  # rounded up; meaningless without a TTL
 }
 
 struct ConnectionInfo {
@@ -111,16 +131,34 @@ interface Node {
   open @0 (spec :SessionSpec) -> (status :Status, result :OpenResult);
   # Idempotent: opening the same session with the same spec again succeeds.
 
-  close @1 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64) -> (status :Status);
+  close @1 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, tenant :UInt32)
+      -> (status :Status);
   # Frees the session. `sequence` = operations issued before; the node applies those first.
 
   fork @2 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, position :Int64,
-           childHigh :UInt64, childLow :UInt64) -> (status :Status);
-  truncate @3 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, position :Int64)
+           childHigh :UInt64, childLow :UInt64, tenant :UInt32, ttlSeconds :UInt32)
       -> (status :Status);
-  adopt @4 (idHigh :UInt64, idLow :UInt64, epoch :UInt64) -> (status :Status, info :SessionInfo);
-  # Counts as a message of the session's writer: a session lives on for its TTL.
-  describe @5 (idHigh :UInt64, idLow :UInt64) -> (status :Status, info :SessionInfo);
+  # A session of its own, `child`, with the rows and token ids before `position`, which both share.
+  # It has the parent's spec but for its id, its epoch (0) and its TTL. `sequence` as in close. The
+  # same fork again succeeds; a child that is another session is ALREADY_EXISTS.
+
+  truncate @3 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, position :Int64,
+               tenant :UInt32) -> (status :Status);
+  # An operation like an append, with a sequence number of its own. Afterwards the session is as if
+  # only the rows before `position` had been appended; a seal mark at `position` stays, as the end of
+  # those. OUT_OF_RANGE beyond the end of what was appended, as far as this node can know it.
+
+  adopt @4 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, tenant :UInt32, holder :UInt64)
+      -> (status :Status, info :SessionInfo);
+  # A new writer, by an epoch above the session's. The old one, and whatever of it waits, is refused
+  # from then on. `holder` is random: the same adopt again is answered again, another holder's of
+  # that epoch is refused. Counts as a message of the session's writer, as describe with `keepAlive`:
+  # a session lives on for its TTL.
+
+  describe @5 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, tenant :UInt32, keepAlive :Bool)
+      -> (status :Status, info :SessionInfo);
+  # keepAlive: the writer asks, and its epoch is checked. Without, anybody of the tenant may.
+
   list @6 () -> (status :Status, sessions :List(SessionInfo));
   pin @7 (idHigh :UInt64, idLow :UInt64, seconds :UInt32) -> (status :Status);
   spill @8 (idHigh :UInt64, idLow :UInt64) -> (status :Status);

@@ -3,17 +3,16 @@
 #
 # A message is a header and a payload. The header is one DataHeader as a flat Cap'n Proto message,
 # followed by the XXH3-64 of that message's bytes; at most 1,024 bytes together. The payload is an
-# item table (a flat Cap'n Proto message: AttendItems, AttendReplyItems, AppendItems or
-# AppendReplyItems, by `kind`) of `itemTableBytes` bytes, followed by the tensors of the items in
-# the order of the table; table and tensors are each padded with zeros to a multiple of 64 bytes.
-# `checksum` is XXH3-64 over the whole payload. A message without items has no payload.
+# item table (a flat Cap'n Proto message: AttendItems, AttendReplyItems, AppendItems, and so on by
+# `kind`) of `itemTableBytes` bytes, followed by the tensors of the items in the order of the table;
+# table and tensors are each padded with zeros to a multiple of 64 bytes. `checksum` is XXH3-64 over the whole payload. A message without items has no payload.
 #
 # Numbers are little-endian. Hashes have the seed 0. Tensors are dense, the last axis is contiguous.
 
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("sounder::proto");
 
-const protocolVersion :UInt16 = 2;
+const protocolVersion :UInt16 = 3;
 # Both sides must speak the same version; a mismatch is refused with a message that names both.
 
 enum Kind {
@@ -24,6 +23,8 @@ enum Kind {
   appendReply @4;
   ping @5;         # either side; answered by pong with the same ticket. No payload.
   pong @6;
+  fetch @7;        # worker to node; answered by fetchReply with the same ticket
+  fetchReply @8;
 }
 
 enum DType { f32 @0; f16 @1; bf16 @2; }
@@ -68,7 +69,7 @@ struct Timings {
 struct SessionRef {
   idHigh @0 :UInt64;
   idLow @1 :UInt64;
-  epoch @2 :UInt64;      # the placement epoch the worker holds; a node with another one refuses
+  epoch @2 :UInt64;      # the epoch the worker holds the session by; a node with another one refuses
 }
 
 struct AttendItem {
@@ -166,3 +167,35 @@ struct AppendReplyItem {
 }
 
 struct AppendReplyItems { items @0 :List(AppendReplyItem); }
+
+struct FetchItem {
+  # Rows of one session and layer, read back as they were appended, and token ids.
+  session @0 :SessionRef;
+  sequence @1 :UInt64;      # session operations the worker had issued before this request
+  layer @2 :UInt32;
+  kvHeadBegin @3 :UInt32;
+  kvHeadCount @4 :UInt32;   # 0: no rows, token ids alone
+  rangeBegin @5 :Int64;     # positions wanted: exactly [rangeBegin, rangeEnd)
+  rangeEnd @6 :Int64;
+  headDim @7 :UInt32;       # the session's
+  dtype @8 :DType;          # the session's
+  wantTokens @9 :Bool;
+}
+
+struct FetchItems { items @0 :List(FetchItem); }
+
+struct FetchReplyItem {
+  # Tensors, absent when statusCode is not 0:
+  #   keys    [kvHeadCount, rowCount, headDim] of dtype
+  #   values  [kvHeadCount, rowCount, headDim] of dtype
+  #   tokens  [rowCount] i32, absent unless hasTokens
+  statusCode @0 :UInt16;
+  statusMessage @1 :Text;
+  kvHeadCount @2 :UInt32;
+  rowCount @3 :UInt32;
+  headDim @4 :UInt32;
+  dtype @5 :DType;
+  hasTokens @6 :Bool;
+}
+
+struct FetchReplyItems { items @0 :List(FetchReplyItem); }

@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "common/wire/attend_items.h"
 #include "common/wire/codec_parts.h"
+#include "common/wire/fetch_items.h"
 
 namespace sounder::wire {
 namespace {
@@ -122,6 +123,16 @@ transport::Message Encode(const AppendReply& reply) {
       });
 }
 
+transport::Message Encode(const FetchRequest& request) {
+  return EncodeItems<proto::FetchItems>(request.envelope, request.items,
+                                        [](const FetchItem& item, proto::FetchItem::Builder out,
+                                           TensorList*) { PutFetchItem(item, out); });
+}
+
+transport::Message Encode(const FetchReply& reply) {
+  return EncodeItems<proto::FetchReplyItems>(reply.envelope, reply.items, PutFetchReplyItem);
+}
+
 transport::Message EncodeBare(const Envelope& envelope) {
   transport::Message message;
   PayloadShape shape;
@@ -137,6 +148,19 @@ absl::StatusOr<Envelope> DecodeEnvelope(const transport::Message& message) {
   return envelope;
 }
 
+namespace {
+
+// An answer that failed as a whole is an envelope alone: true, and the envelope is the reply's.
+template <typename Reply>
+absl::StatusOr<bool> IsRefusal(const transport::Message& message, MessageKind kind, Reply* reply) {
+  ASSIGN_OR_RETURN(Envelope bare, DecodeEnvelope(message));
+  if (bare.kind != kind || bare.status.ok() || !message.payload.empty()) return false;
+  reply->envelope = std::move(bare);
+  return true;
+}
+
+}  // namespace
+
 absl::StatusOr<AttendRequest> DecodeAttend(transport::Message message) {
   AttendRequest request;
   PayloadShape shape;
@@ -151,11 +175,8 @@ absl::StatusOr<AttendRequest> DecodeAttend(transport::Message message) {
 absl::StatusOr<AttendReply> DecodeAttendReply(transport::Message message) {
   AttendReply reply;
   PayloadShape shape;
-  ASSIGN_OR_RETURN(Envelope bare, DecodeEnvelope(message));
-  if (bare.kind == MessageKind::kAttendReply && !bare.status.ok() && message.payload.empty()) {
-    reply.envelope = std::move(bare);
-    return reply;
-  }
+  ASSIGN_OR_RETURN(const bool refused, IsRefusal(message, MessageKind::kAttendReply, &reply));
+  if (refused) return reply;
   ASSIGN_OR_RETURN(reply.envelope, DecodeAndCheck(message, MessageKind::kAttendReply, &shape));
   reply.payload = std::move(message.payload);
   RETURN_IF_ERROR((DecodeItems<proto::AttendReplyItems, AttendReplyItem>(
@@ -176,11 +197,8 @@ absl::StatusOr<AppendRequest> DecodeAppend(transport::Message message) {
 absl::StatusOr<AppendReply> DecodeAppendReply(transport::Message message) {
   AppendReply reply;
   PayloadShape shape;
-  ASSIGN_OR_RETURN(Envelope bare, DecodeEnvelope(message));
-  if (bare.kind == MessageKind::kAppendReply && !bare.status.ok() && message.payload.empty()) {
-    reply.envelope = std::move(bare);
-    return reply;
-  }
+  ASSIGN_OR_RETURN(const bool refused, IsRefusal(message, MessageKind::kAppendReply, &reply));
+  if (refused) return reply;
   ASSIGN_OR_RETURN(reply.envelope, DecodeAndCheck(message, MessageKind::kAppendReply, &shape));
   const auto get = [](proto::AppendReplyItem::Reader in,
                       TensorCursor*) -> absl::StatusOr<AppendReplyItem> {
@@ -189,6 +207,30 @@ absl::StatusOr<AppendReply> DecodeAppendReply(transport::Message message) {
   };
   RETURN_IF_ERROR((DecodeItems<proto::AppendReplyItems, AppendReplyItem>(message.payload, shape,
                                                                          get, &reply.items)));
+  return reply;
+}
+
+absl::StatusOr<FetchRequest> DecodeFetch(transport::Message message) {
+  FetchRequest request;
+  PayloadShape shape;
+  ASSIGN_OR_RETURN(request.envelope, DecodeAndCheck(message, MessageKind::kFetch, &shape));
+  RETURN_IF_ERROR((DecodeItems<proto::FetchItems, FetchItem>(
+      message.payload, shape,
+      [](proto::FetchItem::Reader in, TensorCursor*) { return GetFetchItem(in); },
+      &request.items)));
+  RETURN_IF_ERROR(CheckReplyFits(request.items));
+  return request;
+}
+
+absl::StatusOr<FetchReply> DecodeFetchReply(transport::Message message) {
+  FetchReply reply;
+  PayloadShape shape;
+  ASSIGN_OR_RETURN(const bool refused, IsRefusal(message, MessageKind::kFetchReply, &reply));
+  if (refused) return reply;
+  ASSIGN_OR_RETURN(reply.envelope, DecodeAndCheck(message, MessageKind::kFetchReply, &shape));
+  reply.payload = std::move(message.payload);
+  RETURN_IF_ERROR((DecodeItems<proto::FetchReplyItems, FetchReplyItem>(
+      reply.payload, shape, GetFetchReplyItem, &reply.items)));
   return reply;
 }
 

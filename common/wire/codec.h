@@ -17,6 +17,8 @@ transport::Message Encode(const AttendRequest& request);
 transport::Message Encode(const AttendReply& reply);
 transport::Message Encode(const AppendRequest& request);
 transport::Message Encode(const AppendReply& reply);
+transport::Message Encode(const FetchRequest& request);
+transport::Message Encode(const FetchReply& reply);
 // A message of an envelope alone: ping, pong, or an answer that failed as a whole.
 transport::Message EncodeBare(const Envelope& envelope);
 
@@ -29,6 +31,8 @@ absl::StatusOr<AttendRequest> DecodeAttend(transport::Message message);
 absl::StatusOr<AttendReply> DecodeAttendReply(transport::Message message);
 absl::StatusOr<AppendRequest> DecodeAppend(transport::Message message);
 absl::StatusOr<AppendReply> DecodeAppendReply(transport::Message message);
+absl::StatusOr<FetchRequest> DecodeFetch(transport::Message message);
+absl::StatusOr<FetchReply> DecodeFetchReply(transport::Message message);
 
 // Bytes Encode puts on the wire for it, header included.
 size_t WireBytes(const transport::Message& message);

@@ -125,7 +125,7 @@ absl::StatusOr<Envelope> ReadHeader(std::span<const capnp::word> words, bool sea
   // After the version, so that a later version may seal its headers in another way.
   if (!seal_is_right) return absl::DataLossError("header checksum mismatch");
   const auto kind = static_cast<uint16_t>(header.getKind());
-  if (kind == 0 || kind > static_cast<uint16_t>(MessageKind::kPong)) {
+  if (kind == 0 || kind > static_cast<uint16_t>(MessageKind::kFetchReply)) {
     return absl::InvalidArgumentError(absl::StrCat("unknown message kind ", kind));
   }
   Envelope envelope;

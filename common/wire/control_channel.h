@@ -22,11 +22,10 @@ class ControlChannel {
   virtual const std::string& address() const = 0;
   virtual absl::StatusOr<OpenResult> Open(const SessionSpec& spec) = 0;
   virtual absl::Status Close(const SessionOp& op) = 0;
-  virtual absl::Status Fork(const SessionOp& op, base::Position position,
-                            base::SessionId child) = 0;
+  virtual absl::Status Fork(const ForkCall& call) = 0;
   virtual absl::Status Truncate(const SessionOp& op, base::Position position) = 0;
-  virtual absl::StatusOr<SessionInfo> Adopt(const SessionRef& session) = 0;
-  virtual absl::StatusOr<SessionInfo> Describe(const base::SessionId& session) = 0;
+  virtual absl::StatusOr<SessionInfo> Adopt(const AdoptCall& call) = 0;
+  virtual absl::StatusOr<SessionInfo> Describe(const DescribeCall& call) = 0;
   virtual absl::StatusOr<std::vector<SessionInfo>> List() = 0;
   virtual absl::Status Pin(const base::SessionId& session, uint32_t seconds) = 0;
   virtual absl::Status Spill(const base::SessionId& session) = 0;

@@ -191,6 +191,13 @@ absl::StatusOr<bool> StatusOnly(Response& response) {
   return true;
 }
 
+template <typename Response>
+absl::StatusOr<SessionInfo> InfoOf(Response& response) {
+  const absl::Status status = Get(response.getStatus());
+  if (!status.ok()) return status;
+  return Get(response.getInfo());
+}
+
 // Names the node in an answer's error.
 absl::Status Named(const std::string& address, const absl::Status& status) {
   const std::string message = base::MessageOf(status);
@@ -203,9 +210,14 @@ void PutRef(auto& request, const base::SessionId& id) {
   request.setIdLow(id.low);
 }
 
+void PutHolder(auto& request, const SessionRef& session, uint32_t tenant) {
+  PutRef(request, session.id);
+  request.setEpoch(session.epoch);
+  request.setTenant(tenant);
+}
+
 void PutOp(auto& request, const SessionOp& op) {
-  PutRef(request, op.session.id);
-  request.setEpoch(op.session.epoch);
+  PutHolder(request, op.session, op.tenant);
   request.setSequence(op.sequence);
 }
 
@@ -260,15 +272,15 @@ absl::Status ControlClient::Close(const SessionOp& op) {
       })));
 }
 
-absl::Status ControlClient::Fork(const SessionOp& op, base::Position position,
-                                 base::SessionId child) {
+absl::Status ControlClient::Fork(const ForkCall& call) {
   return FlattenStatus(
-      address_, loop_->Run<absl::StatusOr<bool>>(StatusCall([&](proto::Node::Client& client) {
+      address_, loop_->Run<absl::StatusOr<bool>>(StatusCall([&call](proto::Node::Client& client) {
         auto request = client.forkRequest();
-        PutOp(request, op);
-        request.setPosition(position);
-        request.setChildHigh(child.high);
-        request.setChildLow(child.low);
+        PutOp(request, call.op);
+        request.setPosition(call.position);
+        request.setChildHigh(call.child.high);
+        request.setChildLow(call.child.low);
+        request.setTtlSeconds(call.ttl_seconds);
         return request;
       })));
 }
@@ -283,30 +295,23 @@ absl::Status ControlClient::Truncate(const SessionOp& op, base::Position positio
       })));
 }
 
-absl::StatusOr<SessionInfo> ControlClient::Adopt(const SessionRef& session) {
+absl::StatusOr<SessionInfo> ControlClient::Adopt(const AdoptCall& call) {
   using Result = absl::StatusOr<SessionInfo>;
-  return Flatten(address_, loop_->Run<Result>([&session](proto::Node::Client& client) {
+  return Flatten(address_, loop_->Run<Result>([&call](proto::Node::Client& client) {
     auto request = client.adoptRequest();
-    PutRef(request, session.id);
-    request.setEpoch(session.epoch);
-    return request.send().then([](auto response) -> Result {
-      const absl::Status status = Get(response.getStatus());
-      if (!status.ok()) return status;
-      return Get(response.getInfo());
-    });
+    PutHolder(request, call.session, call.tenant);
+    request.setHolder(call.holder);
+    return request.send().then([](auto response) { return InfoOf(response); });
   }));
 }
 
-absl::StatusOr<SessionInfo> ControlClient::Describe(const base::SessionId& session) {
+absl::StatusOr<SessionInfo> ControlClient::Describe(const DescribeCall& call) {
   using Result = absl::StatusOr<SessionInfo>;
-  return Flatten(address_, loop_->Run<Result>([&session](proto::Node::Client& client) {
+  return Flatten(address_, loop_->Run<Result>([&call](proto::Node::Client& client) {
     auto request = client.describeRequest();
-    PutRef(request, session);
-    return request.send().then([](auto response) -> Result {
-      const absl::Status status = Get(response.getStatus());
-      if (!status.ok()) return status;
-      return Get(response.getInfo());
-    });
+    PutHolder(request, call.session, call.tenant);
+    request.setKeepAlive(call.keep_alive);
+    return request.send().then([](auto response) { return InfoOf(response); });
   }));
 }
 

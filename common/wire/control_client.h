@@ -26,10 +26,10 @@ class ControlClient final : public ControlChannel {
 
   absl::StatusOr<OpenResult> Open(const SessionSpec& spec) override;
   absl::Status Close(const SessionOp& op) override;
-  absl::Status Fork(const SessionOp& op, base::Position position, base::SessionId child) override;
+  absl::Status Fork(const ForkCall& call) override;
   absl::Status Truncate(const SessionOp& op, base::Position position) override;
-  absl::StatusOr<SessionInfo> Adopt(const SessionRef& session) override;
-  absl::StatusOr<SessionInfo> Describe(const base::SessionId& session) override;
+  absl::StatusOr<SessionInfo> Adopt(const AdoptCall& call) override;
+  absl::StatusOr<SessionInfo> Describe(const DescribeCall& call) override;
   absl::StatusOr<std::vector<SessionInfo>> List() override;
   absl::Status Pin(const base::SessionId& session, uint32_t seconds) override;
   absl::Status Spill(const base::SessionId& session) override;

@@ -90,6 +90,10 @@ absl::Status CheckSpec(const SessionSpec& spec) {
                                                    lsh.num_tables,
                                                    " LSH tables; a session has one kind of index"));
   }
+  if (spec.placement.shard_rows < 0 || spec.placement.shard_rows > base::kMaxPositions) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("shards of ", spec.placement.shard_rows, " positions"));
+  }
   for (const uint32_t layer : spec.indexed_layers) {
     if (layer >= model.layers) {
       return absl::InvalidArgumentError(
@@ -136,6 +140,12 @@ void Put(const SessionSpec& spec, proto::SessionSpec::Builder out) {
   auto sketch = out.initSketch();
   sketch.setBits(spec.sketch.bits);
   sketch.setSeed(spec.sketch.seed);
+  auto placement = out.initPlacement();
+  placement.setIdHigh(spec.placement.id.high);
+  placement.setIdLow(spec.placement.id.low);
+  placement.setShardRows(spec.placement.shard_rows);
+  placement.setHeadShards(spec.placement.head_shards);
+  placement.setNodes(spec.placement.nodes);
 }
 
 absl::StatusOr<SessionSpec> Get(proto::SessionSpec::Reader in) {
@@ -172,6 +182,11 @@ absl::StatusOr<SessionSpec> Get(proto::SessionSpec::Reader in) {
   spec.ttl_seconds = in.getTtlSeconds();
   spec.durability = static_cast<Durability>(durability);
   spec.sketch = {in.getSketch().getBits(), in.getSketch().getSeed()};
+  const auto placement = in.getPlacement();
+  spec.placement = {{placement.getIdHigh(), placement.getIdLow()},
+                    placement.getShardRows(),
+                    placement.getHeadShards(),
+                    placement.getNodes()};
   RETURN_IF_ERROR(CheckSpec(spec));
   return spec;
 }
@@ -186,6 +201,13 @@ void Put(const SessionInfo& info, proto::SessionInfo::Builder out) {
   out.setRowBytes(info.row_bytes);
   out.setIndexBytes(info.index_bytes);
   out.setTokens(info.tokens);
+  auto ends = out.initHeadEnds(static_cast<unsigned>(info.head_ends.size()));
+  for (unsigned i = 0; i < ends.size(); ++i) ends.set(i, info.head_ends[i]);
+  out.setParentHigh(info.parent.high);
+  out.setParentLow(info.parent.low);
+  out.setForkPosition(info.fork_position);
+  out.setSharedBytes(info.shared_bytes);
+  out.setTtlRemainingSeconds(info.ttl_remaining_seconds);
 }
 
 absl::StatusOr<SessionInfo> Get(proto::SessionInfo::Reader in) {
@@ -199,6 +221,14 @@ absl::StatusOr<SessionInfo> Get(proto::SessionInfo::Reader in) {
   info.row_bytes = in.getRowBytes();
   info.index_bytes = in.getIndexBytes();
   info.tokens = in.getTokens();
+  if (in.getHeadEnds().size() > base::kMaxKvHeads) {
+    return absl::InvalidArgumentError("too many ends of kv heads");
+  }
+  for (const base::Position end : in.getHeadEnds()) info.head_ends.push_back(end);
+  info.parent = {in.getParentHigh(), in.getParentLow()};
+  info.fork_position = in.getForkPosition();
+  info.shared_bytes = in.getSharedBytes();
+  info.ttl_remaining_seconds = in.getTtlRemainingSeconds();
   return info;
 }
 

@@ -54,9 +54,9 @@ std::pair<kj::Promise<Boxed<bool>>, StatusReply> PromiseStatus(
   return {kj::mv(promise), std::move(status_reply)};
 }
 
-SessionOp OpOf(uint64_t high, uint64_t low, uint64_t epoch, uint64_t sequence) {
-  return {{{high, low}, epoch}, sequence};
-}
+SessionRef RefOf(const auto& in) { return {{in.getIdHigh(), in.getIdLow()}, in.getEpoch()}; }
+
+SessionOp OpOf(const auto& in) { return {RefOf(in), in.getSequence(), in.getTenant()}; }
 
 // Adapts the generated server interface to a ControlService.
 class NodeAdapter final : public proto::Node::Server {
@@ -84,38 +84,37 @@ class NodeAdapter final : public proto::Node::Server {
   kj::Promise<void> close(CloseContext context) override {
     const auto in = context.getParams();
     auto [promise, reply] = PromiseStatus(inbox_);
-    service_->Close(OpOf(in.getIdHigh(), in.getIdLow(), in.getEpoch(), in.getSequence()),
-                    std::move(reply));
+    service_->Close(OpOf(in), std::move(reply));
     return Finish(kj::mv(promise), context);
   }
 
   kj::Promise<void> fork(ForkContext context) override {
     const auto in = context.getParams();
     auto [promise, reply] = PromiseStatus(inbox_);
-    service_->Fork(OpOf(in.getIdHigh(), in.getIdLow(), in.getEpoch(), in.getSequence()),
-                   in.getPosition(), {in.getChildHigh(), in.getChildLow()}, std::move(reply));
+    service_->Fork(
+        {OpOf(in), in.getPosition(), {in.getChildHigh(), in.getChildLow()}, in.getTtlSeconds()},
+        std::move(reply));
     return Finish(kj::mv(promise), context);
   }
 
   kj::Promise<void> truncate(TruncateContext context) override {
     const auto in = context.getParams();
     auto [promise, reply] = PromiseStatus(inbox_);
-    service_->Truncate(OpOf(in.getIdHigh(), in.getIdLow(), in.getEpoch(), in.getSequence()),
-                       in.getPosition(), std::move(reply));
+    service_->Truncate(OpOf(in), in.getPosition(), std::move(reply));
     return Finish(kj::mv(promise), context);
   }
 
   kj::Promise<void> adopt(AdoptContext context) override {
     const auto in = context.getParams();
     auto [promise, reply] = PromiseReply<SessionInfo>(inbox_);
-    service_->Adopt({{in.getIdHigh(), in.getIdLow()}, in.getEpoch()}, std::move(reply));
+    service_->Adopt({RefOf(in), in.getTenant(), in.getHolder()}, std::move(reply));
     return FinishInfo(kj::mv(promise), context);
   }
 
   kj::Promise<void> describe(DescribeContext context) override {
     const auto in = context.getParams();
     auto [promise, reply] = PromiseReply<SessionInfo>(inbox_);
-    service_->Describe({in.getIdHigh(), in.getIdLow()}, std::move(reply));
+    service_->Describe({RefOf(in), in.getTenant(), in.getKeepAlive()}, std::move(reply));
     return FinishInfo(kj::mv(promise), context);
   }
 

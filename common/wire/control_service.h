@@ -49,6 +49,15 @@ struct SketchOptions {
 
 enum class Durability : uint8_t { kMemory = 0, kDisk = 1 };
 
+// How the worker cut a session over its nodes; the node only keeps it.
+struct PlacementRecord {
+  base::SessionId id;  // what places it: the session's own, or that of the one it was forked from
+  int64_t shard_rows = 0;
+  uint32_t head_shards = 0;
+  uint32_t nodes = 0;
+  friend bool operator==(const PlacementRecord&, const PlacementRecord&) = default;
+};
+
 struct SessionSpec {
   uint16_t protocol_version = kProtocolVersion;
   SessionRef session;
@@ -65,6 +74,7 @@ struct SessionSpec {
   Durability durability = Durability::kMemory;
   RowFormat row_format = RowFormat::kAsAppended;
   SketchOptions sketch = {};
+  PlacementRecord placement = {};
 
   // What the session's index can be asked for; kExact: it has none.
   AttentionKind index() const {
@@ -82,6 +92,26 @@ struct OpenResult {
 struct SessionOp {
   SessionRef session;
   uint64_t sequence = 0;
+  uint32_t tenant = 0;
+};
+
+struct ForkCall {
+  SessionOp op;
+  base::Position position = 0;
+  base::SessionId child;
+  uint32_t ttl_seconds = 0;  // of the child
+};
+
+struct AdoptCall {
+  SessionRef session;  // with the new epoch
+  uint32_t tenant = 0;
+  uint64_t holder = 0;  // random, the same in every call of one adoption
+};
+
+struct DescribeCall {
+  SessionRef session;  // the epoch is looked at with keep_alive only
+  uint32_t tenant = 0;
+  bool keep_alive = false;  // the session's writer asks
 };
 
 struct SessionInfo {
@@ -94,6 +124,11 @@ struct SessionInfo {
   uint64_t row_bytes = 0;
   uint64_t index_bytes = 0;
   uint64_t tokens = 0;
+  std::vector<base::Position> head_ends = {};
+  base::SessionId parent = {};
+  base::Position fork_position = -1;
+  uint64_t shared_bytes = 0;
+  uint32_t ttl_remaining_seconds = 0;
 };
 
 struct NodeConnection {
@@ -131,11 +166,10 @@ class ControlService {
   virtual ~ControlService() = default;
   virtual void Open(const SessionSpec& spec, Reply<OpenResult> reply) = 0;
   virtual void Close(const SessionOp& op, StatusReply reply) = 0;
-  virtual void Fork(const SessionOp& op, base::Position position, base::SessionId child,
-                    StatusReply reply) = 0;
+  virtual void Fork(const ForkCall& call, StatusReply reply) = 0;
   virtual void Truncate(const SessionOp& op, base::Position position, StatusReply reply) = 0;
-  virtual void Adopt(const SessionRef& session, Reply<SessionInfo> reply) = 0;
-  virtual void Describe(const base::SessionId& session, Reply<SessionInfo> reply) = 0;
+  virtual void Adopt(const AdoptCall& call, Reply<SessionInfo> reply) = 0;
+  virtual void Describe(const DescribeCall& call, Reply<SessionInfo> reply) = 0;
   virtual void List(Reply<std::vector<SessionInfo>> reply) = 0;
   virtual void Pin(const base::SessionId& session, uint32_t seconds, StatusReply reply) = 0;
   virtual void Spill(const base::SessionId& session, StatusReply reply) = 0;

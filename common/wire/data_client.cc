@@ -31,7 +31,7 @@ absl::Status StatusOfPong(const transport::Message& message) {
 
 bool IsAnswer(MessageKind kind) {
   return kind == MessageKind::kAttendReply || kind == MessageKind::kAppendReply ||
-         kind == MessageKind::kPong;
+         kind == MessageKind::kFetchReply || kind == MessageKind::kPong;
 }
 
 std::string Milliseconds(base::Duration duration) {
@@ -73,30 +73,37 @@ uint64_t DataClient::NewTicket() {
   return ++last_ticket_;
 }
 
-void DataClient::Attend(NodeIndex node, AttendRequest request, base::Duration deadline,
-                        Callback<AttendReply> done) {
+template <typename Request, typename Reply>
+void DataClient::Ask(NodeIndex node, MessageKind kind, Request request, base::Duration deadline,
+                     bool attend, absl::StatusOr<Reply> (*decode)(transport::Message),
+                     Callback<Reply> done) {
   const uint64_t ticket = NewTicket();
-  request.envelope.kind = MessageKind::kAttend;
+  request.envelope.kind = kind;
   request.envelope.ticket = ticket;
   request.envelope.deadline_us = ToMicros(deadline);
-  Send(node, ticket, Encode(request), transport::SendMode::kAuto, deadline, /*attend=*/true,
-       [this, node, done = std::move(done)](absl::StatusOr<transport::Message> message) {
-         done(message.ok() ? Named(AddressOf(node), DecodeAttendReply(*std::move(message)))
-                           : message.status());
-       });
+  Send(
+      node, ticket, Encode(request), transport::SendMode::kAuto, deadline, attend,
+      [this, node, decode, done = std::move(done)](absl::StatusOr<transport::Message> message) {
+        done(message.ok() ? Named(AddressOf(node), decode(*std::move(message))) : message.status());
+      });
+}
+
+void DataClient::Attend(NodeIndex node, AttendRequest request, base::Duration deadline,
+                        Callback<AttendReply> done) {
+  Ask(node, MessageKind::kAttend, std::move(request), deadline, /*attend=*/true, DecodeAttendReply,
+      std::move(done));
 }
 
 void DataClient::Append(NodeIndex node, AppendRequest request, base::Duration deadline,
                         Callback<AppendReply> done) {
-  const uint64_t ticket = NewTicket();
-  request.envelope.kind = MessageKind::kAppend;
-  request.envelope.ticket = ticket;
-  request.envelope.deadline_us = ToMicros(deadline);
-  Send(node, ticket, Encode(request), transport::SendMode::kAuto, deadline, /*attend=*/false,
-       [this, node, done = std::move(done)](absl::StatusOr<transport::Message> message) {
-         done(message.ok() ? Named(AddressOf(node), DecodeAppendReply(*std::move(message)))
-                           : message.status());
-       });
+  Ask(node, MessageKind::kAppend, std::move(request), deadline, /*attend=*/false, DecodeAppendReply,
+      std::move(done));
+}
+
+void DataClient::Fetch(NodeIndex node, FetchRequest request, base::Duration deadline,
+                       Callback<FetchReply> done) {
+  Ask(node, MessageKind::kFetch, std::move(request), deadline, /*attend=*/false, DecodeFetchReply,
+      std::move(done));
 }
 
 void DataClient::Ping(NodeIndex node, base::Duration deadline,

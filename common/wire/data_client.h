@@ -57,6 +57,8 @@ class DataClient final : public transport::TransportEvents {
               Callback<AttendReply> done);
   void Append(NodeIndex node, AppendRequest request, base::Duration deadline,
               Callback<AppendReply> done);
+  void Fetch(NodeIndex node, FetchRequest request, base::Duration deadline,
+             Callback<FetchReply> done);
   // Answered by the node's data plane without touching a session.
   void Ping(NodeIndex node, base::Duration deadline, std::function<void(absl::Status)> done);
 
@@ -92,6 +94,10 @@ class DataClient final : public transport::TransportEvents {
     Finish finish;
   };
 
+  // Sends a request of that kind and decodes its answer. `attend` as in Pending.
+  template <typename Request, typename Reply>
+  void Ask(NodeIndex node, MessageKind kind, Request request, base::Duration deadline, bool attend,
+           absl::StatusOr<Reply> (*decode)(transport::Message), Callback<Reply> done);
   uint64_t NewTicket();
   void Send(NodeIndex node, uint64_t ticket, transport::Message message, transport::SendMode mode,
             base::Duration deadline, bool attend, Finish finish);

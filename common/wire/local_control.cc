@@ -72,10 +72,9 @@ absl::Status LocalControl::Close(const SessionOp& op) {
       [op](ControlService* service, StatusReply reply) { service->Close(op, std::move(reply)); });
 }
 
-absl::Status LocalControl::Fork(const SessionOp& op, base::Position position,
-                                base::SessionId child) {
-  return CallStatus([op, position, child](ControlService* service, StatusReply reply) {
-    service->Fork(op, position, child, std::move(reply));
+absl::Status LocalControl::Fork(const ForkCall& call) {
+  return CallStatus([call](ControlService* service, StatusReply reply) {
+    service->Fork(call, std::move(reply));
   });
 }
 
@@ -85,15 +84,15 @@ absl::Status LocalControl::Truncate(const SessionOp& op, base::Position position
   });
 }
 
-absl::StatusOr<SessionInfo> LocalControl::Adopt(const SessionRef& session) {
-  return Call<SessionInfo>([session](ControlService* service, Reply<SessionInfo> reply) {
-    service->Adopt(session, std::move(reply));
+absl::StatusOr<SessionInfo> LocalControl::Adopt(const AdoptCall& call) {
+  return Call<SessionInfo>([call](ControlService* service, Reply<SessionInfo> reply) {
+    service->Adopt(call, std::move(reply));
   });
 }
 
-absl::StatusOr<SessionInfo> LocalControl::Describe(const base::SessionId& session) {
-  return Call<SessionInfo>([session](ControlService* service, Reply<SessionInfo> reply) {
-    service->Describe(session, std::move(reply));
+absl::StatusOr<SessionInfo> LocalControl::Describe(const DescribeCall& call) {
+  return Call<SessionInfo>([call](ControlService* service, Reply<SessionInfo> reply) {
+    service->Describe(call, std::move(reply));
   });
 }
 

@@ -15,7 +15,7 @@
 
 namespace sounder::wire {
 
-inline constexpr uint16_t kProtocolVersion = 2;
+inline constexpr uint16_t kProtocolVersion = 3;
 
 enum class MessageKind : uint16_t {
   kNone = 0,
@@ -25,6 +25,8 @@ enum class MessageKind : uint16_t {
   kAppendReply = 4,
   kPing = 5,
   kPong = 6,
+  kFetch = 7,
+  kFetchReply = 8,
 };
 
 enum class AttentionKind : uint8_t { kExact = 0, kLshTables = 1, kSketch = 2 };
@@ -166,6 +168,46 @@ struct AppendReplyItem {
 struct AppendReply {
   Envelope envelope;
   std::vector<AppendReplyItem> items;
+};
+
+// Rows of one session and layer to be read back, and token ids.
+struct FetchItem {
+  SessionRef session;
+  uint64_t sequence = 0;
+  uint32_t layer = 0;
+  uint32_t kv_head_begin = 0;
+  uint32_t kv_head_count = 0;  // 0: token ids alone
+  base::PositionRange range;
+  uint32_t head_dim = 0;
+  base::DType dtype = base::DType::kF32;
+  bool want_tokens = false;
+};
+
+struct FetchRequest {
+  Envelope envelope;
+  std::vector<FetchItem> items;
+};
+
+struct FetchReplyItem {
+  absl::Status status;
+  uint32_t kv_head_count = 0;
+  uint32_t row_count = 0;
+  uint32_t head_dim = 0;
+  base::DType dtype = base::DType::kF32;
+
+  std::span<const std::byte> keys;    // [kv_head_count, row_count, head_dim] of dtype
+  std::span<const std::byte> values;  // the same
+  std::span<const int32_t> tokens;    // [row_count] or empty
+
+  size_t row_bytes() const {
+    return size_t{kv_head_count} * row_count * head_dim * base::SizeOf(dtype);
+  }
+};
+
+struct FetchReply {
+  Envelope envelope;
+  std::vector<FetchReplyItem> items;
+  memory::AlignedBuffer payload;  // what the spans point into, in a decoded answer
 };
 
 }  // namespace sounder::wire

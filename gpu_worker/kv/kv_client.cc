@@ -12,33 +12,9 @@
 #include "common/config/host_port.h"
 #include "common/wire/messages.h"
 #include "gpu_worker/kv/name_node.h"
+#include "gpu_worker/kv/session_spec.h"
 
 namespace sounder::gpu_worker {
-namespace {
-
-base::SessionId RandomId() {
-  std::random_device device;
-  const auto draw = [&] { return (uint64_t{device()} << 32) | device(); };
-  return {draw(), draw()};
-}
-
-absl::StatusOr<std::shared_ptr<const lsh::Projection>> MakeProjection(
-    const RemoteSessionOptions& options) {
-  if (options.lsh.num_tables == 0) return std::shared_ptr<const lsh::Projection>();
-  lsh::LshParams params;
-  params.bits_per_table = static_cast<int>(options.lsh.bits_per_table);
-  params.num_tables = static_cast<int>(options.lsh.num_tables);
-  params.min_collisions = static_cast<int>(options.lsh.min_collisions);
-  params.projection = options.lsh.projection == wire::Projection::kGaussian
-                          ? lsh::ProjectionKind::kGaussian
-                          : lsh::ProjectionKind::kHadamard;
-  params.seed = options.lsh.seed;
-  ASSIGN_OR_RETURN(lsh::Projection projection,
-                   lsh::Projection::Create(params, static_cast<int>(options.model.head_dim)));
-  return std::make_shared<const lsh::Projection>(std::move(projection));
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<KvClient>> KvClient::Create(
     KvClientOptions options, std::vector<std::unique_ptr<wire::ControlChannel>> nodes,
@@ -68,54 +44,54 @@ absl::StatusOr<std::unique_ptr<KvClient>> KvClient::Create(
   return client;
 }
 
+base::SessionId KvClient::RandomId() {
+  std::random_device device;
+  const auto draw = [&] { return (uint64_t{device()} << 32) | device(); };
+  return {draw(), draw()};
+}
+
 absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessionOptions& given) {
   RemoteSessionOptions options = given;
   if (options.id.empty()) options.id = RandomId();
-  policy::PlacementOptions placement_options;
-  placement_options.num_nodes = static_cast<int>(nodes_.size());
-  placement_options.shard_rows = options.shard_rows;
-  placement_options.head_shards = options.head_shards;
-  ASSIGN_OR_RETURN(
-      policy::Placement placement,
-      policy::Placement::Create(placement_options, static_cast<int>(options.model.kv_heads),
-                                options.seal_rows, options.id));
+  ASSIGN_OR_RETURN(policy::Placement placement, PlacementOf(options, options.id, nodes_.size()));
   ASSIGN_OR_RETURN(auto projection, MakeProjection(options));
   auto session = std::make_shared<RemoteSession>(options, std::move(placement),
                                                  std::move(projection), nodes_.size(), executor_);
-  wire::SessionSpec spec;
-  spec.session.id = options.id;
-  spec.tenant = options.tenant;
-  spec.model = options.model;
-  spec.dtype = options.dtype;
-  spec.seal_rows = options.seal_rows;
-  spec.min_indexed_rows = options.min_indexed_rows;
-  spec.lsh = options.lsh;
-  spec.sketch = options.sketch;
-  spec.row_format = options.row_format;
-  spec.indexed_layers = options.indexed_layers;
-  spec.ttl_seconds = options.ttl_seconds;
-  std::vector<int> opened;
-  for (const int index : session->placement().Nodes()) {
+  RETURN_IF_ERROR(MakeOnNodes(*session, [&](Node& node, int index) {
+    return node.control->Open(SpecOf(*session, index, nodes_.size())).status();
+  }));
+  Remember(session);
+  return session;
+}
+
+absl::Status KvClient::MakeOnNodes(const RemoteSession& session,
+                                   const std::function<absl::Status(Node&, int index)>& make) {
+  const wire::SessionOp undo{session.ref(), 0, session.options().tenant};
+  std::vector<int> made;
+  for (const int index : session.placement().Nodes()) {
     Node& node = nodes_[static_cast<size_t>(index)];
-    const auto [begin, end] = session->placement().KvHeadsOf(index);
-    spec.kv_head_begin = static_cast<uint32_t>(begin);
-    spec.kv_head_count = static_cast<uint32_t>(end - begin);
-    const absl::StatusOr<wire::OpenResult> answer = node.control->Open(spec);
-    if (answer.ok()) {
-      opened.push_back(index);
+    const absl::Status status = make(node, index);
+    if (status.ok()) {
+      made.push_back(index);
+      KeepFromLeftBehind(node, session.id());
       CloseLeftBehind(node);
       continue;
     }
     // Only what is ours: a node that refuses may have a session of that id that is not.
-    for (const int other : opened) {
-      CloseOn(nodes_[static_cast<size_t>(other)], {spec.session, 0}).IgnoreError();
+    for (const int other : made) {
+      CloseOn(nodes_[static_cast<size_t>(other)], undo).IgnoreError();
     }
-    NoteTimeout(node, answer.status());
-    if (IsAway(answer.status())) LeaveBehind(node, {spec.session, 0});
-    return answer.status();
+    NoteTimeout(node, status);
+    if (IsAway(status)) LeaveBehind(node, undo);
+    return NameNode(status, node.control->address());
   }
-  Remember(session);
-  return session;
+  return absl::OkStatus();
+}
+
+// A session of an id that was to be closed is there anew.
+void KvClient::KeepFromLeftBehind(Node& node, const base::SessionId& id) {
+  std::lock_guard lock(away_mutex_);
+  std::erase_if(node.left_behind, [&id](const wire::SessionOp& op) { return op.session.id == id; });
 }
 
 void KvClient::Remember(const std::shared_ptr<RemoteSession>& session) {
@@ -147,7 +123,9 @@ void KvClient::KeepAlive() {
   for (const std::shared_ptr<RemoteSession>& session : due) {
     for (const int index : session->placement().Nodes()) {
       Node& node = nodes_[static_cast<size_t>(index)];
-      if (!AwayNow(node)) NoteTimeout(node, node.control->Describe(session->id()).status());
+      if (AwayNow(node)) continue;
+      const wire::DescribeCall call{session->ref(), session->options().tenant, /*keep_alive=*/true};
+      NoteTimeout(node, node.control->Describe(call).status());
     }
   }
 }
@@ -160,7 +138,8 @@ absl::Status KvClient::Close(RemoteSession* session) {
   absl::Status first;
   for (const int node : session->placement().Nodes()) {
     wire::SessionOp op;
-    op.session.id = session->id();
+    op.session = session->ref();
+    op.tenant = session->options().tenant;
     op.sequence = complete ? session->IssuedSequence(node) : 0;
     const absl::Status status = CloseOn(nodes_[static_cast<size_t>(node)], op);
     if (first.ok()) first = status;
@@ -232,6 +211,8 @@ void KvClient::CloseLeftBehind(Node& node) {
 
 absl::Status KvClient::Append(RemoteSession* session, const AppendRows& rows) {
   const base::PositionRange range{rows.first_position, rows.first_position + rows.row_count};
+  RETURN_IF_ERROR(session->status());
+  session->Extend(range.end);
   for (const policy::Shard& shard : session->placement().ShardsOf(range)) {
     RETURN_IF_ERROR(AppendToShard(session, rows, shard));
   }
@@ -272,7 +253,7 @@ absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
   std::byte* out = request.payload.data();
   for (uint32_t layer = 0; layer < options.model.layers; ++layer) {
     wire::AppendItem& item = request.items.emplace_back();
-    item.session.id = options.id;
+    item.session = session->ref();
     item.sequence = session->NextSequence(shard.node, range.begin, 2 * layer_bytes);
     sequences.push_back(item.sequence);
     item.layer = layer;

@@ -4,8 +4,10 @@
 #define SOUNDER_GPU_WORKER_KV_KV_CLIENT_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "common/base/executor.h"
 #include "common/base/limits.h"
 #include "common/lsh/projection.h"
+#include "common/memory/aligned_buffer.h"
 #include "common/policy/placement.h"
 #include "common/wire/control_channel.h"
 #include "common/wire/data_client.h"
@@ -60,6 +63,19 @@ struct AttendQuery {
   std::vector<float> concentration;  // [query_count, query heads] where wanted
 };
 
+// Rows of one layer, read back: [kv heads, rows, dim] of the session's dtype, packed.
+struct RemoteRows {
+  memory::AlignedBuffer keys;
+  memory::AlignedBuffer values;
+};
+
+// A session that another worker left.
+struct AdoptedSession {
+  std::shared_ptr<RemoteSession> session;  // its end() is where to go on
+  base::Position begin = 0;                // its first row
+  std::vector<int32_t> tokens;             // of [begin, end); empty if none were recorded
+};
+
 // Thread safe. Blocking calls wait at most for their deadline.
 class KvClient {
  public:
@@ -91,6 +107,27 @@ class KvClient {
   absl::Status Append(RemoteSession* session, const AppendRows& rows);
   // Waits until the nodes have acknowledged every row before `position`.
   absl::Status WaitAppended(RemoteSession* session, base::Position position);
+
+  // Rolls the session back: it is as if only the rows before `position` had been appended. Not
+  // while the session is appended to or attended; attends that were asked before are refused where
+  // they come too late. OUT_OF_RANGE beyond its end. After UNAVAILABLE or DEADLINE_EXCEEDED, which
+  // name a node, some nodes have done it: the session can do nothing else until Truncate to that
+  // position is called again and succeeds.
+  absl::Status Truncate(RemoteSession* session, base::Position position);
+  // Another session with the rows before `position`, on the same nodes, which copy nothing. `id`
+  // empty: a random one. On failure no node keeps it.
+  absl::StatusOr<std::shared_ptr<RemoteSession>> Fork(RemoteSession* session,
+                                                      base::Position position,
+                                                      base::SessionId id = {});
+  // Takes a session over from a worker that has gone (or is refused from now on), at what every
+  // node has of it: rows beyond, which that worker did not finish, are cut off. The nodes are the
+  // same as that worker's, in the same order. After an error it may be called again.
+  absl::StatusOr<AdoptedSession> Adopt(const base::SessionId& id, uint32_t tenant);
+  // Rows of every kv head of a layer, as they were appended.
+  absl::StatusOr<RemoteRows> Fetch(RemoteSession* session, uint32_t layer,
+                                   base::PositionRange range);
+  absl::StatusOr<std::vector<int32_t>> FetchTokens(RemoteSession* session,
+                                                   base::PositionRange range);
 
   // A fan-out in flight: Wait returns when every query has its answer or its error.
   class PendingAttend {
@@ -147,6 +184,23 @@ class KvClient {
     base::Duration interval{};
     base::Time due{};
   };
+  static base::SessionId RandomId();
+  // Makes a session on every node that may hold a part of it, by `make`; on none if one fails.
+  absl::Status MakeOnNodes(const RemoteSession& session,
+                           const std::function<absl::Status(Node&, int index)>& make);
+  void KeepFromLeftBehind(Node& node, const base::SessionId& id);
+  // What the nodes know of a session, by node; those that do not know it have nothing.
+  using Infos = std::vector<std::optional<wire::SessionInfo>>;
+  absl::StatusOr<Infos> DescribeEverywhere(const base::SessionId& id, uint32_t tenant);
+  absl::Status CheckInfos(const RemoteSession& session, const Infos& infos) const;
+  // One request to a node, for one item; its answer fits the question.
+  struct FetchPart {
+    int node = 0;
+    wire::FetchItem item;
+  };
+  using OnFetched = std::function<void(const FetchPart&, const wire::FetchReplyItem&)>;
+  absl::Status FetchParts(const RemoteSession& session, std::span<const FetchPart> parts,
+                          const OnFetched& done);
   void Remember(const std::shared_ptr<RemoteSession>& session);
   void Forget(const RemoteSession* session);
   absl::Status CloseOn(Node& node, const wire::SessionOp& op);

@@ -123,7 +123,7 @@ void KvClient::AddItem(const AttendQuery& query, uint32_t layer, const policy::S
   const size_t heads = static_cast<size_t>(shard.kv_heads()) * group;  // query heads of the shard
   const size_t first = static_cast<size_t>(shard.kv_head_begin) * group;
   wire::AttendItem& item = request->items.emplace_back();
-  item.session.id = options.id;
+  item.session = session.ref();
   item.sequence = session.IssuedSequence(shard.node);
   item.step = query.step;
   item.layer = layer;

@@ -65,7 +65,58 @@ int RemoteSession::FirstUnacknowledged(base::Position position) const {
 
 absl::Status RemoteSession::status() const {
   std::lock_guard lock(mutex_);
-  return failed_;
+  if (!failed_.ok() || !cut_.has_value()) return failed_;
+  return absl::FailedPreconditionError(
+      absl::StrCat("session ", options_.id.ToString(), ": its truncation to position ",
+                   cut_->position, " has not reached every node; truncate it again"));
+}
+
+base::Position RemoteSession::end() const {
+  std::lock_guard lock(mutex_);
+  return end_;
+}
+
+void RemoteSession::Extend(base::Position end) {
+  std::lock_guard lock(mutex_);
+  end_ = std::max(end_, end);
+}
+
+absl::StatusOr<RemoteSession::NodeSequences> RemoteSession::BeginTruncate(base::Position position) {
+  std::lock_guard lock(mutex_);
+  if (!failed_.ok()) return failed_;
+  if (cut_.has_value()) {
+    if (cut_->position == position) return cut_->left;
+    return absl::FailedPreconditionError(
+        absl::StrCat("session ", options_.id.ToString(), ": its truncation to position ",
+                     cut_->position, " is not finished, position ", position, " was asked for"));
+  }
+  if (position < 0 || position > end_) {
+    return absl::OutOfRangeError(absl::StrCat("session ", options_.id.ToString(),
+                                              " ends at position ", end_, "; position ", position,
+                                              " lies beyond"));
+  }
+  Cut& cut = cut_.emplace();
+  cut.position = position;
+  for (const int node : placement_.Nodes()) {
+    cut.left.emplace_back(node, ++nodes_.at(static_cast<size_t>(node)).issued);
+  }
+  return cut.left;
+}
+
+void RemoteSession::OnTruncated(int node, const absl::Status& status) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!cut_.has_value()) return;
+    if (status.ok()) {
+      std::erase_if(cut_->left, [node](const auto& entry) { return entry.first == node; });
+      if (!cut_->left.empty()) return;
+      end_ = cut_->position;
+    } else if (failed_.ok()) {
+      failed_ = status;
+    }
+    cut_.reset();
+  }
+  changed_->NotifyAll();
 }
 
 }  // namespace sounder::gpu_worker

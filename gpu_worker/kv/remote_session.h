@@ -8,9 +8,11 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "common/base/executor.h"
 #include "common/base/ids.h"
 #include "common/lsh/projection.h"
@@ -51,23 +53,40 @@ struct AppendRows {
   std::function<Head(uint32_t layer, uint32_t kv_head)> rows;
 };
 
+// How a session begins that is not new: a fork, or one that was adopted.
+struct RemoteSessionStart {
+  uint64_t epoch = 0;
+  base::SessionId placed_by;     // what its placement was made from; empty: its own id
+  base::Position end = 0;        // one past its last row
+  std::vector<uint64_t> issued;  // operations by node; empty: none
+};
+
 // Thread safe where it says so. Shared by whoever opened it and by the appends in flight.
 class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
  public:
   RemoteSession(RemoteSessionOptions options, policy::Placement placement,
                 std::shared_ptr<const lsh::Projection> projection, size_t num_nodes,
-                base::Executor* executor)
+                base::Executor* executor, const RemoteSessionStart& start = {})
       : options_(std::move(options)),
+        epoch_(start.epoch),
+        placed_by_(start.placed_by.empty() ? options_.id : start.placed_by),
         placement_(std::move(placement)),
         projection_(std::move(projection)),
         changed_(executor->NewCondition()),
-        nodes_(num_nodes) {}
+        nodes_(num_nodes),
+        end_(start.end) {
+    for (size_t i = 0; i < start.issued.size(); ++i) nodes_[i].issued = start.issued[i];
+  }
 
   const base::SessionId& id() const { return options_.id; }
+  // What every request names: the id, and the epoch this worker holds the session by.
+  wire::SessionRef ref() const { return {options_.id, epoch_}; }
+  const base::SessionId& placed_by() const { return placed_by_; }
   const RemoteSessionOptions& options() const { return options_; }
   const policy::Placement& placement() const { return placement_; }
   // How queries are signed; null without tables.
   const lsh::Projection* projection() const { return projection_.get(); }
+  const std::shared_ptr<const lsh::Projection>& shared_projection() const { return projection_; }
   uint32_t group() const { return options_.model.query_heads / options_.model.kv_heads; }
 
   // Thread safe from here on.
@@ -82,8 +101,22 @@ class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
   absl::Status WaitAcknowledged(base::Position position, base::Duration deadline);
   // A node that has not acknowledged rows before `position`; -1: there is none.
   int FirstUnacknowledged(base::Position position) const;
-  // The first failed append: rows are missing on a node from then on.
+  // Why nothing more can be asked of it: the first failed append or truncate (rows are missing on a
+  // node from then on; who adopts the session starts from what all nodes have), or a truncate that
+  // has not reached every node yet.
   absl::Status status() const;
+
+  // One past the last row that was appended, or is on its way.
+  base::Position end() const;
+  void Extend(base::Position end);
+
+  // A truncate, on its way to the nodes: the sequence number it has on each that has not answered.
+  // Begin starts one, or goes on with the one to that position. OUT_OF_RANGE beyond the end,
+  // FAILED_PRECONDITION while one to another position is not finished.
+  using NodeSequences = std::vector<std::pair<int, uint64_t>>;
+  absl::StatusOr<NodeSequences> BeginTruncate(base::Position position);
+  // OK: the node has done it; once all have, the session ends there. Otherwise the session failed.
+  void OnTruncated(int node, const absl::Status& status);
 
  private:
   struct InFlight {
@@ -97,7 +130,14 @@ class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
 
   int LaggingNode(base::Position position) const;  // with the lock held
 
+  struct Cut {
+    base::Position position = 0;
+    NodeSequences left;
+  };
+
   const RemoteSessionOptions options_;
+  const uint64_t epoch_;
+  const base::SessionId placed_by_;
   const policy::Placement placement_;
   const std::shared_ptr<const lsh::Projection> projection_;  // shared by sessions of one model
 
@@ -107,6 +147,8 @@ class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
   std::vector<Node> nodes_;
   uint64_t bytes_in_flight_ = 0;
   absl::Status failed_;
+  base::Position end_ = 0;
+  std::optional<Cut> cut_;
 };
 
 }  // namespace sounder::gpu_worker

@@ -9,6 +9,7 @@
 #include "common/config/logging.h"
 #include "common/wire/codec.h"
 #include "kv_node/server/attend_job.h"
+#include "kv_node/server/fetch_job.h"
 #include "kv_node/server/request_deadline.h"
 
 namespace sounder::kv_node {
@@ -94,6 +95,9 @@ void DataServer::OnMessage(transport::ConnectionId connection, transport::Messag
     case wire::MessageKind::kAppend:
       OnAppend(connection, *envelope, std::move(message));
       return;
+    case wire::MessageKind::kFetch:
+      OnFetch(connection, *envelope, std::move(message));
+      return;
     case wire::MessageKind::kPing: {
       wire::Envelope pong = *envelope;
       pong.kind = wire::MessageKind::kPong;
@@ -156,6 +160,21 @@ void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelo
                   rows = std::make_shared<wire::AppendRequest>(*std::move(request))] {
     Apply(connection, rows->items, job, deadline);
   });
+}
+
+void DataServer::OnFetch(transport::ConnectionId connection, const wire::Envelope& envelope,
+                         transport::Message message) {
+  absl::StatusOr<wire::FetchRequest> request = wire::DecodeFetch(std::move(message));
+  if (!request.ok()) {
+    Refuse(connection, envelope, wire::MessageKind::kFetchReply, request.status());
+    return;
+  }
+  const auto job = std::make_shared<FetchJob>(
+      *std::move(request), RequestDeadline(envelope, executor_->clock().Now()), sessions_,
+      [this, connection](const wire::FetchReply& reply) {
+        transport_->Send(connection, wire::Encode(reply), transport::SendMode::kAuto, nullptr);
+      });
+  executor_->Run([job] { job->Start(); });
 }
 
 // Messages that overtake each other on the executor's threads wait in their session for their turn.

@@ -45,6 +45,8 @@ class DataServer final : public transport::TransportEvents {
                 transport::Message message);
   void OnAppend(transport::ConnectionId connection, const wire::Envelope& envelope,
                 transport::Message message);
+  void OnFetch(transport::ConnectionId connection, const wire::Envelope& envelope,
+               transport::Message message);
   void Apply(transport::ConnectionId connection, const std::vector<wire::AppendItem>& items,
              const std::shared_ptr<AppendJob>& job, base::Time deadline);
   void Refuse(transport::ConnectionId connection, wire::Envelope envelope,

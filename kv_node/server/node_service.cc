@@ -45,26 +45,58 @@ void NodeService::Close(const wire::SessionOp& op, wire::StatusReply reply) {
                    });
 }
 
-void NodeService::Fork(const wire::SessionOp&, base::Position, base::SessionId,
-                       wire::StatusReply reply) {
-  reply(NotYet("fork"));
+void NodeService::Fork(const wire::ForkCall& call, wire::StatusReply reply) {
+  if (draining_) {
+    reply(absl::UnavailableError("the node is draining and takes no new sessions"));
+    return;
+  }
+  sessions_->Fork(call, executor_->clock().Now() + close_deadline_,
+                  [call, reply = std::move(reply)](absl::Status status) {
+                    if (status.ok()) {
+                      config::LogInfo(absl::StrCat("session ", call.child.ToString(),
+                                                   " forked from ", call.op.session.id.ToString(),
+                                                   " at position ", call.position));
+                    }
+                    reply(std::move(status));
+                  });
 }
 
-void NodeService::Truncate(const wire::SessionOp&, base::Position, wire::StatusReply reply) {
-  reply(NotYet("truncate"));
+void NodeService::Truncate(const wire::SessionOp& op, base::Position position,
+                           wire::StatusReply reply) {
+  const absl::StatusOr<std::shared_ptr<Session>> session =
+      sessions_->Find(op.session.id, op.tenant);
+  if (!session.ok()) {
+    reply(session.status());
+    return;
+  }
+  (*session)->Truncate(
+      op.session, op.sequence, position, executor_->clock().Now() + close_deadline_,
+      [reply = std::move(reply)](const AppendResult& result) { reply(result.status); });
 }
 
-void NodeService::Adopt(const wire::SessionRef&, wire::Reply<wire::SessionInfo> reply) {
-  reply(NotYet("adopt"));
+void NodeService::Adopt(const wire::AdoptCall& call, wire::Reply<wire::SessionInfo> reply) {
+  absl::StatusOr<wire::SessionInfo> info = sessions_->Adopt(call);
+  if (info.ok()) {
+    config::LogInfo(absl::StrCat("session ", call.session.id.ToString(), " adopted at epoch ",
+                                 call.session.epoch));
+  }
+  reply(std::move(info));
 }
 
-void NodeService::Describe(const base::SessionId& session, wire::Reply<wire::SessionInfo> reply) {
-  absl::StatusOr<std::shared_ptr<Session>> found = sessions_->Find(session);
+void NodeService::Describe(const wire::DescribeCall& call, wire::Reply<wire::SessionInfo> reply) {
+  const absl::StatusOr<std::shared_ptr<Session>> found =
+      sessions_->Find(call.session.id, call.tenant);
   if (!found.ok()) {
     reply(found.status());
     return;
   }
-  (*found)->Touch();  // how a worker keeps a session it has nothing to ask of
+  if (call.keep_alive) {  // how a worker keeps a session it has nothing to ask of
+    if (absl::Status status = (*found)->CheckEpoch(call.session); !status.ok()) {
+      reply(std::move(status));
+      return;
+    }
+    (*found)->Touch();
+  }
   reply((*found)->Info());
 }
 
@@ -92,11 +124,9 @@ wire::NodeStatus NodeService::CurrentStatus() const {
   status.sessions = sessions_->size();
   status.memory_used = sessions_->budget().used();
   status.memory_limit = sessions_->budget().limit();
-  for (const std::shared_ptr<Session>& session : sessions_->All()) {
-    const SessionCounts counts = session->Counts();
-    status.row_bytes += counts.row_bytes;
-    status.index_bytes += counts.index_bytes;
-  }
+  const SessionCounts totals = sessions_->Totals();
+  status.row_bytes = totals.row_bytes;
+  status.index_bytes = totals.index_bytes;
   status.uptime_seconds = static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::seconds>(executor_->clock().Now() - started_)
           .count());

@@ -11,21 +11,21 @@
 
 namespace sounder::kv_node {
 
-// Thread safe. fork, truncate, adopt, pin and spill answer UNIMPLEMENTED.
+// Thread safe. pin and spill answer UNIMPLEMENTED.
 class NodeService final : public wire::ControlService {
  public:
   // `describe_node` fills what only the process knows: addresses, threads, connections.
+  // close_deadline: how long a close, a fork or a truncate waits for the operations before it.
   NodeService(SessionMap* sessions, base::Executor* executor, base::Duration close_deadline,
               std::function<wire::NodeStatus()> describe_node);
 
   void Open(const wire::SessionSpec& spec, wire::Reply<wire::OpenResult> reply) override;
   void Close(const wire::SessionOp& op, wire::StatusReply reply) override;
-  void Fork(const wire::SessionOp& op, base::Position position, base::SessionId child,
-            wire::StatusReply reply) override;
+  void Fork(const wire::ForkCall& call, wire::StatusReply reply) override;
   void Truncate(const wire::SessionOp& op, base::Position position,
                 wire::StatusReply reply) override;
-  void Adopt(const wire::SessionRef& session, wire::Reply<wire::SessionInfo> reply) override;
-  void Describe(const base::SessionId& session, wire::Reply<wire::SessionInfo> reply) override;
+  void Adopt(const wire::AdoptCall& call, wire::Reply<wire::SessionInfo> reply) override;
+  void Describe(const wire::DescribeCall& call, wire::Reply<wire::SessionInfo> reply) override;
   void List(wire::Reply<std::vector<wire::SessionInfo>> reply) override;
   void Pin(const base::SessionId& session, uint32_t seconds, wire::StatusReply reply) override;
   void Spill(const base::SessionId& session, wire::StatusReply reply) override;

@@ -14,7 +14,7 @@ RowStream::RowStream(const StreamOptions& options, MemoryBudget* budget)
     : options_(options), budget_(budget), index_to_come_(budget) {}
 
 base::Position RowStream::first_position() const {
-  if (!segments_.empty()) return segments_.front()->segment->first_position();
+  if (!segments_.empty()) return segments_.front()->segment().first_position();
   return tail_rows_ > 0 ? tail_first_ : -1;
 }
 
@@ -23,22 +23,35 @@ base::Position RowStream::end_position() const {
   return segments_.empty() ? 0 : segments_.back()->range().end;
 }
 
+base::Position RowStream::EndWithin(base::Position position) const {
+  if (position >= end_position()) return end_position();
+  if (tail_rows_ > 0 && position > tail_first_) return position;
+  for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
+    if ((*segment)->range().begin < position) return std::min((*segment)->range().end, position);
+  }
+  return 0;
+}
+
 int64_t RowStream::rows() const {
   int64_t rows = tail_rows_;
-  for (const auto& sealed : segments_) rows += sealed->segment->num_rows();
+  for (const auto& sealed : segments_) rows += sealed->segment().num_rows();
   return rows;
 }
 
-uint64_t RowStream::row_bytes() const {
-  uint64_t bytes = tail_ == nullptr ? 0 : tail_->reservation.bytes();
-  for (const auto& sealed : segments_) bytes += sealed->rows.bytes();
-  return bytes;
-}
-
-uint64_t RowStream::index_bytes() const {
-  uint64_t bytes = 0;
-  for (const auto& sealed : segments_) bytes += sealed->index.bytes();
-  return bytes;
+void RowStream::Count(HeldBytes* bytes, SharedBlocks* once) const {
+  const auto add = [bytes](uint64_t rows, uint64_t index, bool alone) {
+    bytes->rows += rows;
+    bytes->index += index;
+    if (!alone) bytes->shared += rows + index;
+  };
+  const auto add_segment = [&](const Held<SealedSegment>& segment) {
+    if (!HeldBytes::Counts(segment, once)) return;
+    add(segment->row_bytes(), segment->index_bytes(), segment.Alone());
+  };
+  for (const Held<SealedSegment>& segment : segments_) add_segment(segment);
+  if (cut_) add_segment(cut_);
+  if (tail_ && HeldBytes::Counts(tail_, once)) add(tail_->reservation.bytes(), 0, tail_.Alone());
+  bytes->other += index_to_come_.bytes();
 }
 
 absl::Status RowStream::CheckNext(base::Position first) const {
@@ -74,28 +87,60 @@ absl::StatusOr<int64_t> RowStream::Append(base::Position first, int64_t rows,
   return taken;
 }
 
-// Readers may hold the old memory, so a larger tail is a new one. Both are accounted while both are
-// there. On failure nothing has changed.
+// On failure nothing has changed.
 absl::Status RowStream::GrowTail(int64_t rows) {
-  if (tail_ != nullptr && rows <= tail_->capacity) return absl::OkStatus();
-  const int64_t grown = tail_ == nullptr ? 64 : tail_->capacity + tail_->capacity / 2;
-  const int64_t capacity = std::clamp(grown, rows, std::max(rows, options_.seal_rows));
-  const size_t bytes = static_cast<size_t>(capacity) * RowBytes();
-  Reservation reservation(budget_);
-  RETURN_IF_ERROR(reservation.Resize(2 * memory::AlignedBuffer::Allocated(bytes)));
-  if (options_.index_bytes_bound != nullptr) {
-    RETURN_IF_ERROR(index_to_come_.Resize(options_.index_bytes_bound(capacity)));
+  const bool fits = tail_ && rows <= tail_->capacity;
+  if (fits) {
+    // A fork has no room for its index yet.
+    const uint64_t index = IndexBytes(tail_->capacity);
+    if (index > index_to_come_.bytes()) RETURN_IF_ERROR(index_to_come_.Resize(index));
+    if (tail_->Claim(tail_rows_, rows, tail_.Alone())) return absl::OkStatus();
+    RETURN_IF_ERROR(CopyTail(tail_->capacity, /*replaces=*/true));
+  } else {
+    const int64_t old = tail_ ? tail_->capacity : tail_rows_;
+    const int64_t grown = std::max<int64_t>(64, old + old / 2);
+    RETURN_IF_ERROR(CopyTail(std::clamp(grown, rows, std::max(rows, options_.seal_rows)),
+                             /*replaces=*/static_cast<bool>(cut_)));
   }
-  auto larger = std::make_shared<TailRows>(std::move(reservation));
-  larger->keys = memory::AlignedBuffer(bytes);
-  larger->values = memory::AlignedBuffer(bytes);
-  larger->capacity = capacity;
+  CHECK(tail_->Claim(tail_rows_, rows, /*alone=*/true));
+  return absl::OkStatus();
+}
+
+// Readers may hold the old memory, so a larger tail is a new one, and both are accounted while both
+// are there. Where the copy `replaces` rows that were cut off it takes the place in the budget of
+// what nobody else holds: a session that gave up rows finds room to go on.
+absl::Status RowStream::CopyTail(int64_t capacity, bool replaces) {
+  const size_t bytes = static_cast<size_t>(capacity) * RowBytes();
+  const uint64_t row_bytes = 2 * memory::AlignedBuffer::Allocated(bytes);
+  const uint64_t index_bytes = IndexBytes(capacity);
+  Reservation pool(budget_);
+  const bool takes_tail = replaces && tail_ && tail_.Alone();
+  const bool takes_cut = replaces && cut_ && cut_.Alone();
+  if (takes_tail) tail_->reservation.Give(tail_->reservation.bytes(), &pool);
+  if (takes_cut) cut_->GiveReservation(&pool);
+  const uint64_t kept = index_to_come_.bytes();
+  index_to_come_.Give(kept, &pool);
+  const uint64_t wanted = std::max(row_bytes + index_bytes, pool.bytes());
+  if (const absl::Status status = pool.Resize(wanted); !status.ok()) {
+    pool.Give(kept, &index_to_come_);
+    if (takes_tail) pool.Give(pool.bytes(), &tail_->reservation);
+    if (takes_cut) cut_->TakeReservation(&pool);
+    return status;
+  }
+  pool.Give(index_bytes, &index_to_come_);
+  CHECK(pool.Resize(row_bytes).ok());  // no more than it is
+  auto copy = std::make_shared<TailRows>(std::move(pool));
+  copy->keys = memory::AlignedBuffer(bytes);
+  copy->values = memory::AlignedBuffer(bytes);
+  copy->capacity = capacity;
+  copy->written = tail_rows_;
   if (tail_rows_ > 0) {
     const size_t used = static_cast<size_t>(tail_rows_) * RowBytes();
-    std::memcpy(larger->keys.data(), tail_->keys.data(), used);
-    std::memcpy(larger->values.data(), tail_->values.data(), used);
+    std::memcpy(copy->keys.data(), TailKeys().data, used);
+    std::memcpy(copy->values.data(), TailValues().data, used);
   }
-  tail_ = std::move(larger);
+  tail_ = Held<TailRows>(std::move(copy));
+  cut_ = {};
   return absl::OkStatus();
 }
 
@@ -103,43 +148,76 @@ bool RowStream::AtSealMark() const {
   return tail_rows_ > 0 && (tail_first_ + tail_rows_) % options_.seal_rows == 0;
 }
 
-// The segment takes the tail's place in the budget, so that a seal never fails for memory. What
-// readers of the tail still hold of it is not accounted until they let go.
-absl::StatusOr<std::shared_ptr<Segment>> RowStream::Seal() {
-  if (tail_rows_ == 0) return std::shared_ptr<Segment>();
+// The segment takes the tail's place in the budget, so that a seal never fails for memory; but not
+// of a tail that others hold too. What readers of the tail still hold of it is not accounted until
+// they let go.
+absl::StatusOr<std::shared_ptr<SealedSegment>> RowStream::Seal() {
+  if (tail_rows_ == 0) return std::shared_ptr<SealedSegment>();
+  if (cut_) RETURN_IF_ERROR(GrowTail(tail_rows_));
   const size_t bytes = static_cast<size_t>(tail_rows_) * RowBytes();
-  const auto tight = [bytes](const memory::AlignedBuffer& rows) {
-    return memory::AlignedBuffer::CopyOf({rows.data(), bytes});
+  const uint64_t row_bytes = 2 * memory::AlignedBuffer::Allocated(bytes);
+  const uint64_t index_bytes = IndexBytes(tail_rows_);
+  if (index_bytes > index_to_come_.bytes()) RETURN_IF_ERROR(index_to_come_.Resize(index_bytes));
+  Reservation rows(budget_);
+  if (tail_.Alone()) {
+    tail_->reservation.Give(tail_->reservation.bytes(), &rows);
+    CHECK(rows.bytes() >= row_bytes) << rows.bytes() << " < " << row_bytes;
+  }
+  RETURN_IF_ERROR(rows.Resize(row_bytes));
+  const auto tight = [bytes](const memory::AlignedBuffer& buffer) {
+    return memory::AlignedBuffer::CopyOf({buffer.data(), bytes});
   };
   ASSIGN_OR_RETURN(std::unique_ptr<Segment> segment,
                    Segment::Create(tail_first_, tail_rows_, options_.dim, options_.dtype,
                                    tight(tail_->keys), tight(tail_->values)));
-  auto sealed = std::make_shared<Sealed>(Sealed{std::move(segment), std::move(tail_->reservation),
-                                                std::move(index_to_come_), /*ready=*/false});
-  CHECK(sealed->rows.Resize(sealed->segment->row_bytes()).ok());  // never more than the tail's
-  segments_.push_back(sealed);
+  auto sealed = std::make_shared<SealedSegment>(std::move(segment), std::move(rows),
+                                                std::move(index_to_come_));
+  segments_.emplace_back(sealed);
   index_to_come_ = Reservation(budget_);
-  tail_ = nullptr;
+  tail_ = {};
   tail_rows_ = 0;
-  return std::shared_ptr<Segment>(sealed, sealed->segment.get());
+  return sealed;
 }
 
-void RowStream::SetReady(const Segment* segment) {
-  const SegmentIndex* index = segment->index();
-  const uint64_t copies = index == nullptr ? 0 : index->row_bytes();
-  const uint64_t bytes = segment->index_bytes() + copies;
-  for (const auto& sealed : segments_) {
-    if (sealed->segment.get() != segment) continue;
-    CHECK(bytes <= sealed->index.bytes()) << bytes << " > " << sealed->index.bytes();
-    CHECK(sealed->index.Resize(bytes).ok());
-    sealed->index.Give(copies, &sealed->rows);
-    sealed->ready = true;
+void RowStream::Truncate(base::Position position) {
+  if (position >= end_position()) return;
+  if (tail_rows_ > 0 && position > tail_first_) {
+    tail_rows_ = position - tail_first_;
+    return;
   }
+  tail_ = {};
+  cut_ = {};
+  tail_rows_ = 0;
+  CHECK(index_to_come_.Resize(0).ok());
+  while (!segments_.empty() && segments_.back()->range().begin >= position) segments_.pop_back();
+  if (segments_.empty() || segments_.back()->range().end <= position) return;
+  cut_ = std::move(segments_.back());
+  segments_.pop_back();
+  tail_first_ = cut_->range().begin;
+  tail_rows_ = position - tail_first_;
+}
+
+RowStream RowStream::Share() const {
+  RowStream other(options_, budget_);
+  other.segments_ = segments_;
+  other.tail_first_ = tail_first_;
+  other.tail_rows_ = tail_rows_;
+  other.tail_ = tail_;
+  other.cut_ = cut_;
+  return other;
 }
 
 memory::RowsView RowStream::TailView(const memory::AlignedBuffer& buffer) const {
   return {buffer.data(), tail_rows_, static_cast<int64_t>(RowBytes()), options_.dim,
           options_.dtype};
+}
+
+memory::RowsView RowStream::TailKeys() const {
+  return cut_ ? cut_->segment().keys().Slice(0, tail_rows_) : TailView(tail_->keys);
+}
+
+memory::RowsView RowStream::TailValues() const {
+  return cut_ ? cut_->segment().values().Slice(0, tail_rows_) : TailView(tail_->values);
 }
 
 absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
@@ -156,18 +234,26 @@ absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
     next = part.end;
     return true;
   };
-  for (const auto& sealed : segments_) {
+  const auto segment_of = [](const Held<SealedSegment>& sealed) {
+    return std::shared_ptr<const Segment>(sealed.block(), &sealed->segment());
+  };
+  for (const Held<SealedSegment>& sealed : segments_) {
     if (!add(sealed->range())) continue;
     Piece& piece = pieces.back();
     piece.sealed = sealed->range().end <= layout_position;
-    piece.segment = std::shared_ptr<const Segment>(sealed, sealed->segment.get());
+    piece.segment = segment_of(sealed);
     piece.keys = piece.segment->keys();
     piece.values = piece.segment->values();
   }
   if (tail_rows_ > 0 && add({tail_first_, tail_first_ + tail_rows_})) {
-    pieces.back().tail = tail_;
-    pieces.back().keys = TailView(tail_->keys);
-    pieces.back().values = TailView(tail_->values);
+    Piece& piece = pieces.back();
+    if (cut_) {
+      piece.segment = segment_of(cut_);
+    } else {
+      piece.tail = ReadTail(tail_.block());
+    }
+    piece.keys = TailKeys();
+    piece.values = TailValues();
   }
   if (next < range.end) {
     return absl::FailedPreconditionError(
@@ -181,7 +267,7 @@ absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
 bool RowStream::AllReady(base::PositionRange range, base::Position layout_position) const {
   for (const auto& sealed : segments_) {
     const bool wanted = sealed->range().end <= layout_position;
-    if (wanted && !sealed->ready && !Intersect(range, sealed->range()).empty()) return false;
+    if (wanted && !sealed->ready() && !Intersect(range, sealed->range()).empty()) return false;
   }
   return true;
 }

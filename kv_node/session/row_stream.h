@@ -4,8 +4,10 @@
 //   [ segment )[ segment )   gap   [ segment )[ tail ...
 //
 // Gaps lie between shards that are elsewhere; they start and end at seal marks, so the tail is
-// always one run. Not thread safe: the session's lock guards it. What Collect returns stays valid
-// and unchanged after the lock is released, also while rows are appended.
+// always one run. Rows may be shared with the streams of other sessions (shared_rows.h); what one
+// of them appends or cuts off changes nothing for the others. Not thread safe: the session's lock
+// guards it. What Collect returns stays valid and unchanged after the lock is released, also while
+// rows are appended.
 #ifndef SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
 #define SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
 
@@ -23,6 +25,7 @@
 #include "common/memory/rows_view.h"
 #include "kv_node/segment/segment.h"
 #include "kv_node/session/memory_budget.h"
+#include "kv_node/session/shared_rows.h"
 
 namespace sounder::kv_node {
 
@@ -35,17 +38,8 @@ struct StreamOptions {
   std::function<uint64_t(int64_t rows)> index_bytes_bound;
 };
 
-// Memory of the tail; rows are written once, readers hold it by shared_ptr and look only at rows
-// that existed when they took their view. Stays accounted until the last of them lets go.
-struct TailRows {
-  explicit TailRows(Reservation reserved) : reservation(std::move(reserved)) {}
-  memory::AlignedBuffer keys;
-  memory::AlignedBuffer values;
-  int64_t capacity = 0;
-  Reservation reservation;
-};
-
-// A run of rows to attend: rows [row_begin, row_end) of `segment`, or of the tail.
+// A run of rows to attend: rows [row_begin, row_end) of `segment`, or of the tail. After a cut the
+// tail lies in a segment, until rows are appended to it.
 struct Piece {
   base::Position first_position = 0;  // of row 0 of the segment or tail
   int64_t row_begin = 0;
@@ -53,7 +47,7 @@ struct Piece {
   bool sealed = false;  // at the wanted layout position; otherwise its rows are attended exactly
   std::shared_ptr<const Segment> segment;
   std::shared_ptr<const TailRows> tail;
-  memory::RowsView keys;  // of the whole segment or tail
+  memory::RowsView keys;  // of row 0 on
   memory::RowsView values;
 
   int64_t rows() const { return row_end - row_begin; }
@@ -74,12 +68,16 @@ class RowStream {
                                  std::span<const std::byte> values);
   // Rows of the tail end at a multiple of seal_rows.
   bool AtSealMark() const;
-  // Turns the tail into a segment; null if it is empty. The segment has no index yet: hand it to
-  // SetReady once it has, or needs none.
-  absl::StatusOr<std::shared_ptr<Segment>> Seal();
-  // Accounts the index a segment of this stream ended up with, and its copies of rows: together
-  // within the bound.
-  void SetReady(const Segment* segment);
+  // Turns the tail into a segment; null if it is empty. It is not ready yet: that is the caller's
+  // to see to. RESOURCE_EXHAUSTED at the memory cap, for a tail that other sessions hold too; else
+  // there is room.
+  absl::StatusOr<std::shared_ptr<SealedSegment>> Seal();
+
+  // Forgets rows and seal marks from `position` on. A mark at `position` stays: it is the end of
+  // the rows before it. A segment that is cut becomes the tail. Copies nothing.
+  void Truncate(base::Position position);
+  // Another stream of the same rows.
+  RowStream Share() const;
 
   // The pieces that hold `range` in order of position, as laid out at `layout_position`.
   // FAILED_PRECONDITION naming the first missing position unless they hold all of it.
@@ -90,35 +88,32 @@ class RowStream {
 
   base::Position first_position() const;  // -1: no rows
   base::Position end_position() const;    // one past the youngest row; 0: no rows
+  base::Position EndWithin(
+      base::Position position) const;  // the same, of the rows before `position`
   int64_t rows() const;
-  size_t segments() const { return segments_.size(); }
-  uint64_t row_bytes() const;  // with an index's copies of them
-  uint64_t index_bytes() const;
-  // Of the budget: rows, indexes and the room kept for indexes to come.
-  uint64_t reserved_bytes() const { return row_bytes() + index_bytes() + index_to_come_.bytes(); }
+  size_t num_segments() const { return segments_.size(); }
+  const std::vector<Held<SealedSegment>>& segments() const { return segments_; }
+  // Adds what it holds; of blocks in `once` nothing, see HeldBytes.
+  void Count(HeldBytes* bytes, SharedBlocks* once) const;
 
  private:
-  // A segment and its share of the budget, which whoever holds the segment holds with it.
-  struct Sealed {
-    std::unique_ptr<Segment> segment;
-    Reservation rows;
-    Reservation index;
-    bool ready = false;
-    base::PositionRange range() const {
-      return {segment->first_position(), segment->first_position() + segment->num_rows()};
-    }
-  };
-
   absl::Status GrowTail(int64_t rows);
+  absl::Status CopyTail(int64_t capacity, bool replaces);
+  uint64_t IndexBytes(int64_t rows) const {
+    return options_.index_bytes_bound == nullptr ? 0 : options_.index_bytes_bound(rows);
+  }
   size_t RowBytes() const { return static_cast<size_t>(options_.dim) * SizeOf(options_.dtype); }
+  memory::RowsView TailKeys() const;
+  memory::RowsView TailValues() const;
   memory::RowsView TailView(const memory::AlignedBuffer& buffer) const;
 
   const StreamOptions options_;
   MemoryBudget* const budget_;
-  std::vector<std::shared_ptr<Sealed>> segments_;
+  std::vector<Held<SealedSegment>> segments_;
   base::Position tail_first_ = 0;
   int64_t tail_rows_ = 0;
-  std::shared_ptr<TailRows> tail_;
+  Held<TailRows> tail_;        // where they lie, or
+  Held<SealedSegment> cut_;    // they are the first rows of this segment
   Reservation index_to_come_;  // of the tail
 };
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 
 namespace sounder::kv_node {
@@ -26,6 +27,7 @@ Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
       indexed_(spec_.model.layers, false),
       fixed_(std::move(fixed)),
       tokens_(budget),
+      epoch_(spec_.session.epoch),
       last_touched_(executor->clock().Now()) {
   if (sampler_ != nullptr) {
     for (const uint32_t layer : spec_.indexed_layers) indexed_[layer] = true;
@@ -35,7 +37,10 @@ Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
   for (uint32_t layer = 0; layer < spec_.model.layers; ++layer) {
     options.index_bytes_bound = nullptr;
     if (indexed_[layer]) {
-      options.index_bytes_bound = [this](int64_t rows) { return sampler_->IndexBytesBound(rows); };
+      // The sampler itself: streams of forks outlive the session.
+      options.index_bytes_bound = [sampler = sampler_](int64_t rows) {
+        return sampler->IndexBytesBound(rows);
+      };
     }
     for (uint32_t head = 0; head < spec_.kv_head_count; ++head) {
       streams_.emplace_back(options, budget_);
@@ -48,14 +53,24 @@ uint64_t Session::FixedBytes(const wire::SessionSpec& spec) {
 }
 
 void Session::Append(const wire::AppendItem& item, base::Time deadline, AppendDone done) {
+  Submit(item, std::nullopt, CheckAppend(item), deadline, std::move(done));
+}
+
+// `status`: of what can be said without the lock.
+void Session::Submit(const wire::AppendItem& item, std::optional<base::Position> truncate_to,
+                     absl::Status status, base::Time deadline, AppendDone done) {
   Calls calls;
-  absl::Status status = CheckAppend(item);
   {
     std::lock_guard lock(mutex_);
-    last_touched_ = executor_->clock().Now();
-    if (status.ok()) status = closed_;
+    if (const absl::Status open = CheckOpen(item.session); !open.ok()) {
+      status = open;
+    } else {
+      last_touched_ = executor_->clock().Now();
+    }
     if (status.ok() && item.sequence > applied_ + 1) status = CheckQueue(item.sequence);
-    if (status.ok() && item.sequence > applied_) status = Enqueue(item, deadline, &done);
+    if (status.ok() && item.sequence > applied_) {
+      status = Enqueue(item, truncate_to, deadline, &done);
+    }
     if (!status.ok() || item.sequence <= applied_) {
       calls.push_back(
           [done = std::move(done), result = AppendResult{status, applied_, 0}] { done(result); });
@@ -69,13 +84,21 @@ void Session::Append(const wire::AppendItem& item, base::Time deadline, AppendDo
 
 // Takes `done` unless it fails. An operation whose turn it is will be applied in this hold of the
 // lock; another one waits with rows of its own, for the message it came in may hold much more.
-absl::Status Session::Enqueue(const wire::AppendItem& item, base::Time deadline, AppendDone* done) {
+absl::Status Session::Enqueue(const wire::AppendItem& item,
+                              std::optional<base::Position> truncate_to, base::Time deadline,
+                              AppendDone* done) {
   if (const auto first = queued_.find(item.sequence); first != queued_.end()) {
+    if (first->second.truncate_to != truncate_to) {
+      return absl::InvalidArgumentError(absl::StrCat("operation ", item.sequence, " of session ",
+                                                     spec_.session.id.ToString(),
+                                                     " waits already, and is another one"));
+    }
     first->second.done.push_back(std::move(*done));  // answered with the one that waits
     return absl::OkStatus();
   }
   Operation operation(budget_);
   operation.item = item;
+  operation.truncate_to = truncate_to;
   if (item.sequence != applied_ + 1) {
     const std::span<const std::byte> parts[] = {item.keys, item.values, std::as_bytes(item.tokens)};
     const size_t bytes = parts[0].size() + parts[1].size() + parts[2].size();
@@ -152,7 +175,9 @@ void Session::ApplyQueued(Calls* calls) {
     if (failed_.ok()) {
       // Whether there is room for the rows must not depend on whether they waited.
       CHECK(operation.reservation.Resize(0).ok());
-      failed_ = Apply(operation.item, &rows);
+      failed_ = operation.truncate_to.has_value()
+                    ? ApplyTruncate(operation.item.sequence, *operation.truncate_to)
+                    : Apply(operation.item, &rows);
       if (failed_.ok()) ++applied_;
     }
     Answer(&operation, failed_, rows, calls);
@@ -166,6 +191,7 @@ absl::Status Session::Apply(const wire::AppendItem& item, uint64_t* rows) {
                         item.kv_head_count, item.first_position, item.row_count};
   const bool resuming = attempt == half_done_;
   half_done_ = Attempt{};
+  RETURN_IF_ERROR(tokens_.Check(item.first_position, item.tokens));
   for (uint32_t head = 0; head < item.kv_head_count && !resuming && item.row_count > 0; ++head) {
     RETURN_IF_ERROR(Stream(item.layer, item.kv_head_begin + head).CheckNext(item.first_position));
   }
@@ -190,6 +216,8 @@ absl::Status Session::ApplyHead(const wire::AppendItem& item, uint32_t head, boo
   if (resuming) {
     done = std::clamp<int64_t>(stream.end_position() - item.first_position, 0, item.row_count);
   }
+  // A retry may find rows that were to be sealed.
+  if (stream.AtSealMark()) RETURN_IF_ERROR(SealStream(item.layer, kv_head));
   while (done < item.row_count) {
     const size_t offset = head * item.head_bytes() + static_cast<size_t>(done) * row_bytes;
     const size_t bytes = static_cast<size_t>(item.row_count - done) * row_bytes;
@@ -209,35 +237,40 @@ absl::Status Session::ApplyHead(const wire::AppendItem& item, uint32_t head, boo
 
 absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   RowStream& stream = Stream(layer, head);
-  ASSIGN_OR_RETURN(std::shared_ptr<Segment> segment, stream.Seal());
+  ASSIGN_OR_RETURN(const std::shared_ptr<SealedSegment> segment, stream.Seal());
   if (segment == nullptr) return absl::OkStatus();
   if (!IndexedLayer(layer)) {
-    stream.SetReady(segment.get());
+    segment->SetReady(nullptr);
     return absl::OkStatus();
   }
-  ++unbuilt_;
-  const int64_t rows = segment->num_rows();
-  lane_->Run(this, rows,
-             [self = shared_from_this(), layer, head, segment = std::move(segment)](
-                 Scratch& scratch) { self->BuildIndex(layer, head, segment, scratch); });
+  Await(*segment);
+  // For whoever holds the segment by then; nobody may.
+  lane_->Run(this, segment->segment().num_rows(),
+             [weak = std::weak_ptr<SealedSegment>(segment), sampler = sampler_](Scratch& scratch) {
+               const std::shared_ptr<SealedSegment> held = weak.lock();
+               if (held == nullptr) return;
+               absl::StatusOr<std::unique_ptr<SegmentIndex>> index =
+                   sampler->BuildIndex(held->segment(), scratch);
+               CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
+               held->SetReady(*std::move(index));
+             });
   return absl::OkStatus();
 }
 
-void Session::BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment> segment,
-                         Scratch& scratch) {
-  {
-    std::lock_guard lock(mutex_);
-    if (!closed_.ok()) return;
+void Session::Await(SealedSegment& segment) {
+  if (segment.Watch([weak = weak_from_this(), watched = &segment] {
+        if (const auto self = weak.lock()) self->OnIndexed(watched);
+      })) {
+    unbuilt_.insert(&segment);
   }
-  absl::StatusOr<std::unique_ptr<SegmentIndex>> index = sampler_->BuildIndex(*segment, scratch);
-  CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
+}
+
+void Session::OnIndexed(const SealedSegment* segment) {
   Calls calls;
   {
     std::lock_guard lock(mutex_);
     if (!closed_.ok()) return;
-    if (*index != nullptr) segment->SetIndex(*std::move(index));
-    Stream(layer, head).SetReady(segment.get());
-    --unbuilt_;
+    unbuilt_.erase(segment);
     WakeWaiters(&calls);
   }
   for (const auto& call : calls) call();
@@ -256,9 +289,10 @@ void Session::Close(absl::Status reason) {
     }
     queued_.clear();
     WakeWaiters(&calls);
-    // What plans in flight and index builds hold goes when they end.
+    // What other sessions, plans in flight and index builds hold goes when they end.
     std::vector<RowStream>().swap(streams_);
     tokens_.Clear();
+    unbuilt_.clear();
     CHECK(fixed_.Resize(0).ok());
   }
   for (const auto& call : calls) call();
@@ -267,35 +301,50 @@ void Session::Close(absl::Status reason) {
 wire::SessionInfo Session::Info() const {
   wire::SessionInfo info;
   info.spec = spec_;
+  const SessionCounts counts = Counts();
+  info.rows = counts.rows;
+  info.segments = counts.segments;
+  info.row_bytes = counts.row_bytes;
+  info.index_bytes = counts.index_bytes;
+  info.shared_bytes = counts.shared_bytes;
   std::lock_guard lock(mutex_);
+  info.spec.session.epoch = epoch_;
   info.applied_sequence = applied_;
   info.tokens = tokens_.count();
-  bool first = true;
-  for (const RowStream& stream : streams_) {
-    info.rows += static_cast<uint64_t>(stream.rows());
-    info.segments += stream.segments();
-    info.row_bytes += stream.row_bytes();
-    info.index_bytes += stream.index_bytes();
-    info.first_position =
-        first ? stream.first_position() : std::min(info.first_position, stream.first_position());
-    info.end_position =
-        first ? stream.end_position() : std::min(info.end_position, stream.end_position());
-    first = false;
+  info.parent = parent_;
+  info.fork_position = fork_position_;
+  const base::Duration ttl = std::chrono::seconds(spec_.ttl_seconds);
+  const base::Duration left = last_touched_ + ttl - executor_->clock().Now();
+  info.ttl_remaining_seconds = static_cast<uint32_t>(
+      std::chrono::ceil<std::chrono::seconds>(std::max(left, base::Duration(0))).count());
+  if (streams_.empty()) return info;  // closed
+  info.first_position = streams_.front().first_position();
+  info.end_position = streams_.front().end_position();
+  info.head_ends.assign(spec_.kv_head_count, base::kMaxPositions);
+  for (size_t i = 0; i < streams_.size(); ++i) {
+    const base::Position end = streams_[i].end_position();
+    info.first_position = std::min(info.first_position, streams_[i].first_position());
+    info.end_position = std::min(info.end_position, end);
+    base::Position& head_end = info.head_ends[i % spec_.kv_head_count];
+    head_end = std::min(head_end, end);
   }
   return info;
 }
 
-SessionCounts Session::Counts() const {
+SessionCounts Session::Counts(SharedBlocks* once) const {
   SessionCounts counts;
+  HeldBytes bytes;
   std::lock_guard lock(mutex_);
   for (const RowStream& stream : streams_) {
     counts.rows += static_cast<uint64_t>(stream.rows());
-    counts.segments += stream.segments();
-    counts.row_bytes += stream.row_bytes();
-    counts.index_bytes += stream.index_bytes();
-    counts.reserved_bytes += stream.reserved_bytes();
+    counts.segments += stream.num_segments();
+    stream.Count(&bytes, once);
   }
-  counts.reserved_bytes += tokens_.bytes() + fixed_.bytes();
+  tokens_.Count(&bytes, once);
+  counts.row_bytes = bytes.rows;
+  counts.index_bytes = bytes.index;
+  counts.shared_bytes = bytes.shared;
+  counts.reserved_bytes = bytes.rows + bytes.index + bytes.other + fixed_.bytes();
   for (const auto& [sequence, operation] : queued_) {
     counts.reserved_bytes += operation.reservation.bytes();
   }

@@ -1,8 +1,9 @@
 // One sequence's rows on this node: its streams, the order of its operations and its seal marks.
 //
-// Operations (appends, close) carry sequence numbers 1, 2, 3, ... and are applied in that order,
-// whatever order the wire delivers them in. Seal marks lie at multiples of seal_rows and wherever
-// an append said so; they divide rows into segments in the same way on every node and replica.
+// Operations (appends, truncates, close) carry sequence numbers 1, 2, 3, ... and are applied in
+// that order, whatever order the wire delivers them in. Seal marks lie at multiples of seal_rows
+// and wherever an append said so; they divide rows into segments in the same way on every node and
+// replica. A session belongs to a writer by its epoch: requests of another epoch are refused.
 #ifndef SOUNDER_KV_NODE_SESSION_SESSION_H_
 #define SOUNDER_KV_NODE_SESSION_SESSION_H_
 
@@ -10,8 +11,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "common/base/executor.h"
 #include "common/wire/control_service.h"
@@ -30,7 +35,7 @@ struct AttendPlan {
   std::shared_ptr<const Sampler> sampler;  // for sealed pieces; null: every piece exactly
 };
 
-// How an append ended.
+// How an append or a truncate ended.
 struct AppendResult {
   absl::Status status;
   uint64_t applied_sequence = 0;  // the session's last applied operation
@@ -39,12 +44,29 @@ struct AppendResult {
   uint64_t rows = 0;
 };
 
+// Rows and token ids read back.
+struct FetchedRows {
+  std::vector<std::vector<Piece>> pieces;  // [kv_head_count], in order of position
+  std::vector<int32_t> tokens;
+};
+
+// What a fork takes over.
+struct ForkedRows {
+  explicit ForkedRows(TokenRuns ids) : tokens(std::move(ids)) {}
+  std::vector<RowStream> streams;
+  TokenRuns tokens;
+  base::SessionId parent;
+  base::Position position = 0;
+  uint64_t sequence = 0;  // of the parent's operations, that the fork was to come after
+};
+
 struct SessionCounts {
   uint64_t rows = 0;
   uint64_t segments = 0;
   uint64_t row_bytes = 0;
   uint64_t index_bytes = 0;
-  uint64_t reserved_bytes = 0;  // of the budget: these, all else, and room for indexes to come
+  uint64_t shared_bytes = 0;    // of rows, indexes and token ids: other sessions hold them too
+  uint64_t reserved_bytes = 0;  // of the budget: all these, all else, and room for indexes to come
 };
 
 // Thread safe. Callbacks are called exactly once, without the session's lock, on the caller's
@@ -53,16 +75,22 @@ class Session : public std::enable_shared_from_this<Session> {
  public:
   using AppendDone = std::function<void(const AppendResult&)>;
   using PlanDone = std::function<void(absl::StatusOr<AttendPlan>)>;
+  using FetchDone = std::function<void(absl::StatusOr<FetchedRows>)>;
+  using ForkDone = std::function<void(absl::StatusOr<ForkedRows>)>;
 
   // `sampler` indexes the spec's indexed layers; null without an index. `spec` has been validated
   // and its defaults filled in. `fixed` holds FixedBytes(spec) of the budget. The others outlive
   // the session until it is closed.
   Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler, MemoryBudget* budget,
           Reservation fixed, base::Executor* executor, IndexLane* lane);
+  // Makes a new session one with the rows of a fork: once, before it is used.
+  void StartFrom(ForkedRows rows);
   // What a session takes without any row.
   static uint64_t FixedBytes(const wire::SessionSpec& spec);
 
+  // As it was opened: the epoch may have changed since, see epoch().
   const wire::SessionSpec& spec() const { return spec_; }
+  const std::shared_ptr<const Sampler>& sampler() const { return sampler_; }
 
   // Applies the rows once every operation before has been applied; an operation that was applied
   // before is acknowledged again, one that waits already is answered with it. The item's spans
@@ -72,6 +100,11 @@ class Session : public std::enable_shared_from_this<Session> {
   // refused one had done stays done, and the same item continues there.
   void Append(const wire::AppendItem& item, base::Time deadline, AppendDone done);
 
+  // Forgets rows, token ids and seal marks from `position` on, in the order of operations and with
+  // the answers of an append. OUT_OF_RANGE for a position beyond the end.
+  void Truncate(const wire::SessionRef& ref, uint64_t sequence, base::Position position,
+                base::Time deadline, AppendDone done);
+
   // Calls `done` when appends may be acknowledged: once the node's index builds keep up, or this
   // session waits for none; at the latest at `latest`, or when the session ends.
   void WhenCaughtUp(base::Time latest, std::function<void()> done);
@@ -80,13 +113,34 @@ class Session : public std::enable_shared_from_this<Session> {
   // DEADLINE_EXCEEDED if they are not in time, RESOURCE_EXHAUSTED if too much waits already.
   void Plan(const wire::AttendItem& item, base::Time deadline, PlanDone done);
 
+  // Reads back rows and token ids, exactly those of the range. Waits and errors as those of Plan.
+  void Fetch(const wire::FetchItem& item, base::Time deadline, FetchDone done);
+  // The rows before `position` for another session, once `sequence` operations are applied. Errors
+  // as those of Plan, and OUT_OF_RANGE beyond the end.
+  void Fork(const wire::SessionRef& ref, uint64_t sequence, base::Position position,
+            base::Time deadline, ForkDone done);
+
+  // A new writer: from now on only requests of `epoch` are taken, and what waits of another one is
+  // refused. FAILED_PRECONDITION, naming both, for an epoch that is not above the session's, except
+  // that of the same holder.
+  absl::Status Adopt(uint64_t epoch, uint64_t holder);
+  // FAILED_PRECONDITION naming both, unless the session is at that epoch.
+  absl::Status CheckEpoch(const wire::SessionRef& ref) const;
+  uint64_t epoch() const;
+
   // No operation after this one; whatever waits ends with `reason`. The caller drops the session.
   void Close(absl::Status reason);
-  // Calls `done` when `sequence` operations have been applied, or the deadline has passed.
-  void WhenApplied(uint64_t sequence, base::Time deadline, std::function<void(absl::Status)> done);
+  // Calls `done` when `sequence` operations have been applied, or the deadline has passed, or its
+  // epoch is over.
+  void WhenApplied(const wire::SessionRef& ref, uint64_t sequence, base::Time deadline,
+                   std::function<void(absl::Status)> done);
 
   wire::SessionInfo Info() const;
-  SessionCounts Counts() const;
+  // `once`: blocks that were counted for other sessions are not counted again.
+  SessionCounts Counts(SharedBlocks* once = nullptr) const;
+  // Whether it is the fork of that place of that session.
+  bool IsForkOf(const base::SessionId& parent, base::Position position, uint64_t sequence) const;
+  base::SessionId parent() const;  // empty: not a fork
   base::Time last_touched() const;
   // Its writer is alive: the TTL counts from now on.
   void Touch();
@@ -95,8 +149,9 @@ class Session : public std::enable_shared_from_this<Session> {
   struct Operation {
     explicit Operation(MemoryBudget* budget) : reservation(budget) {}
     wire::AppendItem item;
-    memory::AlignedBuffer copy;  // what the item's spans point into while it waits
-    Reservation reservation;     // of the copy
+    std::optional<base::Position> truncate_to;  // of a truncate, whose item has no rows
+    memory::AlignedBuffer copy;                 // what the item's spans point into while it waits
+    Reservation reservation;                    // of the copy
     base::TimerId timer = 0;
     uint64_t serial = 0;           // tells it from another of the same number
     std::vector<AppendDone> done;  // one per copy that arrived
@@ -112,33 +167,53 @@ class Session : public std::enable_shared_from_this<Session> {
     friend bool operator==(const Attempt&, const Attempt&) = default;
   };
   struct Waiter {
-    uint64_t sequence = 0;        // operations that must have been applied
-    std::function<bool()> ready;  // under the lock, until it is true; null: that is enough
+    uint64_t sequence = 0;          // operations that must have been applied
+    std::optional<uint64_t> epoch;  // of the writer that asked
+    std::function<bool()> ready;    // under the lock, until it is true; null: that is enough
     base::TimerId timer = 0;
     std::function<void(absl::Status)> done;
   };
+  // A truncate: what was asked for before it was asked of rows that are gone.
+  struct Cut {
+    uint64_t sequence = 0;
+    base::Position position = 0;
+  };
   using Calls = std::vector<std::function<void()>>;  // made after the lock is released
 
-  absl::Status CheckRef(const wire::SessionRef& ref) const;
+  void Submit(const wire::AppendItem& item, std::optional<base::Position> truncate_to,
+              absl::Status status, base::Time deadline, AppendDone done);
+  absl::Status CheckOpen(const wire::SessionRef& ref) const;
+  absl::Status CheckEnd(base::Position position) const;
+  absl::Status CheckCuts(uint64_t sequence, base::Position end) const;
+  absl::Status CheckHeads(const char* what, uint32_t begin, uint32_t count) const;
+  absl::Status CheckFetch(const wire::FetchItem& item) const;
   absl::Status CheckAppend(const wire::AppendItem& item) const;
   absl::Status CheckAttend(const wire::AttendItem& item) const;
   absl::Status CheckSampled(const wire::AttendItem& item) const;
   absl::Status CheckQueue(uint64_t sequence) const;
-  absl::Status Enqueue(const wire::AppendItem& item, base::Time deadline, AppendDone* done);
+  absl::Status Enqueue(const wire::AppendItem& item, std::optional<base::Position> truncate_to,
+                       base::Time deadline, AppendDone* done);
   void GiveUp(uint64_t sequence, uint64_t serial);
   void Answer(Operation* operation, const absl::Status& status, uint64_t rows, Calls* calls);
   absl::Status Apply(const wire::AppendItem& item, uint64_t* rows);
   absl::Status ApplyHead(const wire::AppendItem& item, uint32_t head, bool resuming,
                          uint64_t* rows);
   absl::Status SealStream(uint32_t layer, uint32_t head);
+  absl::Status ApplyTruncate(uint64_t sequence, base::Position position);
+  // Counts a segment among those whose index is awaited, unless it is ready.
+  void Await(SealedSegment& segment);
+  void OnIndexed(const SealedSegment* segment);
   bool Ready(const wire::AttendItem& item) const;
   absl::StatusOr<AttendPlan> MakePlan(const wire::AttendItem& item) const;
-  void BuildIndex(uint32_t layer, uint32_t head, std::shared_ptr<Segment> segment,
-                  Scratch& scratch);
+  absl::StatusOr<std::vector<std::vector<Piece>>> Collect(uint32_t layer, uint32_t head_begin,
+                                                          uint32_t heads, base::PositionRange range,
+                                                          base::Position layout_position) const;
+  absl::StatusOr<FetchedRows> ReadBack(const wire::FetchItem& item) const;
   void ApplyQueued(Calls* calls);
   void WakeWaiters(Calls* calls);
-  void Wait(uint64_t sequence, std::function<bool()> ready, base::Time deadline, std::string what,
-            std::function<void(absl::Status)> done);
+  // `ref`: whose epoch must be the session's as long as it waits; null: anybody's.
+  void Wait(const wire::SessionRef* ref, uint64_t sequence, std::function<bool()> ready,
+            base::Time deadline, std::string what, std::function<void(absl::Status)> done);
   bool IndexedLayer(uint32_t layer) const { return indexed_[layer]; }
   bool Sampled(const wire::AttendItem& item) const {
     return item.attention != wire::AttentionKind::kExact;
@@ -162,9 +237,15 @@ class Session : public std::enable_shared_from_this<Session> {
   std::vector<RowStream> streams_;
   TokenRuns tokens_;
   uint64_t applied_ = 0;
-  absl::Status failed_;   // why the operation after applied_ was refused
-  Attempt half_done_;     // of that operation, if rows of it were taken
-  uint64_t unbuilt_ = 0;  // index builds that have not ended
+  absl::Status failed_;    // why the operation after applied_ was refused
+  Attempt half_done_;      // of that operation, if rows of it were taken
+  std::vector<Cut> cuts_;  // the later, the further on: each hides those before it and beyond
+  absl::flat_hash_set<const SealedSegment*> unbuilt_;  // its index is awaited
+  uint64_t epoch_;
+  uint64_t holder_ = 0;  // who adopted it; 0: whoever opened it
+  base::SessionId parent_;
+  base::Position fork_position_ = -1;
+  uint64_t fork_sequence_ = 0;
   std::map<uint64_t, Operation> queued_;
   uint64_t last_operation_ = 0;
   std::map<uint64_t, Waiter> waiters_;

@@ -7,15 +7,22 @@
 
 namespace sounder::kv_node {
 
-absl::Status Session::CheckRef(const wire::SessionRef& ref) const {
-  if (ref.epoch == spec_.session.epoch) return absl::OkStatus();
+// With the lock held: the session is open, and at the epoch of who asks.
+absl::Status Session::CheckOpen(const wire::SessionRef& ref) const {
+  if (!closed_.ok() || ref.epoch == epoch_) return closed_;
   return absl::FailedPreconditionError(absl::StrCat("session ", ref.id.ToString(), " is at epoch ",
-                                                    spec_.session.epoch, ", the request at epoch ",
-                                                    ref.epoch));
+                                                    epoch_, ", the request at epoch ", ref.epoch));
+}
+
+absl::Status Session::CheckHeads(const char* what, uint32_t begin, uint32_t count) const {
+  const uint32_t held_end = spec_.kv_head_begin + spec_.kv_head_count;
+  if (begin >= spec_.kv_head_begin && begin + count <= held_end) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(what, " of kv heads [", begin, ", ", begin + count,
+                                                 "); this node holds [", spec_.kv_head_begin, ", ",
+                                                 held_end, ")"));
 }
 
 absl::Status Session::CheckAppend(const wire::AppendItem& item) const {
-  RETURN_IF_ERROR(CheckRef(item.session));
   if (item.layer >= spec_.model.layers || item.head_dim != spec_.model.head_dim ||
       item.dtype != spec_.dtype) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -23,13 +30,7 @@ absl::Status Session::CheckAppend(const wire::AppendItem& item) const {
         std::string(NameOf(item.dtype)), "; the session has ", spec_.model.layers,
         " layers, head dim ", spec_.model.head_dim, ", ", std::string(NameOf(spec_.dtype))));
   }
-  if (item.kv_head_begin < spec_.kv_head_begin ||
-      item.kv_head_begin + item.kv_head_count > spec_.kv_head_begin + spec_.kv_head_count) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("rows of kv heads [", item.kv_head_begin, ", ",
-                     item.kv_head_begin + item.kv_head_count, "); this node holds [",
-                     spec_.kv_head_begin, ", ", spec_.kv_head_begin + spec_.kv_head_count, ")"));
-  }
+  RETURN_IF_ERROR(CheckHeads("rows", item.kv_head_begin, item.kv_head_count));
   if (item.sequence == 0) return absl::InvalidArgumentError("sequence numbers start at 1");
   return absl::OkStatus();
 }
@@ -78,8 +79,19 @@ absl::Status Session::CheckSampled(const wire::AttendItem& item) const {
                                                  " words; the session has ", Describe(spec_)));
 }
 
+absl::Status Session::CheckFetch(const wire::FetchItem& item) const {
+  if (item.layer >= spec_.model.layers || item.head_dim != spec_.model.head_dim ||
+      item.dtype != spec_.dtype) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "rows of layer ", item.layer, ", head dim ", item.head_dim, ", ",
+        std::string(NameOf(item.dtype)), " were asked for; the session has ", spec_.model.layers,
+        " layers, head dim ", spec_.model.head_dim, ", ", std::string(NameOf(spec_.dtype))));
+  }
+  if (item.kv_head_count == 0) return absl::OkStatus();
+  return CheckHeads("rows", item.kv_head_begin, item.kv_head_count);
+}
+
 absl::Status Session::CheckAttend(const wire::AttendItem& item) const {
-  RETURN_IF_ERROR(CheckRef(item.session));
   const uint32_t group = spec_.model.query_heads / spec_.model.kv_heads;
   if (item.layer >= spec_.model.layers || item.head_dim != spec_.model.head_dim ||
       item.group != group) {
@@ -88,13 +100,7 @@ absl::Status Session::CheckAttend(const wire::AttendItem& item) const {
                      item.group, "; the session has ", spec_.model.layers, " layers, head dim ",
                      spec_.model.head_dim, ", groups of ", group));
   }
-  if (item.kv_head_begin < spec_.kv_head_begin ||
-      item.kv_head_begin + item.kv_head_count > spec_.kv_head_begin + spec_.kv_head_count) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("queries of kv heads [", item.kv_head_begin, ", ",
-                     item.kv_head_begin + item.kv_head_count, "); this node holds [",
-                     spec_.kv_head_begin, ", ", spec_.kv_head_begin + spec_.kv_head_count, ")"));
-  }
+  RETURN_IF_ERROR(CheckHeads("queries", item.kv_head_begin, item.kv_head_count));
   if (item.row_format == wire::RowFormat::kInt8 && spec_.row_format != wire::RowFormat::kInt8) {
     return absl::FailedPreconditionError(
         absl::StrCat("row format 'int8': session ", item.session.id.ToString(),

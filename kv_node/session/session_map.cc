@@ -3,28 +3,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/absl_text.h"
 #include "common/base/status_macros.h"
+#include "kv_node/session/spec_difference.h"
 
 namespace sounder::kv_node {
 namespace {
 
 absl::Status NotFound(const base::SessionId& id) {
   return absl::NotFoundError(absl::StrCat("session ", id.ToString(), " is not open on this node"));
-}
-
-std::string Describe(const wire::ModelIdentity& model) {
-  return absl::StrCat("model '", model.name, "' (weights ", model.weights_digest, ", rope ",
-                      model.rope_digest, ", adapter '", model.adapter, "', kv layout '",
-                      model.kv_layout, "', ", model.layers, " layers, ", model.query_heads, "/",
-                      model.kv_heads, " heads of ", model.head_dim, ")");
-}
-
-// What must agree for two opens to mean the same session.
-bool SameSession(const wire::SessionSpec& a, const wire::SessionSpec& b) {
-  return a.session.epoch == b.session.epoch && a.tenant == b.tenant && a.dtype == b.dtype &&
-         a.seal_rows == b.seal_rows && a.min_indexed_rows == b.min_indexed_rows && a.lsh == b.lsh &&
-         a.indexed_layers == b.indexed_layers && a.kv_head_begin == b.kv_head_begin &&
-         a.kv_head_count == b.kv_head_count && a.row_format == b.row_format && a.sketch == b.sketch;
 }
 
 lsh::LshParams ParamsOf(const wire::LshOptions& options) {
@@ -100,22 +87,29 @@ absl::StatusOr<std::shared_ptr<const Sampler>> SessionMap::SamplerFor(
 std::optional<absl::Status> SessionMap::Known(const wire::SessionSpec& spec) const {
   if (!ended_.ok()) return ended_;
   const auto found = sessions_.find(spec.session.id);
-  if (found != sessions_.end()) {
-    const wire::SessionSpec& open = found->second->spec();
-    if (!(open.model == spec.model)) {
-      return absl::FailedPreconditionError(absl::StrCat("session ", spec.session.id.ToString(),
-                                                        " belongs to ", Describe(open.model),
-                                                        ", the request to ", Describe(spec.model)));
-    }
-    if (SameSession(open, spec)) return absl::OkStatus();
-    return absl::AlreadyExistsError(
-        absl::StrCat("session ", spec.session.id.ToString(), " is open with other options"));
+  if (found == sessions_.end()) {
+    if (absl::Status full = CheckRoom(); !full.ok()) return full;
+    return std::nullopt;
   }
-  if (sessions_.size() >= options_.max_sessions) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the node holds ", sessions_.size(), " sessions, its most (--max-sessions)"));
+  wire::SessionSpec open = found->second->spec();
+  open.session.epoch = found->second->epoch();
+  const std::string name = "session " + spec.session.id.ToString();
+  // Another tenant learns nothing about it.
+  if (open.tenant != spec.tenant) return absl::AlreadyExistsError(name + " is another tenant's");
+  if (const std::string model = ModelDifference(open.model, spec.model); !model.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(name, " belongs to another model than the request: ", model));
   }
-  return std::nullopt;
+  if (const std::string options = SpecDifference(open, spec); !options.empty()) {
+    return absl::AlreadyExistsError(absl::StrCat(name, " is open with other options: ", options));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SessionMap::CheckRoom() const {
+  if (sessions_.size() < options_.max_sessions) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the node holds ", sessions_.size(), " sessions, its most (--max-sessions)"));
 }
 
 // Samplers and sessions take milliseconds to make: not under the lock that every request takes.
@@ -164,34 +158,110 @@ absl::StatusOr<std::shared_ptr<Session>> SessionMap::Find(const base::SessionId&
 }
 
 // Not by its id alone: that may have been closed and opened again meanwhile.
+void SessionMap::EraseLocked(const std::shared_ptr<Session>& session) {
+  const auto found = sessions_.find(session->spec().session.id);
+  if (found != sessions_.end() && found->second == session) sessions_.erase(found);
+}
+
 void SessionMap::Erase(const std::shared_ptr<Session>& session, const absl::Status& reason) {
   {
     std::lock_guard lock(mutex_);
-    const auto found = sessions_.find(session->spec().session.id);
-    if (found != sessions_.end() && found->second == session) sessions_.erase(found);
+    EraseLocked(session);
   }
   session->Close(reason);
 }
 
 void SessionMap::Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply) {
-  absl::StatusOr<std::shared_ptr<Session>> session = Find(op.session.id);
+  absl::StatusOr<std::shared_ptr<Session>> session = Find(op.session.id, op.tenant);
   if (!session.ok()) {
     reply(session.status());
     return;
   }
-  if (op.session.epoch != (*session)->spec().session.epoch) {
-    reply(absl::FailedPreconditionError(absl::StrCat("the session is at epoch ",
-                                                     (*session)->spec().session.epoch,
-                                                     ", the request at epoch ", op.session.epoch)));
-    return;
-  }
   // Whatever became of earlier operations, the session goes: nobody will send them again.
-  (*session)->WhenApplied(
-      op.sequence, deadline,
-      [this, session = *session, reply = std::move(reply)](const absl::Status&) {
-        Erase(session, NotFound(session->spec().session.id));
-        reply(absl::OkStatus());
+  (*session)->WhenApplied(op.session, op.sequence, deadline,
+                          [this, ref = op.session, session = *session, reply = std::move(reply)](
+                              const absl::Status&) { reply(EraseAt(session, ref)); });
+}
+
+// A session that ended otherwise meanwhile is closed as well.
+absl::Status SessionMap::EraseAt(const std::shared_ptr<Session>& session,
+                                 const wire::SessionRef& ref) {
+  {
+    std::lock_guard lock(mutex_);
+    const absl::Status status = session->CheckEpoch(ref);
+    if (absl::IsFailedPrecondition(status)) return status;
+    EraseLocked(session);
+  }
+  session->Close(NotFound(ref.id));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<wire::SessionInfo> SessionMap::Adopt(const wire::AdoptCall& call) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<Session> session, Find(call.session.id, call.tenant));
+  RETURN_IF_ERROR(session->Adopt(call.session.epoch, call.holder));
+  // Its old writer may have closed it in between.
+  const auto found = Find(call.session.id, call.tenant);
+  if (!found.ok() || *found != session) return NotFound(call.session.id);
+  return session->Info();
+}
+
+// What there is to say to a fork without making one.
+std::optional<absl::Status> SessionMap::KnownFork(const wire::ForkCall& call) const {
+  if (!ended_.ok()) return ended_;
+  const auto found = sessions_.find(call.child);
+  if (found == sessions_.end()) {
+    if (absl::Status full = CheckRoom(); !full.ok()) return full;
+    return std::nullopt;
+  }
+  const Session& child = *found->second;
+  const std::string name = absl::StrCat("session ", call.child.ToString());
+  if (child.spec().tenant != call.op.tenant) {
+    return absl::AlreadyExistsError(name + " is another tenant's");
+  }
+  const base::SessionId& parent = call.op.session.id;
+  if (child.IsForkOf(parent, call.position, call.op.sequence)) return absl::OkStatus();
+  return absl::AlreadyExistsError(absl::StrCat(
+      name, " exists, and is not the fork of session ", parent.ToString(), " at position ",
+      call.position, " after operation ", call.op.sequence,
+      child.parent().empty() ? "" : absl::StrCat(", but one of ", child.parent().ToString())));
+}
+
+void SessionMap::Fork(const wire::ForkCall& call, base::Time deadline, wire::StatusReply reply) {
+  if (call.child.empty()) return reply(absl::InvalidArgumentError("the child's id is empty"));
+  {
+    // Also when the parent has gone since.
+    std::unique_lock lock(mutex_);
+    if (const std::optional<absl::Status> known = KnownFork(call)) {
+      lock.unlock();
+      return reply(*known);
+    }
+  }
+  absl::StatusOr<std::shared_ptr<Session>> parent = Find(call.op.session.id, call.op.tenant);
+  if (!parent.ok()) return reply(parent.status());
+  (*parent)->Fork(
+      call.op.session, call.op.sequence, call.position, deadline,
+      [this, call, parent = *parent, reply = std::move(reply)](absl::StatusOr<ForkedRows> rows) {
+        reply(rows.ok() ? OpenFork(call, *parent, *std::move(rows)) : rows.status());
       });
+}
+
+absl::Status SessionMap::OpenFork(const wire::ForkCall& call, const Session& parent,
+                                  ForkedRows rows) {
+  wire::SessionSpec spec = parent.spec();
+  spec.session = {call.child, 0};
+  spec.ttl_seconds = call.ttl_seconds;
+  Reservation fixed(&budget_);
+  RETURN_IF_ERROR(fixed.Resize(Session::FixedBytes(spec)));
+  const auto child = std::make_shared<Session>(spec, parent.sampler(), &budget_, std::move(fixed),
+                                               executor_, &lane_);
+  child->StartFrom(std::move(rows));
+  std::optional<absl::Status> known;
+  {
+    std::lock_guard lock(mutex_);
+    known = KnownFork(call);
+    if (!known.has_value()) sessions_[call.child] = child;
+  }
+  return known.value_or(absl::OkStatus());
 }
 
 size_t SessionMap::CloseExpired() {
@@ -222,6 +292,21 @@ std::vector<std::shared_ptr<Session>> SessionMap::All() const {
   sessions.reserve(sessions_.size());
   for (const auto& [id, session] : sessions_) sessions.push_back(session);
   return sessions;
+}
+
+SessionCounts SessionMap::Totals() const {
+  SessionCounts totals;
+  SharedBlocks once;
+  for (const std::shared_ptr<Session>& session : All()) {
+    const SessionCounts counts = session->Counts(&once);
+    totals.rows += counts.rows;
+    totals.segments += counts.segments;
+    totals.row_bytes += counts.row_bytes;
+    totals.index_bytes += counts.index_bytes;
+    totals.shared_bytes += counts.shared_bytes;
+    totals.reserved_bytes += counts.reserved_bytes;
+  }
+  return totals;
 }
 
 size_t SessionMap::size() const {

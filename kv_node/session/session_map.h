@@ -32,15 +32,23 @@ class SessionMap {
   ~SessionMap();
 
   // Idempotent for the same spec. ALREADY_EXISTS when the id is in use with another spec,
-  // FAILED_PRECONDITION on a model mismatch (naming both), INVALID_ARGUMENT for bad index options,
-  // RESOURCE_EXHAUSTED with too many sessions or at the memory cap.
+  // FAILED_PRECONDITION on a model mismatch, both naming what differs on both sides;
+  // INVALID_ARGUMENT for bad index options, RESOURCE_EXHAUSTED with too many sessions or at the
+  // memory cap.
   absl::StatusOr<wire::OpenResult> Open(wire::SessionSpec spec);
   // NOT_FOUND for a session this node does not know.
   absl::StatusOr<std::shared_ptr<Session>> Find(const base::SessionId& id) const;
   // The same for a session of another tenant: who asks learns nothing about it.
   absl::StatusOr<std::shared_ptr<Session>> Find(const base::SessionId& id, uint32_t tenant) const;
-  // Applies `sequence` operations first, then frees the session.
+  // Applies `sequence` operations first, then frees the session. FAILED_PRECONDITION for another
+  // epoch, also for one that ends while it waits.
   void Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply);
+  // Applies `sequence` operations first, then opens a child of the rows before a position. The same
+  // fork again succeeds. ALREADY_EXISTS if the child is another session, OUT_OF_RANGE beyond the
+  // parent's end, RESOURCE_EXHAUSTED as for Open.
+  void Fork(const wire::ForkCall& call, base::Time deadline, wire::StatusReply reply);
+  // Session::Adopt, and what there is of the session. NOT_FOUND for one that is not open.
+  absl::StatusOr<wire::SessionInfo> Adopt(const wire::AdoptCall& call);
   // Closes sessions whose TTL has passed since their writer's last message. Returns how many.
   size_t CloseExpired();
   // The end: later calls get `reason` too.
@@ -48,12 +56,19 @@ class SessionMap {
 
   std::vector<std::shared_ptr<Session>> All() const;
   size_t size() const;
+  // Over all sessions; what several of them hold is counted once.
+  SessionCounts Totals() const;
   const MemoryBudget& budget() const { return budget_; }
 
  private:
   std::optional<absl::Status> Known(const wire::SessionSpec& spec) const;
+  std::optional<absl::Status> KnownFork(const wire::ForkCall& call) const;
+  absl::Status CheckRoom() const;
+  absl::Status OpenFork(const wire::ForkCall& call, const Session& parent, ForkedRows rows);
   absl::StatusOr<std::shared_ptr<const Sampler>> SamplerFor(const wire::SessionSpec& spec);
   void Erase(const std::shared_ptr<Session>& session, const absl::Status& reason);
+  absl::Status EraseAt(const std::shared_ptr<Session>& session, const wire::SessionRef& ref);
+  void EraseLocked(const std::shared_ptr<Session>& session);
 
   const SessionMapOptions options_;
   base::Executor* const executor_;

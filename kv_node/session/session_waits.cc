@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
 #include "kv_node/session/session.h"
 
 namespace sounder::kv_node {
@@ -26,18 +27,28 @@ bool Session::Ready(const wire::AttendItem& item) const {
   return true;
 }
 
-absl::StatusOr<AttendPlan> Session::MakePlan(const wire::AttendItem& item) const {
-  AttendPlan plan;
-  if (Sampled(item)) plan.sampler = sampler_;
-  for (uint32_t head = 0; head < item.kv_head_count; ++head) {
+absl::StatusOr<std::vector<std::vector<Piece>>> Session::Collect(
+    uint32_t layer, uint32_t head_begin, uint32_t heads, base::PositionRange range,
+    base::Position layout_position) const {
+  std::vector<std::vector<Piece>> all;
+  for (uint32_t head = 0; head < heads; ++head) {
     absl::StatusOr<std::vector<Piece>> pieces =
-        Stream(item.layer, item.kv_head_begin + head).Collect(item.range, item.layout_position);
+        Stream(layer, head_begin + head).Collect(range, layout_position);
     if (!pieces.ok()) {
       return absl::Status(pieces.status().code(),
-                          absl::StrCat(Name(item.session.id), ": ", pieces.status().message()));
+                          absl::StrCat(Name(spec_.session.id), ": ", pieces.status().message()));
     }
-    plan.pieces.push_back(*std::move(pieces));
+    all.push_back(*std::move(pieces));
   }
+  return all;
+}
+
+absl::StatusOr<AttendPlan> Session::MakePlan(const wire::AttendItem& item) const {
+  RETURN_IF_ERROR(CheckCuts(item.sequence, item.range.end));
+  AttendPlan plan;
+  if (Sampled(item)) plan.sampler = sampler_;
+  ASSIGN_OR_RETURN(plan.pieces, Collect(item.layer, item.kv_head_begin, item.kv_head_count,
+                                        item.range, item.layout_position));
   return plan;
 }
 
@@ -51,7 +62,7 @@ void Session::Plan(const wire::AttendItem& item, base::Time deadline, PlanDone d
   // between could seal a segment that belongs to the plan but has no index yet.
   auto plan = std::make_shared<absl::StatusOr<AttendPlan>>(absl::UnknownError("not planned"));
   Wait(
-      item.sequence,
+      &item.session, item.sequence,
       [this, item, plan] {
         if (!Ready(item)) return false;
         *plan = MakePlan(item);
@@ -63,25 +74,25 @@ void Session::Plan(const wire::AttendItem& item, base::Time deadline, PlanDone d
       });
 }
 
-void Session::WhenApplied(uint64_t sequence, base::Time deadline,
+void Session::WhenApplied(const wire::SessionRef& ref, uint64_t sequence, base::Time deadline,
                           std::function<void(absl::Status)> done) {
-  Wait(sequence, nullptr, deadline, "for operations in flight", std::move(done));
+  Wait(&ref, sequence, nullptr, deadline, "for operations in flight", std::move(done));
 }
 
 // A build of this session wakes it: the last of them at the latest.
 void Session::WhenCaughtUp(base::Time latest, std::function<void()> done) {
   Wait(
-      0, [this] { return unbuilt_ == 0 || lane_->CaughtUp(); }, latest, "for index builds",
-      [done = std::move(done)](const absl::Status&) { done(); });
+      nullptr, 0, [this] { return unbuilt_.empty() || lane_->CaughtUp(); }, latest,
+      "for index builds", [done = std::move(done)](const absl::Status&) { done(); });
 }
 
-void Session::Wait(uint64_t sequence, std::function<bool()> ready, base::Time deadline,
-                   std::string what, std::function<void(absl::Status)> done) {
+void Session::Wait(const wire::SessionRef* ref, uint64_t sequence, std::function<bool()> ready,
+                   base::Time deadline, std::string what, std::function<void(absl::Status)> done) {
   absl::Status status;
   {
     std::lock_guard lock(mutex_);
-    last_touched_ = executor_->clock().Now();
-    status = closed_;
+    status = ref == nullptr ? closed_ : CheckOpen(*ref);
+    if (status.ok()) last_touched_ = executor_->clock().Now();
     if (status.ok() && applied_ < sequence && !failed_.ok()) status = failed_;
     const bool waits = status.ok() && (applied_ < sequence || (ready != nullptr && !ready()));
     if (waits && waiters_.size() >= kMaxWaiters) {
@@ -91,6 +102,7 @@ void Session::Wait(uint64_t sequence, std::function<bool()> ready, base::Time de
       const uint64_t id = ++last_waiter_;
       Waiter& waiter = waiters_[id];
       waiter.sequence = sequence;
+      if (ref != nullptr) waiter.epoch = ref->epoch;
       waiter.ready = std::move(ready);
       waiter.done = std::move(done);
       waiter.timer = executor_->RunAt(deadline, [self = shared_from_this(), id, what] {
@@ -114,7 +126,8 @@ void Session::Wait(uint64_t sequence, std::function<bool()> ready, base::Time de
 void Session::WakeWaiters(Calls* calls) {
   for (auto entry = waiters_.begin(); entry != waiters_.end();) {
     Waiter& waiter = entry->second;
-    absl::Status status = closed_;
+    absl::Status status =
+        waiter.epoch.has_value() ? CheckOpen({spec_.session.id, *waiter.epoch}) : closed_;
     if (status.ok() && applied_ < waiter.sequence) {
       if (failed_.ok()) {
         ++entry;

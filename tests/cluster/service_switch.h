@@ -32,21 +32,19 @@ class ServiceSwitch final : public wire::ControlService {
   void Close(const wire::SessionOp& op, wire::StatusReply reply) override {
     Forward(std::move(reply), [op](auto& service, auto done) { service.Close(op, done); });
   }
-  void Fork(const wire::SessionOp& op, base::Position position, base::SessionId child,
-            wire::StatusReply reply) override {
-    Forward(std::move(reply),
-            [=](auto& service, auto done) { service.Fork(op, position, child, done); });
+  void Fork(const wire::ForkCall& call, wire::StatusReply reply) override {
+    Forward(std::move(reply), [=](auto& service, auto done) { service.Fork(call, done); });
   }
   void Truncate(const wire::SessionOp& op, base::Position position,
                 wire::StatusReply reply) override {
     Forward(std::move(reply),
             [=](auto& service, auto done) { service.Truncate(op, position, done); });
   }
-  void Adopt(const wire::SessionRef& session, wire::Reply<wire::SessionInfo> reply) override {
-    Forward(std::move(reply), [=](auto& service, auto done) { service.Adopt(session, done); });
+  void Adopt(const wire::AdoptCall& call, wire::Reply<wire::SessionInfo> reply) override {
+    Forward(std::move(reply), [=](auto& service, auto done) { service.Adopt(call, done); });
   }
-  void Describe(const base::SessionId& session, wire::Reply<wire::SessionInfo> reply) override {
-    Forward(std::move(reply), [=](auto& service, auto done) { service.Describe(session, done); });
+  void Describe(const wire::DescribeCall& call, wire::Reply<wire::SessionInfo> reply) override {
+    Forward(std::move(reply), [=](auto& service, auto done) { service.Describe(call, done); });
   }
   void List(wire::Reply<std::vector<wire::SessionInfo>> reply) override {
     Forward(std::move(reply), [](auto& service, auto done) { service.List(done); });

@@ -126,7 +126,7 @@ TEST_F(RequestsTest, UnknownSession) {
   EXPECT_REFUSED(Append(77, 1, 0), kNotFound, HasSubstr(id));
   EXPECT_REFUSED(Attend(77, {0, 4}), kNotFound, HasSubstr(id));
   EXPECT_REFUSED(Close(77), kNotFound, AllOf(HasSubstr(id), HasSubstr(node_.control())));
-  EXPECT_REFUSED(control_.Describe({1, 77}).status(), kNotFound, HasSubstr(id));
+  EXPECT_REFUSED(control_.Describe({{{1, 77}, 0}, 0, false}).status(), kNotFound, HasSubstr(id));
   ExpectServes(1);
   EXPECT_REFUSED(Attend(1, {0, 4}), kNotFound, HasSubstr(base::SessionId{1, 1}.ToString()));
 }
@@ -193,7 +193,7 @@ TEST_F(RequestsTest, AnotherProtocolVersionOnTheControlPlane) {
   wire::SessionSpec spec = Spec(1);
   spec.protocol_version = 9;
   EXPECT_REFUSED(control_.Open(spec).status(), kFailedPrecondition,
-                 AllOf(HasSubstr("version 9"), HasSubstr("version 2")));
+                 AllOf(HasSubstr("version 9"), HasSubstr("version 3")));
   ExpectServes(2);
 }
 
@@ -239,7 +239,7 @@ TEST(RawRequestsTest, AnotherProtocolVersionOnTheDataPlane) {
   std::memcpy(message.header.data() + kVersionOffset, &version, sizeof version);
   transport.Send(*connection, std::move(message), transport::SendMode::kEager, nullptr);
   EXPECT_TRUE(Eventually([&] { return peer.closed(); }));
-  EXPECT_THAT(node.process().Errors(), AllOf(HasSubstr("version 9"), HasSubstr("version 2")));
+  EXPECT_THAT(node.process().Errors(), AllOf(HasSubstr("version 9"), HasSubstr("version 3")));
   const std::string metrics = HttpGet(node.addresses().http, "/metrics").body;
   EXPECT_EQ(Metric(metrics, "sounder_node_refused_messages_total"), 1);
 }
@@ -251,17 +251,14 @@ class OtherVersion final : public wire::ControlService {
     reply(Error());
   }
   void Close(const wire::SessionOp&, wire::StatusReply reply) override { reply(Error()); }
-  void Fork(const wire::SessionOp&, base::Position, base::SessionId,
-            wire::StatusReply reply) override {
-    reply(Error());
-  }
+  void Fork(const wire::ForkCall&, wire::StatusReply reply) override { reply(Error()); }
   void Truncate(const wire::SessionOp&, base::Position, wire::StatusReply reply) override {
     reply(Error());
   }
-  void Adopt(const wire::SessionRef&, wire::Reply<wire::SessionInfo> reply) override {
+  void Adopt(const wire::AdoptCall&, wire::Reply<wire::SessionInfo> reply) override {
     reply(Error());
   }
-  void Describe(const base::SessionId&, wire::Reply<wire::SessionInfo> reply) override {
+  void Describe(const wire::DescribeCall&, wire::Reply<wire::SessionInfo> reply) override {
     reply(Error());
   }
   void List(wire::Reply<std::vector<wire::SessionInfo>> reply) override { reply(Error()); }
@@ -291,7 +288,7 @@ TEST(RawRequestsTest, WorkerRefusesNodeOfAnotherVersion) {
                                     "--prompts", folder.Write("p.jsonl", "{\"tokens\": [3]}\n")});
   EXPECT_NE(ran.exit, 0);
   EXPECT_THAT(ran.errors, AllOf(HasSubstr((*server)->address()), HasSubstr("version 9"),
-                                HasSubstr("version 2")));
+                                HasSubstr("version 3")));
 }
 
 TEST_F(RequestsTest, DrainingNodeKeepsWhatItHas) {
@@ -311,10 +308,6 @@ TEST_F(RequestsTest, DrainingNodeKeepsWhatItHas) {
 
 TEST_F(RequestsTest, CallsOfLaterVersions) {
   ASSERT_TRUE(control_.Open(Spec(1)).ok());
-  const wire::SessionOp op{.session = {.id = {1, 1}}, .sequence = 0};
-  EXPECT_REFUSED(control_.Fork(op, 0, {1, 2}), kUnimplemented, HasSubstr("fork"));
-  EXPECT_REFUSED(control_.Truncate(op, 0), kUnimplemented, HasSubstr("truncate"));
-  EXPECT_REFUSED(control_.Adopt({{1, 1}, 0}).status(), kUnimplemented, HasSubstr("adopt"));
   EXPECT_REFUSED(control_.Spill({1, 1}), kUnimplemented, HasSubstr("spill"));
   wire::SessionSpec durable = Spec(3);
   durable.durability = wire::Durability::kDisk;

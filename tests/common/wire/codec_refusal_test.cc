@@ -203,6 +203,84 @@ TEST_F(CodecRefusalTest, FieldsOfAReply) {
   refused([](AttendReplyItem& item) { item.covered = {0, base::kMaxPositions + 1}; }, "range");
 }
 
+TEST_F(CodecRefusalTest, FieldsOfAFetch) {
+  const auto fetch = [](auto change) {
+    FetchRequest request;
+    request.envelope.kind = MessageKind::kFetch;
+    request.items = {SmallFetch(), SmallFetch()};
+    change(request.items[1]);
+    return DecodeFetch(Encode(request)).status();
+  };
+  EXPECT_TRUE(fetch([](FetchItem&) {}).ok());
+  EXPECT_TRUE(fetch([](FetchItem& item) {
+                item.kv_head_count = 0;
+                item.want_tokens = true;
+              }).ok());
+  const auto refused = [&](auto change, const std::string& text) {
+    ExpectInvalid(fetch(change), text);
+  };
+  refused([](FetchItem& item) { item.layer = base::kMaxLayers; }, "item 1: layer 1024");
+  refused([](FetchItem& item) { item.kv_head_count = 0; }, "neither rows nor token ids");
+  refused([](FetchItem& item) { item.kv_head_count = base::kMaxKvHeads + 1; }, "kv heads");
+  refused([](FetchItem& item) { item.kv_head_begin = UINT32_MAX; }, "kv heads");
+  refused([](FetchItem& item) { item.head_dim = 12; }, "head dim 12");
+  refused([](FetchItem& item) { item.dtype = static_cast<base::DType>(3); }, "dtype 3");
+  refused([](FetchItem& item) { item.range = {-1, 5}; }, "[-1, 5)");
+  refused([](FetchItem& item) { item.range = {6, 5}; }, "[6, 5)");
+  refused([](FetchItem& item) { item.range = {0, base::kMaxPositions + 1}; }, "range");
+  // The largest numbers there are, and a sum of items that fit alone.
+  refused(
+      [](FetchItem& item) {
+        item.range = {0, base::kMaxPositions};
+        item.kv_head_count = base::kMaxKvHeads;
+        item.head_dim = base::kMaxHeadDim;
+      },
+      "the answer would take");
+  refused([](FetchItem& item) { item.range = {0, (4 << 20) - 1000}; }, "the answer would take");
+  EXPECT_TRUE(fetch([](FetchItem& item) { item.range = {0, 3 << 20}; }).ok());
+  FetchRequest many;
+  many.envelope.kind = MessageKind::kFetch;
+  many.items.assign(2, SmallFetch());
+  for (FetchItem& item : many.items) item.range = {0, 3 << 20};
+  ExpectInvalid(DecodeFetch(Encode(many)).status(), "the answer would take");
+}
+
+TEST_F(CodecRefusalTest, FieldsOfAFetchReply) {
+  const auto reply = [this](auto change) {
+    FetchReply message;
+    message.envelope.kind = MessageKind::kFetchReply;
+    message.items.push_back(SmallFetchReply(&tensors_));
+    change(message.items[0]);
+    Fill(&message.items[0], /*tokens=*/true, &tensors_);
+    return DecodeFetchReply(Encode(message)).status();
+  };
+  EXPECT_TRUE(reply([](FetchReplyItem&) {}).ok());
+  ExpectInvalid(reply([](FetchReplyItem& item) { item.kv_head_count = base::kMaxKvHeads + 1; }),
+                "dimensions");
+  ExpectInvalid(reply([](FetchReplyItem& item) { item.head_dim = base::kMaxHeadDim + 1; }),
+                "dimensions");
+  ExpectInvalid(reply([](FetchReplyItem& item) { item.dtype = static_cast<base::DType>(3); }),
+                "dtype 3");
+  capnp::MallocMessageBuilder table;
+  auto item = table.initRoot<proto::FetchReplyItems>().initItems(1)[0];
+  item.setKvHeadCount(1);
+  item.setHeadDim(8);
+  item.setRowCount(1);
+  const auto bytes = tensors_.Bytes(32);
+  const auto raw = [&](const std::vector<std::span<const std::byte>>& tensors) {
+    return DecodeFetchReply(Raw(MessageKind::kFetchReply, table, 1, tensors)).status();
+  };
+  EXPECT_TRUE(raw({bytes, bytes}).ok());
+  ExpectInvalid(raw({bytes}), "too short");
+  ExpectInvalid(raw({bytes, bytes, bytes}), "left over");
+  item.setHasTokens(true);
+  ExpectInvalid(raw({bytes, bytes}), "too short");
+  item.setRowCount(UINT32_MAX);
+  item.setKvHeadCount(base::kMaxKvHeads);
+  item.setHeadDim(base::kMaxHeadDim);
+  ExpectInvalid(raw({bytes, bytes}), "too short");
+}
+
 TEST_F(CodecRefusalTest, ARequestWhoseAnswerIsTooLarge) {
   // bf16 queries of 160 MiB are fine as such; their f32 outputs take 320 MiB.
   const auto large = [](AttendItem& item) {
@@ -311,7 +389,7 @@ TEST_F(CodecRefusalTest, Kinds) {
   Envelope envelope;
   envelope.kind = MessageKind::kPing;
   ExpectInvalid(DecodeAttend(EncodeBare(envelope)).status(), "kind 5, expected 1");
-  for (const int kind : {0, 7, 65535}) {
+  for (const int kind : {0, 9, 65535}) {
     envelope.kind = static_cast<MessageKind>(kind);
     ExpectInvalid(DecodeEnvelope(EncodeBare(envelope)).status(), "unknown message kind");
   }
@@ -334,8 +412,8 @@ TEST_F(CodecRefusalTest, AnotherVersionIsNamedWithOurs) {
   for (const absl::Status& status :
        {DecodeEnvelope(message).status(), DecodeAttend(CopyOf(message)).status(),
         DecodeAppendReply(CopyOf(message)).status()}) {
-    ExpectRefusal(status, absl::StatusCode::kFailedPrecondition, "speaks version 8");
-    EXPECT_THAT(base::MessageOf(status), HasSubstr("this side speaks version 2"));
+    ExpectRefusal(status, absl::StatusCode::kFailedPrecondition, "speaks version 9");
+    EXPECT_THAT(base::MessageOf(status), HasSubstr("this side speaks version 3"));
   }
 }
 

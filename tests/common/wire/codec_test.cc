@@ -88,12 +88,39 @@ TEST(CodecTest, AppendReplyRoundTrips) {
   }
 }
 
+TEST(CodecTest, FetchRoundTrips) {
+  base::PhiloxStream random(kSeed, 5);
+  for (int round = 0; round < kRounds; ++round) {
+    const FetchRequest request = RandomFetch(random);
+    const auto decoded = DecodeFetch(Encode(request));
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    ASSERT_EQ(Describe(*decoded), Describe(request)) << round;
+  }
+}
+
+TEST(CodecTest, FetchReplyRoundTrips) {
+  base::PhiloxStream random(kSeed, 6);
+  for (int round = 0; round < kRounds; ++round) {
+    Tensors tensors(static_cast<uint64_t>(round));
+    const FetchReply reply = RandomFetchReply(random, &tensors);
+    const auto decoded = DecodeFetchReply(Encode(reply));
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    ASSERT_EQ(Describe(*decoded), Describe(reply)) << round;
+    for (const FetchReplyItem& item : decoded->items) {
+      ExpectInside(decoded->payload, item.keys);
+      ExpectInside(decoded->payload, item.values);
+      ExpectInside(decoded->payload, item.tokens);
+    }
+  }
+}
+
 TEST(CodecTest, EnvelopesOfEveryKindRoundTrip) {
   base::PhiloxStream random(kSeed, 4);
   for (int round = 0; round < kRounds; ++round) {
     for (const MessageKind kind :
          {MessageKind::kAttend, MessageKind::kAttendReply, MessageKind::kAppend,
-          MessageKind::kAppendReply, MessageKind::kPing, MessageKind::kPong}) {
+          MessageKind::kAppendReply, MessageKind::kPing, MessageKind::kPong, MessageKind::kFetch,
+          MessageKind::kFetchReply}) {
       const Envelope envelope = RandomEnvelope(random, kind);
       const transport::Message message = EncodeBare(envelope);
       EXPECT_TRUE(message.payload.empty());

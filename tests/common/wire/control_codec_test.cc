@@ -40,6 +40,17 @@ TEST(ControlCodecTest, ValuesRoundTrip) {
   }
 }
 
+TEST(ControlCodecTest, AnInfoOfTooManyHeadsIsRefused) {
+  base::PhiloxStream random(51, 2);
+  SessionInfo info = RandomInfo(random);
+  info.head_ends.assign(base::kMaxKvHeads + 1, 5);
+  capnp::MallocMessageBuilder builder;
+  Put(info, builder.initRoot<proto::SessionInfo>());
+  const absl::Status status = Get(builder.getRoot<proto::SessionInfo>().asReader()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(base::MessageOf(status), HasSubstr("ends of kv heads"));
+}
+
 TEST(ControlCodecTest, StatusesRoundTrip) {
   for (int code = 0; code <= 16; ++code) {
     const absl::Status status(static_cast<absl::StatusCode>(code), code == 0 ? "" : "text");
@@ -103,6 +114,7 @@ TEST(ControlCodecTest, EveryRuleOfASpecIsChecked) {
         "expected 0 (none), 64, 128 or 256");
   }
   refused([](SessionSpec& s) { s.sketch.bits = 128; }, "one kind of index");
+  refused([](SessionSpec& s) { s.placement.shard_rows = -1; }, "shards of -1 positions");
   refused([](SessionSpec& s) { s.indexed_layers = {s.model.layers}; }, "indexed layer");
   refused([](SessionSpec& s) { s.indexed_layers.assign(1025, 0); }, "too many indexed layers");
   refused([](SessionSpec& s) { s.dtype = static_cast<base::DType>(3); }, "unknown dtype 3");

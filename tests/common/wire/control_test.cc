@@ -53,10 +53,11 @@ TEST_P(ControlModesTest, EveryCallArrivesWithItsArgumentsAndBringsItsAnswer) {
   const std::string id = base::SessionId{1, 2}.ToString();
   EXPECT_THAT(
       service.calls(),
-      testing::ElementsAre("open" + Describe(spec), "close " + id + " 3 4",
-                           "fork " + id + " 3 4 77 " + base::SessionId{5, 6}.ToString(),
-                           "truncate " + id + " 3 4 78", "adopt " + id + " 3", "describe " + id,
-                           "list", "pin " + id + " 79", "spill " + id, "drain on", "status"));
+      testing::ElementsAre("open" + Describe(spec), "close " + id + " 3 4 9",
+                           "fork " + id + " 3 4 9 77 " + base::SessionId{5, 6}.ToString() + " 80",
+                           "truncate " + id + " 3 4 9 78", "adopt " + id + " 3 9 81",
+                           "describe " + id + " 3 9 alive", "list", "pin " + id + " 79",
+                           "spill " + id, "drain on", "status"));
 }
 
 TEST_P(ControlModesTest, ErrorsCarryTheirCodeAndMessageAndNameTheNode) {
@@ -132,8 +133,8 @@ TEST(ControlTest, ConcurrentCalls) {
   ASSERT_EQ(calls.size(), size_t{kThreads * kCalls});
   for (int t = 0; t < kThreads; ++t) {
     for (int i = 0; i < kCalls; ++i) {
-      const std::string name =
-          absl::StrCat("close ", base::SessionId{7, static_cast<uint64_t>(t)}.ToString(), " 0 ", i);
+      const std::string name = absl::StrCat(
+          "close ", base::SessionId{7, static_cast<uint64_t>(t)}.ToString(), " 0 ", i, " 0");
       EXPECT_EQ(std::count(calls.begin(), calls.end(), name), 1) << name;
     }
   }

@@ -333,7 +333,7 @@ TEST_P(DataClientTest, ANodeOfAnotherVersionIsNamedWithBothVersions) {
   ASSERT_TRUE(ends_.WaitFor(1));
   ExpectStatus(ends_.StatusOf("attend"), kUnavailable,
                "a:1: data protocol version mismatch: the peer speaks version 7, this side speaks "
-               "version 2");
+               "version 3");
 }
 
 // Questions of a node are no answers to ours, whatever their tickets.

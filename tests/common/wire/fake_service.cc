@@ -15,16 +15,16 @@ std::string TextOf(const absl::StatusOr<SessionInfo>& info) {
 }  // namespace
 
 std::vector<std::string> CallEverything(ControlChannel* channel, const SessionSpec& spec) {
-  const SessionOp op{{{1, 2}, 3}, 4};
+  const SessionOp op{{{1, 2}, 3}, 4, 9};
   std::vector<std::string> ends;
   const auto opened = channel->Open(spec);
   ends.push_back(opened.ok() ? absl::StrCat(opened->seal_rows, " ", opened->min_indexed_rows)
                              : TextOf(opened.status()));
   ends.push_back(TextOf(channel->Close(op)));
-  ends.push_back(TextOf(channel->Fork(op, 77, {5, 6})));
+  ends.push_back(TextOf(channel->Fork({op, 77, {5, 6}, 80})));
   ends.push_back(TextOf(channel->Truncate(op, 78)));
-  ends.push_back(TextOf(channel->Adopt(op.session)));
-  ends.push_back(TextOf(channel->Describe(op.session.id)));
+  ends.push_back(TextOf(channel->Adopt({op.session, 9, 81})));
+  ends.push_back(TextOf(channel->Describe({op.session, 9, true})));
   const auto list = channel->List();
   if (!list.ok()) {
     ends.push_back(TextOf(list.status()));

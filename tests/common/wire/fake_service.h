@@ -75,20 +75,23 @@ class FakeService : public ControlService {
   void Close(const SessionOp& op, StatusReply reply) override {
     AnswerStatus(absl::StrCat("close ", Name(op)), std::move(reply));
   }
-  void Fork(const SessionOp& op, base::Position position, base::SessionId child,
-            StatusReply reply) override {
-    AnswerStatus(absl::StrCat("fork ", Name(op), " ", position, " ", child.ToString()),
+  void Fork(const ForkCall& call, StatusReply reply) override {
+    AnswerStatus(absl::StrCat("fork ", Name(call.op), " ", call.position, " ",
+                              call.child.ToString(), " ", call.ttl_seconds),
                  std::move(reply));
   }
   void Truncate(const SessionOp& op, base::Position position, StatusReply reply) override {
     AnswerStatus(absl::StrCat("truncate ", Name(op), " ", position), std::move(reply));
   }
-  void Adopt(const SessionRef& session, Reply<SessionInfo> reply) override {
-    Answer(absl::StrCat("adopt ", session.id.ToString(), " ", session.epoch), info,
-           std::move(reply));
+  void Adopt(const AdoptCall& call, Reply<SessionInfo> reply) override {
+    Answer(absl::StrCat("adopt ", call.session.id.ToString(), " ", call.session.epoch, " ",
+                        call.tenant, " ", call.holder),
+           info, std::move(reply));
   }
-  void Describe(const base::SessionId& session, Reply<SessionInfo> reply) override {
-    Answer("describe " + session.ToString(), info, std::move(reply));
+  void Describe(const DescribeCall& call, Reply<SessionInfo> reply) override {
+    Answer(absl::StrCat("describe ", call.session.id.ToString(), " ", call.session.epoch, " ",
+                        call.tenant, call.keep_alive ? " alive" : ""),
+           info, std::move(reply));
   }
   void List(Reply<std::vector<SessionInfo>> reply) override {
     Answer("list", list, std::move(reply));
@@ -106,7 +109,8 @@ class FakeService : public ControlService {
 
  private:
   static std::string Name(const SessionOp& op) {
-    return absl::StrCat(op.session.id.ToString(), " ", op.session.epoch, " ", op.sequence);
+    return absl::StrCat(op.session.id.ToString(), " ", op.session.epoch, " ", op.sequence, " ",
+                        op.tenant);
   }
 
   template <typename T>

@@ -156,6 +156,24 @@ std::vector<Golden> All() {
   appended.items.push_back({absl::ResourceExhaustedError("no memory"), 0});
   all.push_back(OfMessage("append_reply", appended));
 
+  tensors = Tensors(kSeed + 3);
+  FetchRequest fetch;
+  fetch.envelope = {MessageKind::kFetch, 3, 44, 5, 250000, absl::OkStatus(), {}, 0};
+  fetch.items.push_back(
+      {item.session, 17, 31, 2, 2, {100000, 100003}, 16, base::DType::kF16, true});
+  fetch.items.push_back(SmallFetch());
+  all.push_back(OfMessage("fetch", fetch));
+  FetchReply fetched;
+  fetched.envelope = {MessageKind::kFetchReply, 3, 44, 5, 0, absl::OkStatus(), {}, 0};
+  FetchReplyItem& held = fetched.items.emplace_back();
+  held.kv_head_count = 2;
+  held.row_count = 3;
+  held.head_dim = 16;
+  held.dtype = base::DType::kF16;
+  Fill(&held, /*tokens=*/true, &tensors);
+  fetched.items.emplace_back().status = absl::FailedPreconditionError("not all rows are here");
+  all.push_back(OfMessage("fetch_reply", fetched));
+
   all.push_back(OfEnvelope("ping", {MessageKind::kPing, 0, 7, 0, 100, absl::OkStatus(), {}, 0}));
   all.push_back(OfEnvelope("pong", {MessageKind::kPong, 0, 7, 0, 100, absl::OkStatus(), {}, 0}));
   all.push_back(OfEnvelope("refusal", {MessageKind::kAttendReply,
@@ -180,6 +198,7 @@ std::vector<Golden> All() {
   spec.kv_head_count = 4;
   spec.ttl_seconds = 600;
   spec.durability = Durability::kDisk;
+  spec.placement = {{7, 8}, 65536, 2, 3};
   all.push_back({"session_spec", PackControl<proto::SessionSpec>(spec), Describe(spec)});
   SessionSpec sketch = spec;
   sketch.lsh = {};
@@ -187,7 +206,8 @@ std::vector<Golden> All() {
   sketch.row_format = RowFormat::kInt8;
   sketch.model.kv_layout = "llama: k after rope, v";
   all.push_back({"session_spec_sketch", PackControl<proto::SessionSpec>(sketch), Describe(sketch)});
-  const SessionInfo info{spec, 18, 4, 100003, 12, 2, 4096, 512, 3};
+  const SessionInfo info{spec,    18, 4,  100003, 12, 2, 4096, 512, 3, {100003, 100004},
+                         {9, 10}, 77, 78, 79};
   all.push_back({"session_info", PackControl<proto::SessionInfo>(info), Describe(info)});
   const NodeStatus status{"0.1.0", 1,
                           "a:1",   "a:2",
@@ -210,6 +230,8 @@ std::string FieldsOf(const absl::StatusOr<Value>& value) {
 std::string Decode(const std::string& name, const std::string& file) {
   if (name.starts_with("attend_reply")) return FieldsOf(DecodeAttendReply(Unpack(file)));
   if (name.starts_with("attend")) return FieldsOf(DecodeAttend(Unpack(file)));
+  if (name == "fetch") return FieldsOf(DecodeFetch(Unpack(file)));
+  if (name == "fetch_reply") return FieldsOf(DecodeFetchReply(Unpack(file)));
   if (name == "append") return FieldsOf(DecodeAppend(Unpack(file)));
   if (name == "append_reply") return FieldsOf(DecodeAppendReply(Unpack(file)));
   if (name == "refusal") return FieldsOf(DecodeAttendReply(Unpack(file)));
@@ -237,21 +259,24 @@ TEST(GoldenTest, OldFilesStillMeanTheSame) {
   }
 }
 
-// Version 1 had error terms of two numbers.
-TEST(GoldenTest, FilesOfAnEarlierVersionAreRefusedByName) {
-  int files = 0;
-  for (const char* name :
-       {"attend", "attend_int8", "attend_reply", "append", "append_reply", "ping", "pong",
-        "refusal", "session_spec", "session_spec_int8", "session_info"}) {
-    const std::string file = FileText(PathOf(std::string("version_1/") + name));
-    ASSERT_FALSE(file.empty()) << name;
-    const std::string refusal = Decode(name, file);
-    EXPECT_THAT(refusal, HasSubstr("FAILED_PRECONDITION")) << name;
-    EXPECT_THAT(refusal, HasSubstr("speaks version 1")) << name;
-    EXPECT_THAT(refusal, HasSubstr("speaks version 2")) << name;
-    ++files;
+// Version 1 had error terms of two numbers; version 2 had no tenant in calls.
+TEST(GoldenTest, FilesOfEarlierVersionsAreRefusedByName) {
+  const std::vector<std::string> kNames[] = {
+      {"attend", "attend_int8", "attend_reply", "append", "append_reply", "ping", "pong", "refusal",
+       "session_spec", "session_spec_int8", "session_info"},
+      {"attend", "attend_sketch", "attend_reply", "attend_reply_sketch", "append", "append_reply",
+       "ping", "pong", "refusal", "session_spec", "session_spec_sketch", "session_info"}};
+  for (int version = 1; version <= 2; ++version) {
+    for (const std::string& name : kNames[version - 1]) {
+      const std::string path = "version_" + std::to_string(version) + "/" + name;
+      const std::string file = FileText(PathOf(path));
+      ASSERT_FALSE(file.empty()) << path;
+      const std::string refusal = Decode(name, file);
+      EXPECT_THAT(refusal, HasSubstr("FAILED_PRECONDITION")) << path;
+      EXPECT_THAT(refusal, HasSubstr("speaks version " + std::to_string(version))) << path;
+      EXPECT_THAT(refusal, HasSubstr("speaks version 3")) << path;
+    }
   }
-  EXPECT_EQ(files, 11);
 }
 
 // Today's encoder and decoder agree on the same values.

@@ -114,6 +114,19 @@ void Add(Text& text, const AppendReplyItem& item) {
   text("item").Status("status", item.status)("applied", item.applied_sequence);
 }
 
+void Add(Text& text, const FetchItem& item) {
+  text("item").Session(item.session)("sequence", item.sequence)("layer", item.layer)(
+      "head", item.kv_head_begin)("heads", item.kv_head_count)("begin", item.range.begin)(
+      "end", item.range.end)("dim", item.head_dim)("dtype", static_cast<int>(item.dtype))(
+      "tokens", item.want_tokens);
+}
+
+void Add(Text& text, const FetchReplyItem& item) {
+  text("item").Status("status", item.status)("heads", item.kv_head_count)("rows", item.row_count)(
+      "dim", item.head_dim)("dtype", static_cast<int>(item.dtype));
+  text.Span("k", item.keys).Span("v", item.values).Span("tokens", item.tokens);
+}
+
 void Add(Text& text, const SessionSpec& spec) {
   const ModelIdentity& model = spec.model;
   text("version", spec.protocol_version)
@@ -130,6 +143,8 @@ void Add(Text& text, const SessionSpec& spec) {
       "durability", static_cast<int>(spec.durability))("row format",
                                                        static_cast<int>(spec.row_format));
   text("sketch bits", spec.sketch.bits)("sketch seed", spec.sketch.seed);
+  text("placed by", spec.placement.id.ToString())("shard rows", spec.placement.shard_rows)(
+      "head shards", spec.placement.head_shards)("nodes", spec.placement.nodes);
 }
 
 template <typename Message>
@@ -209,6 +224,12 @@ void Fill(AppendItem* item, bool tokens, Tensors* tensors) {
   item->tokens = tensors->Tokens(tokens ? item->row_count : 0);
 }
 
+void Fill(FetchReplyItem* item, bool tokens, Tensors* tensors) {
+  item->keys = tensors->Bytes(item->row_bytes());
+  item->values = tensors->Bytes(item->row_bytes());
+  item->tokens = tensors->Tokens(tokens ? item->row_count : 0);
+}
+
 AttendItem SmallAttend(Tensors* tensors) {
   AttendItem item;
   item.session = {{1, 2}, 3};
@@ -236,6 +257,24 @@ AppendItem SmallAppend(Tensors* tensors) {
   AppendItem item;
   item.session = {{1, 2}, 3};
   item.sequence = 1;
+  item.kv_head_count = 1;
+  item.row_count = 1;
+  item.head_dim = 8;
+  Fill(&item, /*tokens=*/false, tensors);
+  return item;
+}
+
+FetchItem SmallFetch() {
+  FetchItem item;
+  item.session = {{1, 2}, 3};
+  item.kv_head_count = 1;
+  item.head_dim = 8;
+  item.range = {0, 1};
+  return item;
+}
+
+FetchReplyItem SmallFetchReply(Tensors* tensors) {
+  FetchReplyItem item;
   item.kv_head_count = 1;
   item.row_count = 1;
   item.head_dim = 8;
@@ -345,6 +384,44 @@ AppendReply RandomAppendReply(base::PhiloxStream& random) {
   return reply;
 }
 
+FetchRequest RandomFetch(base::PhiloxStream& random) {
+  FetchRequest request;
+  request.envelope = RandomEnvelope(random, MessageKind::kFetch);
+  for (uint32_t i = random.NextBelow(4); i > 0; --i) {
+    FetchItem item;
+    item.session = RandomSession(random);
+    item.sequence = random.Next64();
+    item.layer = random.NextBelow(base::kMaxLayers);
+    item.want_tokens = Coin(random);
+    item.kv_head_count = Pick(random, item.want_tokens ? 0 : 1, 5);
+    item.kv_head_begin = random.NextBelow(base::kMaxKvHeads - item.kv_head_count);
+    item.range.begin = RandomRange(random).begin;
+    item.range.end = item.range.begin + random.NextBelow(9);
+    item.head_dim = 8 * Pick(random, 1, 5);
+    item.dtype = RandomDType(random);
+    request.items.push_back(item);
+  }
+  return request;
+}
+
+FetchReply RandomFetchReply(base::PhiloxStream& random, Tensors* tensors) {
+  FetchReply reply;
+  reply.envelope = RandomEnvelope(random, MessageKind::kFetchReply);
+  for (uint32_t i = random.NextBelow(4); i > 0; --i) {
+    FetchReplyItem item;
+    item.status = RandomStatus(random);
+    if (item.status.ok()) {
+      item.kv_head_count = random.NextBelow(5);
+      item.row_count = random.NextBelow(9);
+      item.head_dim = 8 * Pick(random, 1, 5);
+      item.dtype = RandomDType(random);
+      Fill(&item, Coin(random), tensors);
+    }
+    reply.items.push_back(item);
+  }
+  return reply;
+}
+
 SessionSpec RandomSpec(base::PhiloxStream& random) {
   SessionSpec spec;
   spec.session = RandomSession(random);
@@ -377,13 +454,25 @@ SessionSpec RandomSpec(base::PhiloxStream& random) {
   spec.ttl_seconds = random.Next32();
   spec.durability = static_cast<Durability>(Coin(random));
   spec.row_format = static_cast<RowFormat>(Coin(random));
+  spec.placement = {{random.Next64(), random.Next64()},
+                    RandomRange(random).begin,
+                    random.Next32(),
+                    random.Next32()};
   return spec;
 }
 
 SessionInfo RandomInfo(base::PhiloxStream& random) {
-  return {RandomSpec(random),      random.Next64(), RandomRange(random).begin,
-          RandomRange(random).end, random.Next64(), random.Next64(),
-          random.Next64(),         random.Next64(), random.Next64()};
+  SessionInfo info{RandomSpec(random),      random.Next64(), RandomRange(random).begin,
+                   RandomRange(random).end, random.Next64(), random.Next64(),
+                   random.Next64(),         random.Next64(), random.Next64()};
+  for (uint32_t i = random.NextBelow(4); i > 0; --i) {
+    info.head_ends.push_back(RandomRange(random).end);
+  }
+  info.parent = {random.Next64(), random.Next64()};
+  info.fork_position = Coin(random) ? -1 : RandomRange(random).end;
+  info.shared_bytes = random.Next64();
+  info.ttl_remaining_seconds = random.Next32();
+  return info;
 }
 
 NodeStatus RandomNodeStatus(base::PhiloxStream& random) {
@@ -418,6 +507,8 @@ std::string Describe(const AttendRequest& request) { return DescribeItems(reques
 std::string Describe(const AttendReply& reply) { return DescribeItems(reply); }
 std::string Describe(const AppendRequest& request) { return DescribeItems(request); }
 std::string Describe(const AppendReply& reply) { return DescribeItems(reply); }
+std::string Describe(const FetchRequest& request) { return DescribeItems(request); }
+std::string Describe(const FetchReply& reply) { return DescribeItems(reply); }
 
 std::string Describe(const SessionSpec& spec) {
   Text text;
@@ -430,7 +521,9 @@ std::string Describe(const SessionInfo& info) {
   Add(text, info.spec);
   text("applied", info.applied_sequence)("first", info.first_position)("end", info.end_position)(
       "rows", info.rows)("segments", info.segments)("row bytes", info.row_bytes)(
-      "index bytes", info.index_bytes)("tokens", info.tokens);
+      "index bytes", info.index_bytes)("tokens", info.tokens)("parent", info.parent.ToString())(
+      "forked", info.fork_position)("shared", info.shared_bytes)("ttl", info.ttl_remaining_seconds);
+  for (const base::Position end : info.head_ends) text("head end", end);
   return text.out.str();
 }
 

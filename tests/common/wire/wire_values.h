@@ -42,17 +42,22 @@ class Tensors {
 void Fill(AttendItem* item, bool hints, Tensors* tensors);
 void Fill(AttendReplyItem* item, bool error_terms, Tensors* tensors);
 void Fill(AppendItem* item, bool tokens, Tensors* tensors);
+void Fill(FetchReplyItem* item, bool tokens, Tensors* tensors);
 
 // Items that every rule accepts, the smallest of their kind.
 AttendItem SmallAttend(Tensors* tensors);
 AttendReplyItem SmallReply(Tensors* tensors);
 AppendItem SmallAppend(Tensors* tensors);
+FetchItem SmallFetch();
+FetchReplyItem SmallFetchReply(Tensors* tensors);
 
 Envelope RandomEnvelope(base::PhiloxStream& random, MessageKind kind);
 AttendRequest RandomAttend(base::PhiloxStream& random, Tensors* tensors);
 AttendReply RandomAttendReply(base::PhiloxStream& random, Tensors* tensors);
 AppendRequest RandomAppend(base::PhiloxStream& random, Tensors* tensors);
 AppendReply RandomAppendReply(base::PhiloxStream& random);
+FetchRequest RandomFetch(base::PhiloxStream& random);
+FetchReply RandomFetchReply(base::PhiloxStream& random, Tensors* tensors);
 SessionSpec RandomSpec(base::PhiloxStream& random);
 SessionInfo RandomInfo(base::PhiloxStream& random);
 NodeStatus RandomNodeStatus(base::PhiloxStream& random);
@@ -63,6 +68,8 @@ std::string Describe(const AttendRequest& request);
 std::string Describe(const AttendReply& reply);
 std::string Describe(const AppendRequest& request);
 std::string Describe(const AppendReply& reply);
+std::string Describe(const FetchRequest& request);
+std::string Describe(const FetchReply& reply);
 std::string Describe(const SessionSpec& spec);
 std::string Describe(const SessionInfo& info);
 std::string Describe(const NodeStatus& status);

@@ -64,6 +64,17 @@ std::vector<Message> Messages() {
   appended.envelope = wire::RandomEnvelope(random, wire::MessageKind::kAppendReply);
   appended.items = {{absl::OkStatus(), 7}, {absl::InternalError("text"), 8}};
   messages.push_back(wire::Encode(appended));
+  wire::FetchRequest fetch;
+  fetch.envelope = wire::RandomEnvelope(random, wire::MessageKind::kFetch);
+  fetch.items = {wire::SmallFetch(), wire::SmallFetch()};
+  fetch.items[1].want_tokens = true;
+  messages.push_back(wire::Encode(fetch));
+  wire::FetchReply fetched;
+  fetched.envelope = wire::RandomEnvelope(random, wire::MessageKind::kFetchReply);
+  fetched.items = {wire::SmallFetchReply(&tensors), wire::FetchReplyItem()};
+  wire::Fill(&fetched.items[0], /*tokens=*/true, &tensors);
+  fetched.items[1].status = absl::NotFoundError("no such session");
+  messages.push_back(wire::Encode(fetched));
   return messages;
 }
 

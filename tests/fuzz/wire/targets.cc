@@ -4,8 +4,10 @@
 #include <capnp/serialize.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <type_traits>
 #include <vector>
 
@@ -19,6 +21,11 @@ namespace sounder::fuzz {
 namespace {
 
 using transport::Message;
+
+constexpr wire::MessageKind kKindsWithItems[] = {
+    wire::MessageKind::kAttend, wire::MessageKind::kAttendReply,
+    wire::MessageKind::kAppend, wire::MessageKind::kAppendReply,
+    wire::MessageKind::kFetch,  wire::MessageKind::kFetchReply};
 
 Message CopyOf(const Message& message) {
   return {message.header, memory::AlignedBuffer::CopyOf(message.payload.bytes())};
@@ -94,6 +101,29 @@ void CheckItem(const memory::AlignedBuffer& payload, const wire::AppendItem& ite
   CheckTensor(payload, item.tokens, item.tokens.empty() ? 0 : item.row_count);
 }
 
+void CheckItem(const memory::AlignedBuffer& payload, const wire::FetchReplyItem& item) {
+  CheckTensor(payload, item.keys, item.keys.size());
+  CHECK(item.keys.size() == item.values.size());
+  if (!item.status.ok()) {
+    CHECK(item.keys.empty() && item.tokens.empty());
+    return;
+  }
+  CHECK(item.kv_head_count <= base::kMaxKvHeads && item.head_dim <= base::kMaxHeadDim);
+  CHECK(item.dtype <= base::DType::kBF16);
+  CHECK(item.keys.size() == item.row_bytes());
+  CheckTensor(payload, item.values, item.row_bytes());
+  CheckTensor(payload, item.tokens, item.tokens.empty() ? 0 : item.row_count);
+}
+
+// Has no tensors.
+void CheckFetch(const wire::FetchItem& item) {
+  CHECK(item.kv_head_count > 0 || item.want_tokens);
+  CheckDims(item.layer, item.kv_head_begin, std::max(item.kv_head_count, 1u), item.head_dim);
+  CheckRange(item.range);
+  CHECK(item.dtype <= base::DType::kBF16);
+  CHECK(static_cast<uint64_t>(item.range.size()) * sizeof(int32_t) <= base::kMaxPayloadBytes);
+}
+
 // What was accepted says the same when it is written and read again: the item tables are equal
 // byte by byte in their second and third writing.
 template <typename Decoded>
@@ -112,7 +142,9 @@ bool RunItems(const Message& message, absl::StatusOr<Decoded> (*decode)(Message)
   const absl::StatusOr<Decoded> decoded = decode(CopyOf(message));
   if (!decoded.ok()) return false;
   CHECK(decoded->items.size() <= base::kMaxItems);
-  if constexpr (!std::is_same_v<Decoded, wire::AppendReply>) {
+  if constexpr (std::is_same_v<Decoded, wire::FetchRequest>) {
+    for (const wire::FetchItem& item : decoded->items) CheckFetch(item);
+  } else if constexpr (!std::is_same_v<Decoded, wire::AppendReply>) {
     for (const auto& item : decoded->items) CheckItem(decoded->payload, item);
   }
   CheckAgain(*decoded, decode);
@@ -138,7 +170,7 @@ bool RunItemTable(std::span<const std::byte> bytes) {
   message.payload = memory::AlignedBuffer::Zeroed(wire::Padded(bytes.size()));
   if (!bytes.empty()) std::memcpy(message.payload.data(), bytes.data(), bytes.size());
   wire::Envelope envelope;
-  envelope.kind = static_cast<wire::MessageKind>(1 + given.kind % 4);
+  envelope.kind = kKindsWithItems[given.kind % std::size(kKindsWithItems)];
   message.header =
       wire::EncodeHeader(envelope, {given.item_count, given.item_table_bytes,
                                     static_cast<uint32_t>(message.payload.size()),
@@ -196,7 +228,7 @@ bool RunMessage(const Message& message) {
   const absl::StatusOr<wire::Envelope> envelope = wire::DecodeEnvelope(message);
   if (envelope.ok()) {
     CHECK(envelope->kind >= wire::MessageKind::kAttend);
-    CHECK(envelope->kind <= wire::MessageKind::kPong);
+    CHECK(envelope->kind <= wire::MessageKind::kFetchReply);
     const auto again = wire::DecodeEnvelope(wire::EncodeBare(*envelope));
     CHECK(again.ok() && again->ticket == envelope->ticket && again->status == envelope->status);
     accepted = message.payload.empty();
@@ -206,6 +238,8 @@ bool RunMessage(const Message& message) {
   decoders += RunItems<wire::AttendReply>(message, wire::DecodeAttendReply);
   decoders += RunItems<wire::AppendRequest>(message, wire::DecodeAppend);
   decoders += RunItems<wire::AppendReply>(message, wire::DecodeAppendReply);
+  decoders += RunItems<wire::FetchRequest>(message, wire::DecodeFetch);
+  decoders += RunItems<wire::FetchReply>(message, wire::DecodeFetchReply);
   CHECK(decoders <= 1) << "a message of two kinds";
   CHECK(decoders == 0 || envelope.ok());
   return accepted || decoders > 0;
@@ -221,7 +255,9 @@ std::string ItemsInput(const Message& message) {
   wire::PayloadShape shape;
   const auto envelope = wire::DecodeHeader(message.header, &shape);
   CHECK(envelope.ok());
-  const ItemsShape head{static_cast<uint32_t>(envelope->kind) - 1, shape.item_count,
+  const auto kind =
+      std::find(std::begin(kKindsWithItems), std::end(kKindsWithItems), envelope->kind);
+  const ItemsShape head{static_cast<uint32_t>(kind - std::begin(kKindsWithItems)), shape.item_count,
                         shape.item_table_bytes};
   std::string input(reinterpret_cast<const char*>(&head), sizeof head);
   return input.append(reinterpret_cast<const char*>(message.payload.data()),

@@ -196,7 +196,8 @@ TEST_F(KvClientTest, ARefusedOpenTouchesNoSessionOfOthers) {
   other.model.weights_digest = "another";
   const absl::Status refused = cluster_->client().Open(other).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition) << refused;
-  EXPECT_THAT(refused.ToString(), HasSubstr("weights another"));
+  EXPECT_THAT(refused.ToString(),
+              HasSubstr("weights digest '0123456789abcdef', the request 'another'"));
   EXPECT_EQ(cluster_->Sessions(), 2u) << "one on each node";
   EXPECT_TRUE(Ask(session.get(), {0, 20}).status.ok());
 }
@@ -306,11 +307,10 @@ TEST_F(KvClientTest, AnotherProtocolVersionIsRefused) {
     }
     void Open(const wire::SessionSpec&, wire::Reply<wire::OpenResult>) override {}
     void Close(const wire::SessionOp&, wire::StatusReply) override {}
-    void Fork(const wire::SessionOp&, base::Position, base::SessionId, wire::StatusReply) override {
-    }
+    void Fork(const wire::ForkCall&, wire::StatusReply) override {}
     void Truncate(const wire::SessionOp&, base::Position, wire::StatusReply) override {}
-    void Adopt(const wire::SessionRef&, wire::Reply<wire::SessionInfo>) override {}
-    void Describe(const base::SessionId&, wire::Reply<wire::SessionInfo>) override {}
+    void Adopt(const wire::AdoptCall&, wire::Reply<wire::SessionInfo>) override {}
+    void Describe(const wire::DescribeCall&, wire::Reply<wire::SessionInfo>) override {}
     void List(wire::Reply<std::vector<wire::SessionInfo>>) override {}
     void Pin(const base::SessionId&, uint32_t, wire::StatusReply) override {}
     void Spill(const base::SessionId&, wire::StatusReply) override {}

@@ -94,7 +94,7 @@ TEST_F(DataServerTest, SessionsOfOtherTenantsAreNotFound) {
   const std::vector<absl::Status> stranger = ask(0);
   EXPECT_EQ(session->Info().applied_sequence, 0u);
   for (const absl::Status& status : ask(7)) EXPECT_TRUE(status.ok()) << status;
-  driver_.map.Close({spec.session, 0}, executor_.clock().Now(), [](const absl::Status&) {});
+  driver_.map.Close({spec.session, 0, 7}, executor_.clock().Now(), [](const absl::Status&) {});
   EXPECT_EQ(stranger, ask(7));
   EXPECT_EQ(stranger[0].code(), absl::StatusCode::kNotFound);
 }

@@ -81,7 +81,7 @@ TEST_F(NodeTest, APeerOfAnotherVersionIsToldBothVersions) {
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(answer->status.ToString(), HasSubstr("the peer speaks version 7"));
-  EXPECT_THAT(answer->status.ToString(), HasSubstr("this side speaks version 2"));
+  EXPECT_THAT(answer->status.ToString(), HasSubstr("this side speaks version 3"));
 }
 
 TEST_F(NodeTest, RequestsWithADamagedPayloadAreAnsweredWithWhatIsWrong) {
@@ -174,7 +174,7 @@ TEST_F(NodeTest, ControlPlane) {
   ASSERT_TRUE(cluster_.client().Append(session.get(), append).ok());
   ASSERT_TRUE(cluster_.client().WaitAppended(session.get(), 40).ok());
 
-  const auto info = control->Describe(session->id());
+  const auto info = control->Describe({{session->id(), 0}, 0, false});
   ASSERT_TRUE(info.ok()) << info.status();
   EXPECT_EQ(info->first_position, 0);
   EXPECT_EQ(info->end_position, 40);
@@ -182,7 +182,8 @@ TEST_F(NodeTest, ControlPlane) {
   EXPECT_EQ(info->segments, 4u);
   EXPECT_EQ(info->tokens, 40u);
   EXPECT_EQ(info->spec.model, IdentityOf(kShape));
-  EXPECT_EQ(control->Describe({4, 4}).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(control->Describe({{{4, 4}, 0}, 0, false}).status().code(),
+            absl::StatusCode::kNotFound);
   EXPECT_EQ(control->List()->size(), 1u);
 
   const auto status = control->Status();
@@ -196,10 +197,8 @@ TEST_F(NodeTest, ControlPlane) {
   EXPECT_THAT(metrics, HasSubstr("sounder_node_appended_rows_total 80"));
   EXPECT_THAT(metrics, HasSubstr("sounder_node_open_connections 1"));
 
-  const wire::SessionOp op{{session->id(), 0}, 1};
   for (const absl::Status& later :
-       {control->Fork(op, 10, {2, 2}), control->Truncate(op, 10), control->Pin(session->id(), 5),
-        control->Spill(session->id()), control->Adopt(op.session).status()}) {
+       {control->Pin(session->id(), 5), control->Spill(session->id())}) {
     EXPECT_EQ(later.code(), absl::StatusCode::kUnimplemented) << later;
     EXPECT_THAT(later.ToString(), HasSubstr("this version of the node cannot do it"));
   }

@@ -2,7 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "tests/kv_node/session/session_driver.h"
 
@@ -47,8 +51,9 @@ TEST_F(SessionMapTest, AnotherModelIsRefusedNamingBoth) {
   other.model.weights_digest = "feedface";
   const absl::Status status = driver_.map.Open(other).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(status.ToString(), HasSubstr("belongs to model 'toy' (weights digest"));
-  EXPECT_THAT(status.ToString(), HasSubstr("the request to model 'another' (weights feedface"));
+  EXPECT_THAT(status.ToString(), HasSubstr("belongs to another model"));
+  EXPECT_THAT(status.ToString(), HasSubstr("model 'toy', the request 'another'; weights digest "
+                                           "'digest', the request 'feedface'"));
 }
 
 TEST_F(SessionMapTest, AnotherKvLayoutIsAnotherModel) {
@@ -57,7 +62,7 @@ TEST_F(SessionMapTest, AnotherKvLayoutIsAnotherModel) {
   other.model.kv_layout = "llama: k before rope, v";
   const absl::Status status = driver_.map.Open(other).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(status.ToString(), HasSubstr("kv layout 'llama: k before rope, v'"));
+  EXPECT_THAT(status.ToString(), HasSubstr("kv layout '', the request 'llama: k before rope, v'"));
 }
 
 TEST_F(SessionMapTest, Int8RowsNeedSketches) {
@@ -107,6 +112,77 @@ TEST_F(SessionMapTest, OtherOptionsAreRefused) {
   EXPECT_EQ(refused([](auto& spec) { spec.session.epoch = 9; }), StatusCode::kAlreadyExists);
   EXPECT_EQ(refused([](auto& spec) { spec.durability = wire::Durability::kDisk; }),
             StatusCode::kUnimplemented);
+}
+
+// Every field that two opens must agree in is named with both sides, and nothing else is.
+TEST_F(SessionMapTest, WhatDiffersIsNamedFieldByField) {
+  driver_.Open(SessionDriver::Spec(1));
+  using Spec = wire::SessionSpec;
+  const std::vector<std::pair<std::function<void(Spec&)>, std::string>> changes = {
+      {[](Spec& s) { s.model.name = "b"; }, "model 'toy', the request 'b'"},
+      {[](Spec& s) { s.model.weights_digest = "b"; }, "weights digest 'digest', the request 'b'"},
+      {[](Spec& s) { s.model.rope_digest = "b"; }, "rope digest '', the request 'b'"},
+      {[](Spec& s) { s.model.adapter = "b"; }, "adapter '', the request 'b'"},
+      {[](Spec& s) { s.model.kv_layout = "b"; }, "kv layout '', the request 'b'"},
+      {[](Spec& s) { s.model.layers = 3; }, "layers 2, the request 3"},
+      {[](Spec& s) { s.model.kv_heads = 4; }, "kv heads 2, the request 4"},
+      {[](Spec& s) { s.model.query_heads = 8; }, "query heads 4, the request 8"},
+      {[](Spec& s) { s.model.head_dim = 24; }, "head dim 16, the request 24"},
+      {[](Spec& s) { s.session.epoch = 7; }, "epoch 0, the request 7"},
+      {[](Spec& s) { s.dtype = base::DType::kF32; }, "dtype 'bf16', the request 'f32'"},
+      {[](Spec& s) { s.seal_rows = 32; }, "seal rows 16, the request 32"},
+      {[](Spec& s) { s.min_indexed_rows = 9; }, "min indexed rows 8, the request 9"},
+      {[](Spec& s) { s.lsh = {}; }, "index 'lsh_tables', the request 'none'"},
+      {[](Spec& s) { s.lsh.bits_per_table = 5; }, "bits per table 4, the request 5"},
+      {[](Spec& s) { s.lsh.num_tables = 7; }, "tables 6, the request 7"},
+      {[](Spec& s) { s.lsh.min_collisions = 3; }, "min collisions 2, the request 3"},
+      {[](Spec& s) { s.lsh.projection = wire::Projection::kGaussian; },
+       "projection 'hadamard', the request 'gaussian'"},
+      {[](Spec& s) { s.lsh.seed = 2; }, "lsh seed 1, the request 2"},
+      {[](Spec& s) { s.sketch.seed = 2; }, "sketch seed 0, the request 2"},
+      {[](Spec& s) {
+         s.indexed_layers = {0, 1};
+       },
+       "indexed layers '1', the request '0,1'"},
+      {[](Spec& s) { s.kv_head_begin = 1; }, "first kv head 0, the request 1"},
+      {[](Spec& s) { s.kv_head_count = 1; }, "kv heads held 2, the request 1"},
+      {[](Spec& s) { s.placement.shard_rows = 32; }, "shard rows 0, the request 32"},
+      {[](Spec& s) { s.placement.head_shards = 2; }, "head shards 0, the request 2"},
+      {[](Spec& s) { s.placement.nodes = 2; }, "nodes 0, the request 2"},
+      {[](Spec& s) {
+         s.placement.id = {0, 1};
+       },
+       "placed by '" + base::SessionId{}.ToString() + "', the request"}};
+  for (const auto& [change, text] : changes) {
+    wire::SessionSpec other = SessionDriver::Spec(1);
+    change(other);
+    const absl::Status status = driver_.map.Open(other).status();
+    EXPECT_THAT(status.ToString(), HasSubstr(text));
+    EXPECT_EQ(status.ToString().find(text), status.ToString().rfind(text)) << "once";
+  }
+  wire::SessionSpec both = SessionDriver::Spec(1);
+  both.seal_rows = 32;
+  both.lsh.seed = 2;
+  EXPECT_THAT(driver_.map.Open(both).status().ToString(),
+              HasSubstr("other options: seal rows 16, the request 32; lsh seed 1, the request 2"));
+  wire::SessionSpec sketches = SessionDriver::SketchSpec(2);
+  driver_.Open(sketches);
+  sketches.row_format = wire::RowFormat::kAsAppended;
+  sketches.sketch.bits = 128;
+  EXPECT_THAT(driver_.map.Open(sketches).status().ToString(),
+              HasSubstr("sketch bits 64, the request 128; row format 'int8', the request "
+                        "'as appended'"));
+  // Another tenant learns nothing but that the id is taken.
+  wire::SessionSpec stranger = SessionDriver::Spec(1);
+  stranger.tenant = 5;
+  stranger.seal_rows = 32;
+  const absl::Status taken = driver_.map.Open(stranger).status();
+  EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(taken.ToString(), ::testing::Not(HasSubstr("seal rows")));
+  // How long it is to live may differ.
+  wire::SessionSpec longer = SessionDriver::Spec(1);
+  longer.ttl_seconds = 99;
+  EXPECT_TRUE(driver_.map.Open(longer).ok());
 }
 
 TEST_F(SessionMapTest, BadTablesAreRefused) {

@@ -1,0 +1,185 @@
+// Sessions that are rolled back, forked, and taken over from another worker.
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/kv/name_node.h"
+#include "gpu_worker/kv/session_spec.h"
+
+namespace sounder::gpu_worker {
+namespace {
+
+// What every node has: per kv head, rows up to the first that a node it should be on has not got.
+base::Position CommittedEnd(const policy::Placement& placement, uint32_t kv_heads,
+                            base::Position begin,
+                            const std::vector<std::optional<wire::SessionInfo>>& infos) {
+  base::Position most = begin;
+  for (const std::optional<wire::SessionInfo>& info : infos) {
+    if (!info.has_value()) continue;
+    for (const base::Position end : info->head_ends) most = std::max(most, end);
+  }
+  std::vector<base::Position> ends(kv_heads, begin);
+  for (const policy::Shard& shard : placement.ShardsOf({begin, most})) {
+    const wire::SessionInfo& info = *infos[static_cast<size_t>(shard.node)];
+    for (int head = shard.kv_head_begin; head < shard.kv_head_end; ++head) {
+      base::Position& end = ends[static_cast<size_t>(head)];
+      if (end != shard.range.begin) continue;  // it ended in an earlier shard
+      const auto held = static_cast<size_t>(head) - info.spec.kv_head_begin;
+      end = std::clamp(info.head_ends[held], shard.range.begin, shard.range.end);
+    }
+  }
+  return *std::min_element(ends.begin(), ends.end());
+}
+
+// Its first row; 0 if there is none.
+base::Position FirstPosition(const std::vector<std::optional<wire::SessionInfo>>& infos) {
+  base::Position first = -1;
+  for (const std::optional<wire::SessionInfo>& info : infos) {
+    if (!info.has_value() || info->first_position < 0) continue;
+    first = first < 0 ? info->first_position : std::min(first, info->first_position);
+  }
+  return std::max<base::Position>(first, 0);
+}
+
+}  // namespace
+
+absl::Status KvClient::Truncate(RemoteSession* session, base::Position position) {
+  // A node waits with it for the appends before it: after a lost one for as long as it ever does.
+  RETURN_IF_ERROR(WaitAppended(session, base::kMaxPositions));
+  ASSIGN_OR_RETURN(const RemoteSession::NodeSequences nodes, session->BeginTruncate(position));
+  absl::Status first;
+  for (const auto& [index, sequence] : nodes) {
+    Node& node = nodes_[static_cast<size_t>(index)];
+    const wire::SessionOp op{session->ref(), sequence, session->options().tenant};
+    absl::Status status = node.control->Truncate(op, position);
+    NoteTimeout(node, status);
+    const bool again = IsAway(status) || absl::IsResourceExhausted(status);
+    status = NameNodeOfSession(status, node.control->address());
+    if (!again) session->OnTruncated(index, status);
+    if (first.ok()) first = status;
+  }
+  return first;
+}
+
+absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Fork(RemoteSession* session,
+                                                              base::Position position,
+                                                              base::SessionId id) {
+  RETURN_IF_ERROR(session->status());
+  RETURN_IF_ERROR(WaitAppended(session, position));
+  if (position < 0 || position > session->end()) {
+    return absl::OutOfRangeError(absl::StrCat("session ", session->id().ToString(),
+                                              " ends at position ", session->end(), "; position ",
+                                              position, " lies beyond"));
+  }
+  RemoteSessionOptions options = session->options();
+  options.id = id.empty() ? RandomId() : id;
+  RemoteSessionStart start;
+  start.placed_by = session->placed_by();
+  start.end = position;
+  auto child = std::make_shared<RemoteSession>(
+      options, session->placement(), session->shared_projection(), nodes_.size(), executor_, start);
+  RETURN_IF_ERROR(MakeOnNodes(*child, [&](Node& node, int index) {
+    wire::ForkCall call;
+    call.op = {session->ref(), session->IssuedSequence(index), options.tenant};
+    call.position = position;
+    call.child = options.id;
+    call.ttl_seconds = options.ttl_seconds;
+    return node.control->Fork(call);
+  }));
+  Remember(child);
+  return child;
+}
+
+absl::StatusOr<KvClient::Infos> KvClient::DescribeEverywhere(const base::SessionId& id,
+                                                             uint32_t tenant) {
+  Infos infos(nodes_.size());
+  bool any = false;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    Node& node = nodes_[i];
+    absl::StatusOr<wire::SessionInfo> info = node.control->Describe({{id, 0}, tenant, false});
+    NoteTimeout(node, info.status());
+    if (absl::IsNotFound(info.status())) continue;
+    if (!info.ok()) return NameNode(info.status(), node.control->address());
+    infos[i] = *std::move(info);
+    any = true;
+  }
+  if (any) return infos;
+  return absl::NotFoundError(absl::StrCat("no node has session ", id.ToString()));
+}
+
+// Whether the nodes are those the session was placed on, and all still have it.
+absl::Status KvClient::CheckInfos(const RemoteSession& session, const Infos& infos) const {
+  for (const int index : session.placement().Nodes()) {
+    const std::string& address = nodes_[static_cast<size_t>(index)].control->address();
+    const std::optional<wire::SessionInfo>& info = infos[static_cast<size_t>(index)];
+    if (!info.has_value()) {
+      return absl::UnavailableError(absl::StrCat("node ", address, " lost its part of session ",
+                                                 session.id().ToString(), " (was it restarted?)"));
+    }
+    const wire::SessionSpec wanted = SpecOf(session, index, nodes_.size());
+    const wire::SessionSpec& held = info->spec;
+    if (held.placement != wanted.placement || held.kv_head_begin != wanted.kv_head_begin ||
+        held.kv_head_count != wanted.kv_head_count || held.model != wanted.model ||
+        info->head_ends.size() != held.kv_head_count) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "node ", address, " holds kv heads [", held.kv_head_begin, ", +", held.kv_head_count,
+          ") of session ", session.id().ToString(), ", placed on ", held.placement.nodes,
+          " nodes; with these ", nodes_.size(), " nodes in this order it would hold [",
+          wanted.kv_head_begin, ", +", wanted.kv_head_count, ") (--nodes)"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AdoptedSession> KvClient::Adopt(const base::SessionId& id, uint32_t tenant) {
+  ASSIGN_OR_RETURN(Infos infos, DescribeEverywhere(id, tenant));
+  RemoteSessionStart start;
+  const wire::SessionSpec* spec = nullptr;
+  for (const std::optional<wire::SessionInfo>& info : infos) {
+    if (!info.has_value()) continue;
+    start.epoch = std::max(start.epoch, info->spec.session.epoch + 1);
+    spec = &info->spec;
+  }
+  start.placed_by = spec->placement.id;
+  const RemoteSessionOptions options = OptionsOf(*spec);
+  ASSIGN_OR_RETURN(policy::Placement placement,
+                   PlacementOf(options, start.placed_by, nodes_.size()));
+  ASSIGN_OR_RETURN(auto projection, MakeProjection(options));
+  const auto make = [&] {
+    return std::make_shared<RemoteSession>(options, placement, projection, nodes_.size(), executor_,
+                                           start);
+  };
+  RETURN_IF_ERROR(CheckInfos(*make(), infos));
+  // In the order of the nodes, so that of two adopters at once one ends at the first node.
+  const wire::AdoptCall call{{id, start.epoch}, tenant, RandomId().low | 1};
+  start.issued.assign(nodes_.size(), 0);
+  for (const int index : placement.Nodes()) {
+    Node& node = nodes_[static_cast<size_t>(index)];
+    absl::StatusOr<wire::SessionInfo> info = node.control->Adopt(call);
+    NoteTimeout(node, info.status());
+    if (!info.ok()) return NameNodeOfSession(info.status(), node.control->address());
+    start.issued[static_cast<size_t>(index)] = info->applied_sequence;
+    infos[static_cast<size_t>(index)] = *std::move(info);
+  }
+  RETURN_IF_ERROR(CheckInfos(*make(), infos));
+  AdoptedSession adopted;
+  adopted.begin = FirstPosition(infos);
+  start.end = CommittedEnd(placement, options.model.kv_heads, adopted.begin, infos);
+  adopted.session = make();
+  RETURN_IF_ERROR(Truncate(adopted.session.get(), start.end));
+  const bool any_tokens = std::any_of(infos.begin(), infos.end(), [](const auto& info) {
+    return info.has_value() && info->tokens > 0;
+  });
+  if (any_tokens) {
+    ASSIGN_OR_RETURN(adopted.tokens,
+                     FetchTokens(adopted.session.get(), {adopted.begin, start.end}));
+  }
+  Remember(adopted.session);
+  return adopted;
+}
+
+}  // namespace sounder::gpu_worker

@@ -1,0 +1,209 @@
+// Sessions that are cut, forked, read back and handed on.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "kv_node/session/session.h"
+
+namespace sounder::kv_node {
+
+void Session::Truncate(const wire::SessionRef& ref, uint64_t sequence, base::Position position,
+                       base::Time deadline, AppendDone done) {
+  wire::AppendItem item;  // without rows
+  item.session = ref;
+  item.sequence = sequence;
+  absl::Status status;
+  if (position < 0 || position > base::kMaxPositions) {
+    status = absl::InvalidArgumentError(absl::StrCat("position ", position, " is out of bounds"));
+  } else if (sequence == 0) {
+    status = absl::InvalidArgumentError("sequence numbers start at 1");
+  }
+  Submit(item, position, std::move(status), deadline, std::move(done));
+}
+
+// Whether `position` may be the end of the session: the layers of a head must end together, there
+// or at a multiple of seal_rows, behind which the session may go on in a shard elsewhere.
+absl::Status Session::CheckEnd(base::Position position) const {
+  for (uint32_t head = 0; head < spec_.kv_head_count; ++head) {
+    base::Position least = base::kMaxPositions;
+    base::Position most = 0;
+    for (uint32_t layer = 0; layer < spec_.model.layers; ++layer) {
+      const base::Position end = Stream(layer, spec_.kv_head_begin + head).EndWithin(position);
+      least = std::min(least, end);
+      most = std::max(most, end);
+    }
+    if (least == most && (least == position || least % spec_.seal_rows == 0)) continue;
+    return absl::OutOfRangeError(absl::StrCat("session ", spec_.session.id.ToString(),
+                                              " ends at position ", least, "; position ", position,
+                                              " lies beyond"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Session::ApplyTruncate(uint64_t sequence, base::Position position) {
+  constexpr size_t kMostCuts = 64;
+  RETURN_IF_ERROR(CheckEnd(position));
+  half_done_ = Attempt{};
+  absl::flat_hash_set<const SealedSegment*> awaited;  // nobody waits for an index that is gone
+  for (RowStream& stream : streams_) {
+    stream.Truncate(position);
+    for (const Held<SealedSegment>& segment : stream.segments()) {
+      const SealedSegment* const held = segment.block().get();
+      if (unbuilt_.contains(held)) awaited.insert(held);
+    }
+  }
+  unbuilt_.swap(awaited);
+  tokens_.Truncate(position);
+  while (!cuts_.empty() && cuts_.back().position >= position) cuts_.pop_back();
+  cuts_.push_back({sequence, position});
+  if (cuts_.size() > kMostCuts) {  // the two oldest become one that refuses what either does
+    cuts_[1].position = cuts_[0].position;
+    cuts_.erase(cuts_.begin());
+  }
+  return absl::OkStatus();
+}
+
+// Of a request made when `sequence` operations had been issued, of positions before `end`.
+absl::Status Session::CheckCuts(uint64_t sequence, base::Position end) const {
+  for (const Cut& cut : cuts_) {
+    if (cut.sequence <= sequence) continue;
+    if (end <= cut.position) break;  // the first one after it cut most
+    return absl::FailedPreconditionError(absl::StrCat(
+        "session ", spec_.session.id.ToString(), " was truncated to position ", cut.position,
+        " by operation ", cut.sequence, "; the request, of positions before ", end,
+        ", was made when ", sequence, " operations had been issued"));
+  }
+  return absl::OkStatus();
+}
+
+void Session::Fork(const wire::SessionRef& ref, uint64_t sequence, base::Position position,
+                   base::Time deadline, ForkDone done) {
+  auto rows = std::make_shared<absl::StatusOr<ForkedRows>>(absl::UnknownError("not forked"));
+  // In the hold of the lock that finds the operations applied.
+  Wait(
+      &ref, sequence,
+      [this, sequence, position, rows] {
+        absl::Status status = position < 0 ? absl::InvalidArgumentError(absl::StrCat(
+                                                 "position ", position, " is out of bounds"))
+                                           : CheckEnd(position);
+        if (status.ok()) status = CheckCuts(sequence, position);
+        if (!status.ok()) {
+          *rows = std::move(status);
+          return true;
+        }
+        ForkedRows forked(tokens_);
+        forked.tokens.Truncate(position);
+        forked.streams.reserve(streams_.size());
+        for (const RowStream& stream : streams_) {
+          forked.streams.push_back(stream.Share());
+          forked.streams.back().Truncate(position);
+        }
+        forked.parent = spec_.session.id;
+        forked.position = position;
+        forked.sequence = sequence;
+        *rows = std::move(forked);
+        return true;
+      },
+      deadline, "for operations in flight",
+      [rows, done = std::move(done)](const absl::Status& waited) {
+        done(waited.ok() ? std::move(*rows) : waited);
+      });
+}
+
+void Session::StartFrom(ForkedRows rows) {
+  std::lock_guard lock(mutex_);
+  CHECK(applied_ == 0 && rows.streams.size() == streams_.size());
+  streams_ = std::move(rows.streams);
+  tokens_ = std::move(rows.tokens);
+  parent_ = rows.parent;
+  fork_position_ = rows.position;
+  fork_sequence_ = rows.sequence;
+  for (const RowStream& stream : streams_) {
+    for (const Held<SealedSegment>& segment : stream.segments()) Await(*segment.block());
+  }
+}
+
+bool Session::IsForkOf(const base::SessionId& parent, base::Position position,
+                       uint64_t sequence) const {
+  std::lock_guard lock(mutex_);
+  return fork_position_ == position && parent_ == parent && fork_sequence_ == sequence;
+}
+
+base::SessionId Session::parent() const {
+  std::lock_guard lock(mutex_);
+  return parent_;
+}
+
+absl::StatusOr<FetchedRows> Session::ReadBack(const wire::FetchItem& item) const {
+  RETURN_IF_ERROR(CheckCuts(item.sequence, item.range.end));
+  FetchedRows rows;
+  ASSIGN_OR_RETURN(rows.pieces, Collect(item.layer, item.kv_head_begin, item.kv_head_count,
+                                        item.range, item.range.end));
+  if (!item.want_tokens) return rows;
+  absl::StatusOr<std::vector<int32_t>> tokens = tokens_.Read(item.range);
+  if (!tokens.ok()) {
+    return absl::Status(
+        tokens.status().code(),
+        absl::StrCat("session ", spec_.session.id.ToString(), ": ", tokens.status().message()));
+  }
+  rows.tokens = *std::move(tokens);
+  return rows;
+}
+
+void Session::Fetch(const wire::FetchItem& item, base::Time deadline, FetchDone done) {
+  if (const absl::Status status = CheckFetch(item); !status.ok()) return done(status);
+  auto rows = std::make_shared<absl::StatusOr<FetchedRows>>(absl::UnknownError("not read"));
+  Wait(
+      &item.session, item.sequence,
+      [this, item, rows] {
+        *rows = ReadBack(item);
+        return true;
+      },
+      deadline, "for rows in flight",
+      [rows, done = std::move(done)](const absl::Status& waited) {
+        done(waited.ok() ? std::move(*rows) : waited);
+      });
+}
+
+absl::Status Session::Adopt(uint64_t epoch, uint64_t holder) {
+  Calls calls;
+  {
+    std::lock_guard lock(mutex_);
+    if (!closed_.ok()) return closed_;
+    const bool again = epoch == epoch_ && holder_ == holder && holder != 0;
+    if (again || epoch > epoch_) last_touched_ = executor_->clock().Now();
+    if (again) return absl::OkStatus();
+    if (epoch <= epoch_) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "session ", spec_.session.id.ToString(), " is at epoch ", epoch_,
+          epoch == epoch_ ? " of another holder" : "", ", the adoption at epoch ", epoch));
+    }
+    epoch_ = epoch;
+    holder_ = holder;
+    failed_ = absl::OkStatus();  // the old writer's; so is what it left half done
+    half_done_ = Attempt{};
+    for (auto& [sequence, operation] : queued_) {
+      if (operation.timer != 0) executor_->Cancel(operation.timer);
+      Answer(&operation, CheckOpen(operation.item.session), 0, &calls);
+    }
+    queued_.clear();
+    WakeWaiters(&calls);
+  }
+  for (const auto& call : calls) call();
+  return absl::OkStatus();
+}
+
+absl::Status Session::CheckEpoch(const wire::SessionRef& ref) const {
+  std::lock_guard lock(mutex_);
+  return CheckOpen(ref);
+}
+
+uint64_t Session::epoch() const {
+  std::lock_guard lock(mutex_);
+  return epoch_;
+}
+
+}  // namespace sounder::kv_node

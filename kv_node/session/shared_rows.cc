@@ -1,0 +1,67 @@
+#include "kv_node/session/shared_rows.h"
+
+#include "common/base/check.h"
+
+namespace sounder::kv_node {
+
+void SealedSegment::SetReady(std::unique_ptr<SegmentIndex> index) {
+  std::vector<std::function<void()>> watchers;
+  {
+    std::lock_guard lock(mutex_);
+    CHECK(!ready()) << "the index is set once";
+    if (!given_) {
+      const uint64_t copies = index == nullptr ? 0 : index->row_bytes();
+      const uint64_t bytes = (index == nullptr ? 0 : index->bytes()) + copies;
+      CHECK(bytes <= index_.bytes()) << bytes << " > " << index_.bytes();
+      CHECK(index_.Resize(bytes).ok());
+      index_.Give(copies, &rows_);
+      if (index != nullptr) segment_->SetIndex(std::move(index));
+    }
+    ready_.store(true, std::memory_order_release);
+    watchers.swap(watchers_);
+  }
+  for (const std::function<void()>& done : watchers) done();
+}
+
+bool SealedSegment::Watch(std::function<void()> done) {
+  std::lock_guard lock(mutex_);
+  if (ready()) return false;
+  watchers_.push_back(std::move(done));
+  return true;
+}
+
+uint64_t SealedSegment::row_bytes() const {
+  std::lock_guard lock(mutex_);
+  return rows_.bytes();
+}
+
+uint64_t SealedSegment::index_bytes() const {
+  std::lock_guard lock(mutex_);
+  return index_.bytes();
+}
+
+void SealedSegment::GiveReservation(Reservation* to) {
+  std::lock_guard lock(mutex_);
+  given_ = true;
+  rows_.Give(rows_.bytes(), to);
+  index_.Give(index_.bytes(), to);
+}
+
+void SealedSegment::TakeReservation(Reservation* from) {
+  std::lock_guard lock(mutex_);
+  from->Give(from->bytes(), &rows_);
+}
+
+std::shared_ptr<const TailRows> ReadTail(std::shared_ptr<const TailRows> tail) {
+  struct Reading {
+    explicit Reading(std::shared_ptr<const TailRows> read) : tail(std::move(read)) {
+      tail->readers.fetch_add(1, std::memory_order_relaxed);
+    }
+    ~Reading() { tail->readers.fetch_sub(1, std::memory_order_release); }
+    const std::shared_ptr<const TailRows> tail;
+  };
+  const TailRows* const rows = tail.get();
+  return {std::make_shared<Reading>(std::move(tail)), rows};
+}
+
+}  // namespace sounder::kv_node
