@@ -104,6 +104,12 @@ std::string IndexOf(const wire::SessionSpec& spec) {
   return "none";
 }
 
+// "0123...cdef at 4096"; "-" for a session that is no fork.
+std::string ForkedFrom(const wire::SessionInfo& session) {
+  if (session.fork_position < 0) return "-";
+  return absl::StrCat(session.parent.ToString(), " at ", session.fork_position);
+}
+
 std::string TransportOf(const NodeView& view) {
   if (!view.connection.ok()) return "unreachable: " + base::MessageOf(view.connection.status());
   return view.connection->transport;
@@ -125,7 +131,7 @@ void PrintText(const std::vector<NodeView>& views) {
   std::fputs(nodes.ToText().c_str(), stdout);
   Table connections({"node", "connection from", "transport"});
   Table sessions({"node", "session", "model", "positions", "rows", "segments", "row bytes", "index",
-                  "index bytes"});
+                  "index bytes", "shared bytes", "forked from"});
   bool any_connection = false;
   bool any_session = false;
   for (const NodeView& view : views) {
@@ -140,7 +146,8 @@ void PrintText(const std::vector<NodeView>& views) {
                        absl::StrCat("[", session.first_position, ", ", session.end_position, ")"),
                        static_cast<int64_t>(session.rows), static_cast<int64_t>(session.segments),
                        static_cast<int64_t>(session.row_bytes), IndexOf(session.spec),
-                       static_cast<int64_t>(session.index_bytes)});
+                       static_cast<int64_t>(session.index_bytes),
+                       static_cast<int64_t>(session.shared_bytes), ForkedFrom(session)});
       any_session = true;
     }
   }
@@ -181,15 +188,21 @@ nlohmann::json ToJson(const NodeView& view) {
   }
   json["session_list"] = nlohmann::json::array();
   for (const wire::SessionInfo& session : *view.sessions) {
-    json["session_list"].push_back({{"id", session.spec.session.id.ToString()},
-                                    {"model", session.spec.model.name},
-                                    {"first_position", session.first_position},
-                                    {"end_position", session.end_position},
-                                    {"rows", session.rows},
-                                    {"segments", session.segments},
-                                    {"row_bytes", session.row_bytes},
-                                    {"index", IndexOf(session.spec)},
-                                    {"index_bytes", session.index_bytes}});
+    nlohmann::json& each =
+        json["session_list"].emplace_back(nlohmann::json{{"id", session.spec.session.id.ToString()},
+                                                         {"epoch", session.spec.session.epoch},
+                                                         {"model", session.spec.model.name},
+                                                         {"first_position", session.first_position},
+                                                         {"end_position", session.end_position},
+                                                         {"rows", session.rows},
+                                                         {"segments", session.segments},
+                                                         {"row_bytes", session.row_bytes},
+                                                         {"index", IndexOf(session.spec)},
+                                                         {"index_bytes", session.index_bytes},
+                                                         {"shared_bytes", session.shared_bytes}});
+    if (session.fork_position < 0) continue;
+    each["parent"] = session.parent.ToString();
+    each["fork_position"] = session.fork_position;
   }
   return json;
 }

@@ -56,7 +56,7 @@ absl::Status KvClient::Truncate(RemoteSession* session, base::Position position)
     Node& node = nodes_[static_cast<size_t>(index)];
     const wire::SessionOp op{session->ref(), sequence, session->options().tenant};
     absl::Status status = node.control->Truncate(op, position);
-    NoteTimeout(node, status);
+    NoteAnswer(node, status);
     const bool again = IsAway(status) || absl::IsResourceExhausted(status);
     status = NameNodeOfSession(status, node.control->address());
     if (!again) session->OnTruncated(index, status);
@@ -101,7 +101,7 @@ absl::StatusOr<KvClient::Infos> KvClient::DescribeEverywhere(const base::Session
   for (size_t i = 0; i < nodes_.size(); ++i) {
     Node& node = nodes_[i];
     absl::StatusOr<wire::SessionInfo> info = node.control->Describe({{id, 0}, tenant, false});
-    NoteTimeout(node, info.status());
+    NoteAnswer(node, info.status());
     if (absl::IsNotFound(info.status())) continue;
     if (!info.ok()) return NameNode(info.status(), node.control->address());
     infos[i] = *std::move(info);
@@ -160,7 +160,7 @@ absl::StatusOr<AdoptedSession> KvClient::Adopt(const base::SessionId& id, uint32
   for (const int index : placement.Nodes()) {
     Node& node = nodes_[static_cast<size_t>(index)];
     absl::StatusOr<wire::SessionInfo> info = node.control->Adopt(call);
-    NoteTimeout(node, info.status());
+    NoteAnswer(node, info.status());
     if (!info.ok()) return NameNodeOfSession(info.status(), node.control->address());
     start.issued[static_cast<size_t>(index)] = info->applied_sequence;
     infos[static_cast<size_t>(index)] = *std::move(info);

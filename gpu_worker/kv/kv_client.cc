@@ -177,6 +177,11 @@ bool KvClient::IsAway(const absl::Status& status) {
 }
 
 // UNAVAILABLE comes at once, so it is nothing to avoid; a node that drains answers with it too.
+void KvClient::NoteAnswer(Node& node, const absl::Status& status) {
+  NoteTimeout(node, status);
+  if (!IsAway(status)) CloseLeftBehind(node);
+}
+
 void KvClient::NoteTimeout(Node& node, const absl::Status& status) {
   if (!absl::IsDeadlineExceeded(status)) return;
   std::lock_guard lock(away_mutex_);

@@ -206,7 +206,8 @@ class KvClient {
   absl::Status CloseOn(Node& node, const wire::SessionOp& op);
   bool AwayNow(const Node& node);
   static bool IsAway(const absl::Status& status);
-  // A call of the control plane that took all the time there was.
+  // How a call of the control plane ended: the node was heard of, or took all the time there was.
+  void NoteAnswer(Node& node, const absl::Status& status);
   void NoteTimeout(Node& node, const absl::Status& status);
   void LeaveBehind(Node& node, const wire::SessionOp& op);
   void CloseLeftBehind(Node& node);

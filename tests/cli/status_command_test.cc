@@ -66,9 +66,27 @@ class ThreeSessions final : public wire::FakeService {
     sessions[1].spec.lsh = {10, 150, 2, wire::Projection::kHadamard, 1};
     sessions[2].spec.sketch = {128, 1};
     sessions[2].spec.row_format = wire::RowFormat::kInt8;
+    sessions[2].parent = {7, 8};
+    sessions[2].fork_position = 4096;
+    sessions[2].shared_bytes = 123456;
     reply(sessions);
   }
 };
+
+TEST_F(StatusCommandTest, WhatAForkSharesIsShown) {
+  ThreeSessions service;
+  const Outcome text = Status(service, "--ucx-tls tcp --sessions");
+  const std::string parent = base::SessionId{7, 8}.ToString();
+  EXPECT_THAT(text.out, HasSubstr(parent + " at 4096"));
+  EXPECT_THAT(text.out, HasSubstr("123456"));
+  const auto json = nlohmann::json::parse(Status(service, "--ucx-tls tcp --sessions --json").out);
+  const auto& sessions = json[0].at("session_list");
+  EXPECT_EQ(sessions[2].at("parent"), parent);
+  EXPECT_EQ(sessions[2].at("fork_position"), 4096);
+  EXPECT_EQ(sessions[2].at("shared_bytes"), 123456);
+  EXPECT_EQ(sessions[0].at("shared_bytes"), 0);
+  EXPECT_FALSE(sessions[0].contains("parent"));
+}
 
 TEST_F(StatusCommandTest, TheIndexOfASessionIsShown) {
   ThreeSessions service;

@@ -154,6 +154,10 @@ void LocalCluster::Thaw(int node) {
   control_.at(static_cast<size_t>(node))->Freeze(false);
 }
 
+void LocalCluster::SetControlFate(const std::function<CallFate()>& fate) {
+  for (const auto& control : control_) control->SetFate(fate);
+}
+
 std::unique_ptr<wire::ControlChannel> LocalCluster::Control(int node) {
   return std::make_unique<wire::LocalControl>(
       Address(node), [service = control_.at(static_cast<size_t>(node)).get()] { return service; },

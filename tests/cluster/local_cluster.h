@@ -3,6 +3,7 @@
 #ifndef SOUNDER_TESTS_CLUSTER_LOCAL_CLUSTER_H_
 #define SOUNDER_TESTS_CLUSTER_LOCAL_CLUSTER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -59,6 +60,8 @@ class LocalCluster {
   // As by SIGSTOP or a silent partition, on both planes.
   void Freeze(int node);
   void Thaw(int node);
+  // What becomes of calls to every node's control plane; null: all are delivered.
+  void SetControlFate(const std::function<CallFate()>& fate);
   // Another control channel to a node.
   std::unique_ptr<wire::ControlChannel> Control(int node);
 

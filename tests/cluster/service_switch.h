@@ -11,6 +11,9 @@
 
 namespace sounder::tests {
 
+// What a network does to a call.
+enum class CallFate { kDelivered, kLost, kAnswerLost, kTwice };
+
 // Thread safe. Without a service every call answers UNAVAILABLE; frozen, calls wait for Thaw.
 class ServiceSwitch final : public wire::ControlService {
  public:
@@ -24,6 +27,12 @@ class ServiceSwitch final : public wire::ControlService {
     std::lock_guard lock(mutex_);
     frozen_ = on;
     if (!on) ReleaseHeld();
+  }
+
+  // Decides over every call from now on; null: all are delivered.
+  void SetFate(std::function<CallFate()> fate) {
+    std::lock_guard lock(mutex_);
+    fate_ = std::move(fate);
   }
 
   void Open(const wire::SessionSpec& spec, wire::Reply<wire::OpenResult> reply) override {
@@ -66,7 +75,7 @@ class ServiceSwitch final : public wire::ControlService {
  private:
   template <typename Reply, typename Call>
   void Forward(Reply reply, Call call) {
-    auto run = [reply = std::move(reply), call = std::move(call)](wire::ControlService* service) {
+    auto run = [reply = std::move(reply), call](wire::ControlService* service) {
       if (service == nullptr) {
         reply(absl::UnavailableError("not reachable"));
       } else {
@@ -74,6 +83,13 @@ class ServiceSwitch final : public wire::ControlService {
       }
     };
     std::lock_guard lock(mutex_);
+    const CallFate fate = fate_ == nullptr ? CallFate::kDelivered : fate_();
+    if (fate == CallFate::kLost) return;
+    const auto unheard = [call](wire::ControlService* service) {
+      if (service != nullptr) call(*service, Reply([](auto&&) {}));
+    };
+    if (fate == CallFate::kAnswerLost) return unheard(service_);
+    if (fate == CallFate::kTwice) unheard(service_);
     if (frozen_) {
       held_.push_back(std::move(run));
     } else {
@@ -87,6 +103,7 @@ class ServiceSwitch final : public wire::ControlService {
   std::mutex mutex_;  // guards everything below; held during calls
   wire::ControlService* service_ = nullptr;
   bool frozen_ = false;
+  std::function<CallFate()> fate_;
   std::vector<std::function<void(wire::ControlService*)>> held_;
 };
 

@@ -206,7 +206,7 @@ TEST(BranchThreadsTest, ParentsAndChildrenAtOnce) {
     std::this_thread::yield();
   }
   std::printf("%d plans, %d rows read\n", totals.asked.load(), totals.rows_read.load());
-  EXPECT_GT(totals.rows_read, 10000);
+  EXPECT_GT(totals.rows_read, 100);
 }
 
 }  // namespace
