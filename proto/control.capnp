@@ -3,9 +3,10 @@
 # layer's exceptions mean a broken connection or a peer that does not know the call.
 #
 # Calls that change a session carry the session's sequence number, which they share with the data
-# plane's appends: a close cannot overtake an append. Calls of a session carry its tenant (to another
-# one the session is not there: NOT_FOUND) and the epoch its writer holds it by: another one is
-# FAILED_PRECONDITION, naming both. Calls may come twice; the second is answered from what was done.
+# plane's appends: a close cannot overtake an append. Calls of a session carry its tenant (to
+# another one the session is not there: NOT_FOUND) and the epoch its writer holds it by: another one
+# is FAILED_PRECONDITION, naming both. Calls may come twice; the second is answered from what was
+# done.
 
 using Cxx = import "/capnp/c++.capnp";
 using Data = import "data.capnp";
@@ -145,15 +146,15 @@ interface Node {
   truncate @3 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, position :Int64,
                tenant :UInt32) -> (status :Status);
   # An operation like an append, with a sequence number of its own. Afterwards the session is as if
-  # only the rows before `position` had been appended; a seal mark at `position` stays, as the end of
-  # those. OUT_OF_RANGE beyond the end of what was appended, as far as this node can know it.
+  # only the rows before `position` had been appended; a seal mark at `position` stays, as the end
+  # of those. OUT_OF_RANGE beyond the end of what was appended, as far as this node can know it.
 
   adopt @4 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, tenant :UInt32, holder :UInt64)
       -> (status :Status, info :SessionInfo);
   # A new writer, by an epoch above the session's. The old one, and whatever of it waits, is refused
   # from then on. `holder` is random: the same adopt again is answered again, another holder's of
-  # that epoch is refused. Counts as a message of the session's writer, as describe with `keepAlive`:
-  # a session lives on for its TTL.
+  # that epoch is refused. Counts as a message of the session's writer, as does describe with
+  # `keepAlive`: a session lives on for its TTL.
 
   describe @5 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, tenant :UInt32, keepAlive :Bool)
       -> (status :Status, info :SessionInfo);

@@ -5,7 +5,8 @@
 # followed by the XXH3-64 of that message's bytes; at most 1,024 bytes together. The payload is an
 # item table (a flat Cap'n Proto message: AttendItems, AttendReplyItems, AppendItems, and so on by
 # `kind`) of `itemTableBytes` bytes, followed by the tensors of the items in the order of the table;
-# table and tensors are each padded with zeros to a multiple of 64 bytes. `checksum` is XXH3-64 over the whole payload. A message without items has no payload.
+# table and tensors are each padded with zeros to a multiple of 64 bytes. `checksum`
+# is XXH3-64 over the whole payload. A message without items has no payload.
 #
 # Numbers are little-endian. Hashes have the seed 0. Tensors are dense, the last axis is contiguous.
 
@@ -69,7 +70,7 @@ struct Timings {
 struct SessionRef {
   idHigh @0 :UInt64;
   idLow @1 :UInt64;
-  epoch @2 :UInt64;      # the epoch the worker holds the session by; a node with another one refuses
+  epoch @2 :UInt64;      # the worker's hold on the session; a node with another one refuses
 }
 
 struct AttendItem {
