@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -138,6 +139,7 @@ absl::StatusOr<std::unique_ptr<KvClient>> Connect(const GenerateOptions& options
                                                   base::Executor* executor) {
   KvClientOptions client_options;
   client_options.deadline = options.deadline;
+  client_options.retry_seed = std::random_device{}();
   std::vector<std::unique_ptr<wire::ControlChannel>> nodes;
   for (const std::string& node : options.nodes) {
     nodes.push_back(std::make_unique<wire::ControlClient>(node, options.deadline));

@@ -47,6 +47,12 @@ struct SessionCounts {
   uint64_t reserved_bytes = 0;  // of the budget: these, all else, and room for indexes to come
 };
 
+// What waits for a session: operations for earlier ones, and whoever waits for rows or indexes.
+struct WaitingCounts {
+  size_t operations = 0;
+  size_t waiters = 0;
+};
+
 // Thread safe. Callbacks are called exactly once, without the session's lock, on the caller's
 // thread or the executor's. Owned by shared_ptr: the session map, and work in flight.
 class Session : public std::enable_shared_from_this<Session> {
@@ -87,6 +93,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   wire::SessionInfo Info() const;
   SessionCounts Counts() const;
+  WaitingCounts Waiting() const;
   base::Time last_touched() const;
   // Its writer is alive: the TTL counts from now on.
   void Touch();

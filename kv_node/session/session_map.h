@@ -48,7 +48,10 @@ class SessionMap {
 
   std::vector<std::shared_ptr<Session>> All() const;
   size_t size() const;
+  // Over all sessions.
+  WaitingCounts Waiting() const;
   const MemoryBudget& budget() const { return budget_; }
+  const IndexLane& lane() const { return lane_; }
 
  private:
   std::optional<absl::Status> Known(const wire::SessionSpec& spec) const;
