@@ -35,7 +35,7 @@ DataClient::DataClient(transport::Transport* transport, base::Executor* executor
                        const DataClientOptions& options)
     : transport_(transport),
       executor_(executor),
-      max_pending_(options.max_pending),
+      options_(options),
       gate_(std::make_shared<Gate>()),
       random_(options.seed, /*stream=*/0x7265) {}
 
@@ -139,7 +139,7 @@ void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message messag
     std::lock_guard lock(mutex_);
     ++counters_.requests;
     Node& entry = *nodes_.at(node);
-    if (pending_.size() >= max_pending_) {
+    if (pending_.size() >= options_.max_pending) {
       ++counters_.failures;
       return FailLater(std::move(finish), absl::ResourceExhaustedError(absl::StrCat(
                                               "node ", entry.address, ": ", pending_.size(),
@@ -153,7 +153,7 @@ void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message messag
     pending.attend = attend;
     pending.finish = std::move(finish);
     pending.until = executor_->clock().Now() + deadline;
-    if (!message.payload.empty()) pending.again = CopyOf(message);
+    if (options_.retry && !message.payload.empty()) pending.again = CopyOf(message);
     pending.timer = At(pending.until, [this, ticket] { OnDeadline(ticket); });
     if (connection != 0) {
       CountSent(pending, message);

@@ -36,8 +36,8 @@ struct DataClientCounters {
 struct DataClientOptions {
   // Requests without an answer; what comes beyond fails at once (RESOURCE_EXHAUSTED).
   size_t max_pending = 4096;
-  // Of the jitter of retries.
-  uint64_t seed = 1;
+  bool retry = true;  // what nodes refuse with advice when to come again
+  uint64_t seed = 1;  // of the jitter of retries
 };
 
 // Thread safe. Every callback is called exactly once, on the transport's or the executor's threads,
@@ -130,7 +130,7 @@ class DataClient final : public transport::TransportEvents {
 
   transport::Transport* const transport_;
   base::Executor* const executor_;
-  const size_t max_pending_;
+  const DataClientOptions options_;
   // A timer that has already started may outlive us by a moment: it runs inside this gate.
   struct Gate {
     std::mutex mutex;
