@@ -13,6 +13,10 @@ constexpr double kNewest = 0.125;
 // A request is admitted if it would be done after this share of its time: estimates err, and the
 // answer has to travel.
 constexpr double kUsable = 0.8;
+// The share is measured over so many requests, and believed by so much.
+constexpr int kShareJobs = 8;
+constexpr double kNewestShare = 0.25;
+constexpr double kLeastShare = 0.02;
 // What a job counts at least, so that flows take turns also while costs are unknown.
 constexpr base::Duration kLeastWork = std::chrono::microseconds(1);
 
@@ -47,20 +51,25 @@ base::Duration AttendSchedule::Ahead(FlowId flow, base::Duration work) const {
   return ahead;
 }
 
+base::Duration AttendSchedule::ByThreads(base::Duration work, int threads) const {
+  return base::Duration(
+      static_cast<int64_t>(static_cast<double>(work.count()) / (share_ * threads)));
+}
+
 AttendSchedule::Admission AttendSchedule::Offer(FlowId flow, const WorkRows& rows, int parts,
                                                 base::Time now, base::Time deadline) {
   Job job;
   job.flow = flow;
   job.rows = rows;
   job.work = std::max(times_.Estimate(rows), kLeastWork);
-  job.shortest = job.work / std::clamp(parts, 1, options_.threads);
+  job.threads = std::clamp(parts, 1, options_.threads);
   job.deadline = deadline;
   Admission admission;
   admission.work = job.work;
-  admission.wait = Ahead(flow, job.work) / options_.threads;
+  admission.wait = ByThreads(Ahead(flow, job.work), options_.threads);
   const base::Duration usable(static_cast<int64_t>(
       kUsable * static_cast<double>(std::max(deadline - now, base::Duration(0)).count())));
-  const base::Duration late = admission.wait + job.shortest - usable;
+  const base::Duration late = admission.wait + ByThreads(job.work, job.threads) - usable;
   if (now >= deadline || (late > base::Duration(0) && !jobs_.empty())) {
     admission.refusal = Refusal::kDeadline;
     admission.retry_after = std::clamp(late, kMinRetryAfter, kMaxRetryAfter);
@@ -79,16 +88,35 @@ AttendSchedule::Admission AttendSchedule::Offer(FlowId flow, const WorkRows& row
   return admission;
 }
 
-void AttendSchedule::MakeReady(uint64_t job) {
+void AttendSchedule::MakeReady(uint64_t job, base::Time now) {
   Flow& flow = flows_.at(jobs_.at(job).flow);
   if (flow.ready.empty()) flow.start = std::max(flow.start, virtual_now_);
   flow.ready.push_back(job);
   ++ready_;
+  if (measuring_) return;
+  measuring_ = true;
+  measured_from_ = now;
+  measured_work_ = base::Duration(0);
+  measured_jobs_ = 0;
+}
+
+// Until nobody waits any more: then threads may have nothing to do.
+void AttendSchedule::MeasureShare(const WorkTimes& took, base::Time now) {
+  if (!measuring_) return;
+  for (const base::Duration each : took) measured_work_ += each;
+  if (++measured_jobs_ < kShareJobs || now <= measured_from_) return;
+  const double newest = static_cast<double>(measured_work_.count()) /
+                        (static_cast<double>((now - measured_from_).count()) * options_.threads);
+  share_ += kNewestShare * (std::clamp(newest, kLeastShare, 1.0) - share_);
+  measured_from_ = now;
+  measured_work_ = base::Duration(0);
+  measured_jobs_ = 0;
 }
 
 // With others waiting, time spent on it would be lost to them.
 bool AttendSchedule::TooLate(const Job& job, base::Time now) const {
-  return now >= job.deadline || (jobs_.size() > 1 && now + job.shortest > job.deadline);
+  return now >= job.deadline ||
+         (jobs_.size() > 1 && now + ByThreads(job.work, job.threads) > job.deadline);
 }
 
 uint64_t AttendSchedule::Take(base::Time now, std::vector<uint64_t>* expired) {
@@ -109,15 +137,18 @@ uint64_t AttendSchedule::Take(base::Time now, std::vector<uint64_t>* expired) {
     }
     virtual_now_ = next->second.start;
     next->second.start += job.work;
+    if (ready_ == 0) measuring_ = false;
     return id;
   }
+  measuring_ = false;
   return 0;
 }
 
-void AttendSchedule::End(uint64_t job, const WorkTimes& took) {
+void AttendSchedule::End(uint64_t job, const WorkTimes& took, base::Time now) {
   const auto found = jobs_.find(job);
   CHECK(found != jobs_.end()) << "job " << job << " is over already";
   times_.Measured(found->second.rows, took);
+  MeasureShare(took, now);
   Forget(job);
 }
 

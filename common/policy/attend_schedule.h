@@ -43,6 +43,10 @@ struct ScheduleOptions {
 // A request is offered when it arrives, becomes ready (its rows and indexes are there), is taken
 // when a thread is free, and ends. Flows take turns by the thread time they use (start-time fair
 // queueing, Goyal et al. 1996); requests of one flow are taken in the order they became ready.
+//
+// The threads do other work as well (they plan, copy rows, build indexes), and somebody else may
+// need the cores: while requests wait, the share of the threads' time that attends get is measured,
+// and waits are longer by it.
 class AttendSchedule {
  public:
   explicit AttendSchedule(const ScheduleOptions& options)
@@ -61,14 +65,15 @@ class AttendSchedule {
   // nothing to do takes everything that is not late yet: so a wrong measurement heals.
   Admission Offer(FlowId flow, const WorkRows& rows, int parts, base::Time now,
                   base::Time deadline);
-  void MakeReady(uint64_t job);
+  void MakeReady(uint64_t job, base::Time now);
   // The next job to work on; 0: none is ready. Those that cannot be in time any more are passed
   // over, appended to `expired`, and end thereby.
   uint64_t Take(base::Time now, std::vector<uint64_t>* expired);
   // A job that was offered or taken is over. `took` of zeros (refused later, nothing to do): not
   // measured.
-  void End(uint64_t job, const WorkTimes& took);
+  void End(uint64_t job, const WorkTimes& took, base::Time now);
 
+  double share() const { return share_; }           // in (0, 1], see above
   size_t admitted() const { return jobs_.size(); }  // and not ended
   size_t ready() const { return ready_; }
   const ServiceTimes& times() const { return times_; }
@@ -78,7 +83,7 @@ class AttendSchedule {
     FlowId flow = 0;
     WorkRows rows{};
     base::Duration work{};
-    base::Duration shortest{};  // with all threads that can work on it
+    int threads = 1;  // that can work on it at once
     base::Time deadline{};
   };
   struct Flow {
@@ -88,6 +93,8 @@ class AttendSchedule {
     std::deque<uint64_t> ready;
   };
   base::Duration Ahead(FlowId flow, base::Duration work) const;
+  base::Duration ByThreads(base::Duration work, int threads) const;
+  void MeasureShare(const WorkTimes& took, base::Time now);
   bool TooLate(const Job& job, base::Time now) const;
   void Forget(uint64_t job);
 
@@ -99,6 +106,11 @@ class AttendSchedule {
   std::map<FlowId, Flow> flows_;
   base::Duration virtual_now_{};
   size_t ready_ = 0;
+  double share_ = 1;
+  bool measuring_ = false;  // requests have been waiting since...
+  base::Time measured_from_{};
+  base::Duration measured_work_{};
+  int measured_jobs_ = 0;
 };
 
 }  // namespace sounder::policy

@@ -45,7 +45,7 @@ void AttendQueue::Ready(uint64_t job, base::Work run, base::Work expire) {
   {
     std::lock_guard lock(mutex_);
     ready_.emplace(job, Waiting{std::move(run), std::move(expire)});
-    schedule_.MakeReady(job);
+    schedule_.MakeReady(job, executor_->clock().Now());
   }
   Dispatch();
 }
@@ -66,16 +66,18 @@ void AttendQueue::RunnerEnded() {
 void AttendQueue::End(uint64_t job, const policy::WorkTimes& took) {
   size_t admitted = 0;
   std::array<double, policy::kWorkKinds> row_nanos{};
+  double share = 1;
   {
     std::lock_guard lock(mutex_);
-    schedule_.End(job, took);
+    schedule_.End(job, took, executor_->clock().Now());
+    share = schedule_.share();
     admitted = schedule_.admitted();
     for (size_t kind = 0; kind < row_nanos.size(); ++kind) {
       row_nanos[kind] = schedule_.times().nanos_per_row(kind);
     }
   }
   probe_->AttendsAdmitted(static_cast<double>(admitted));
-  probe_->RowSeconds(row_nanos);
+  probe_->AttendCost(row_nanos, share);
 }
 
 void AttendQueue::Dispatch() {

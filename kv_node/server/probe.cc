@@ -54,6 +54,9 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
           "Measured thread time of attending a row of a kv head with four queries, by kind of "
           "attention (a row in range, whether it was read or not); 0: not measured yet.",
           {"attention"})),
+      thread_share_(registry.AddGauge("sounder_node_attend_thread_ratio",
+                                      "Share of the threads' time that attends got while some "
+                                      "waited, as last measured.")),
       connections_(
           registry.AddGauge("sounder_node_open_connections", "Data-plane connections open.")) {
   registry.AddGaugeCallback("sounder_node_open_sessions", "Sessions open on this node.",
@@ -78,7 +81,8 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
       [&sessions] { return static_cast<double>(sessions.Waiting().waiters); });
 }
 
-void ServerProbe::RowSeconds(const std::array<double, 3>& nanos) {
+void ServerProbe::AttendCost(const std::array<double, 3>& nanos, double share) {
+  thread_share_.Set(share);
   const std::array<std::string, 3> kinds{"exact", "lsh_tables", "sketch"};
   for (size_t kind = 0; kind < kinds.size(); ++kind) {
     row_seconds_.With({kinds[kind]}).Set(nanos[kind] * 1e-9);

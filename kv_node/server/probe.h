@@ -28,8 +28,8 @@ class ServerProbe {
   void AttendsAdmitted(double count) { admitted_attends_.Set(count); }
   void MessageBytes(double more) { message_bytes_.Add(more); }
   void CreditGranted(double bytes) { append_credit_.Set(bytes); }
-  // By wire::AttentionKind.
-  void RowSeconds(const std::array<double, 3>& nanos);
+  // Thread time of a row by wire::AttentionKind; share of the threads' time that attends get.
+  void AttendCost(const std::array<double, 3>& nanos, double share);
   void Accepted() { connections_.Add(1); }
   void Closed() { connections_.Add(-1); }
 
@@ -52,6 +52,7 @@ class ServerProbe {
   metrics::Gauge& message_bytes_;
   metrics::Gauge& append_credit_;
   metrics::Family<metrics::Gauge>& row_seconds_;
+  metrics::Gauge& thread_share_;
   metrics::Gauge& connections_;
 };
 
