@@ -9,7 +9,7 @@
 
 namespace sounder::policy {
 
-inline constexpr int kMaxRetries = 8;
+inline constexpr int kMaxRetries = 10;
 inline constexpr base::Duration kMinRetryAfter = std::chrono::milliseconds(1);
 inline constexpr base::Duration kMaxRetryAfter = std::chrono::seconds(1);
 

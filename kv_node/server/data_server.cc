@@ -25,7 +25,9 @@ namespace {
 
 // When a request for which there is no room may come again: messages go in milliseconds.
 constexpr base::Duration kRetryMemoryAfter = std::chrono::milliseconds(10);
-// Of an append in its answer and on the way to it.
+// What a message of appends takes once its rows are gone, and each append in it. Little, because
+// they may wait for one that was refused and has to find room.
+constexpr size_t kBytesPerAnswer = 512;
 constexpr size_t kBytesPerAppend = 256;
 
 // What the tensors of the answer take, paddings included.
@@ -220,7 +222,7 @@ void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelo
     Refuse(connection, envelope, wire::MessageKind::kAppendReply, request.status());
     return;
   }
-  const size_t answer_bytes = Intake::kBytesPerRequest + request->items.size() * kBytesPerAppend;
+  const size_t answer_bytes = kBytesPerAnswer + request->items.size() * kBytesPerAppend;
   Intake::SharedHold hold =
       TakeOrRefuse(connection, envelope, wire::MessageKind::kAppendReply, bytes + answer_bytes);
   if (hold == nullptr) return;
