@@ -93,6 +93,8 @@ std::string SummaryJson(const Summary& summary, const KvClient* client, double w
     const wire::DataClientCounters wire = client->counters();
     json["requests"] = wire.requests;
     json["failed_requests"] = wire.failures;
+    json["refused_requests"] = wire.refusals;
+    json["repeated_requests"] = wire.retries;
     json["bytes_sent"] = wire.bytes_sent;
     json["bytes_received"] = wire.bytes_received;
     const uint64_t attend_bytes =

@@ -1,6 +1,7 @@
 #include "common/policy/attend_schedule.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/check.h"
 #include "common/policy/retry.h"
@@ -88,8 +89,18 @@ AttendSchedule::Admission AttendSchedule::Offer(FlowId flow, const WorkRows& row
   return admission;
 }
 
+void AttendSchedule::Park(uint64_t job) {
+  const auto found = jobs_.find(job);
+  if (found == jobs_.end() || found->second.ready || found->second.parked) return;
+  found->second.parked = true;
+  flows_.at(found->second.flow).pending -= found->second.work;
+}
+
 void AttendSchedule::MakeReady(uint64_t job, base::Time now) {
-  Flow& flow = flows_.at(jobs_.at(job).flow);
+  Job& entry = jobs_.at(job);
+  Flow& flow = flows_.at(entry.flow);
+  entry.ready = true;
+  if (std::exchange(entry.parked, false)) flow.pending += entry.work;
   if (flow.ready.empty()) flow.start = std::max(flow.start, virtual_now_);
   flow.ready.push_back(job);
   ++ready_;
@@ -156,7 +167,7 @@ void AttendSchedule::End(uint64_t job, const WorkTimes& took, base::Time now) {
 void AttendSchedule::Forget(uint64_t job) {
   const auto found = jobs_.find(job);
   Flow& flow = flows_.at(found->second.flow);
-  flow.pending -= found->second.work;
+  if (!found->second.parked) flow.pending -= found->second.work;
   --flow.jobs;
   requests_.Give(found->second.flow, 1);
   jobs_.erase(found);

@@ -65,6 +65,9 @@ class AttendSchedule {
   // nothing to do takes everything that is not late yet: so a wrong measurement heals.
   Admission Offer(FlowId flow, const WorkRows& rows, int parts, base::Time now,
                   base::Time deadline);
+  // The job waits for rows or indexes and needs no thread until it is ready: nobody waits for it
+  // meanwhile. Nothing happens if it is ready already, or over.
+  void Park(uint64_t job);
   void MakeReady(uint64_t job, base::Time now);
   // The next job to work on; 0: none is ready. Those that cannot be in time any more are passed
   // over, appended to `expired`, and end thereby.
@@ -85,6 +88,8 @@ class AttendSchedule {
     base::Duration work{};
     int threads = 1;  // that can work on it at once
     base::Time deadline{};
+    bool ready = false;   // or taken
+    bool parked = false;  // its work is not in the flow's `pending`
   };
   struct Flow {
     base::Duration pending{};  // of its jobs, thread time

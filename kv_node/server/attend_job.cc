@@ -59,6 +59,7 @@ void AttendJob::Start() {
                        self->OnPlan(i, std::move(plan));
                      });
   }
+  if (unplanned_ > 0) queue_->Park(number_);
 }
 
 void AttendJob::OnPlan(size_t item, absl::StatusOr<AttendPlan> plan) {

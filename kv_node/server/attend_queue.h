@@ -33,6 +33,11 @@ class AttendQueue {
   // The job's number, or 0 and why not. A job that was taken on ends with End or by expiring.
   uint64_t Offer(transport::ConnectionId connection, const wire::AttendRequest& request,
                  base::Time arrival, base::Time deadline, Refused* refused);
+  // The job waits for rows or indexes (or has stopped waiting by now): see policy::AttendSchedule.
+  void Park(uint64_t job) {
+    std::lock_guard lock(mutex_);
+    schedule_.Park(job);
+  }
   // The job can be worked on: one of the two is called on the executor. `run` counts as a runner;
   // `expire` means that its deadline is too near now, and that it has ended.
   void Ready(uint64_t job, base::Work run, base::Work expire);

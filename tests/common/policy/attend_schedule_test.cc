@@ -105,6 +105,33 @@ TEST(AttendSchedule, AFlowThatFillsTheQueueLeavesRoomForOthers) {
   EXPECT_NE(schedule.Offer(2, Exact(1), 1, kStart, base::kNever).job, 0u);
 }
 
+TEST(AttendSchedule, NobodyWaitsForWhatWaitsForItsRows) {
+  AttendSchedule schedule = Knowing({.threads = 1});
+  const auto wait = [&] {
+    const auto asked = schedule.Offer(2, Exact(100000), 1, kStart, base::kNever);
+    schedule.End(asked.job, {}, kStart);
+    return asked.wait;
+  };
+  const uint64_t job = schedule.Offer(1, Exact(1000), 1, kStart, base::kNever).job;
+  EXPECT_EQ(wait(), milliseconds(1));
+  schedule.Park(job);
+  schedule.Park(job);
+  EXPECT_EQ(wait(), milliseconds(0));
+  schedule.MakeReady(job, kStart);
+  EXPECT_EQ(wait(), milliseconds(1));
+  schedule.Park(job);  // too late
+  EXPECT_EQ(wait(), milliseconds(1));
+  std::vector<uint64_t> expired;
+  EXPECT_EQ(schedule.Take(kStart, &expired), job);
+  schedule.End(job, {}, kStart);
+  schedule.Park(job);  // over
+  EXPECT_EQ(wait(), milliseconds(0));
+  const uint64_t parked = schedule.Offer(1, Exact(1000), 1, kStart, base::kNever).job;
+  schedule.Park(parked);
+  schedule.End(parked, {}, kStart);
+  EXPECT_EQ(wait(), milliseconds(0));
+}
+
 TEST(AttendSchedule, FlowsTakeTurnsByTheTimeTheyUse) {
   AttendSchedule schedule = Knowing({.threads = 1});
   const auto offer = [&](FlowId flow, int64_t rows, int count) {
