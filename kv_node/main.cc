@@ -47,6 +47,8 @@ struct Options {
   int64_t min_indexed_rows = 1024;
   int64_t max_sessions = 4096;
   int64_t index_backlog_rows = 262144;
+  int64_t message_memory = int64_t{512} << 20;
+  int64_t max_attends = 1024;
   base::Duration close_deadline = std::chrono::seconds(2);
   transport::UcxOptions ucx;
   std::string simd = "best";
@@ -75,6 +77,12 @@ void Declare(config::OptionSet& set, Options* options) {
              "rows (counted per layer and kv head) that may wait for their index before appends "
              "are acknowledged late, so that a prompt does not outrun its indexes",
              {.min = 0});
+  set.AddBytes("message_memory", &options->message_memory,
+               "cap on requests and answers of the data plane held in memory, beside --memory; "
+               "what does not fit is refused",
+               {.min = int64_t{1} << 20});
+  set.AddInt("max_attends", &options->max_attends,
+             "attends taken on at once; what comes beyond is refused", {.min = 1});
   set.AddInt("max_sessions", &options->max_sessions, "sessions held at once", {.min = 1});
   set.AddDuration("close_deadline", &options->close_deadline,
                   "how long a close waits for appends in flight");
@@ -193,6 +201,13 @@ SessionMapOptions MapOptions(const Options& options) {
   return map;
 }
 
+DataServerOptions ServerOptions(const Options& options) {
+  DataServerOptions server;
+  server.intake.message_bytes = static_cast<uint64_t>(options.message_memory);
+  server.max_attends = static_cast<uint64_t>(options.max_attends);
+  return server;
+}
+
 // The data plane and its end, on whichever way out of the program: no request is taken any more,
 // the executor does what was taken, which may still send, and then the transport goes. What the
 // transport and the executor call is destroyed after them.
@@ -205,7 +220,7 @@ struct DataPlane {
         probe(registry, sessions),
         transport(std::make_unique<transport::UcxTransport>(DataPlaneOptions(options))),
         server(transport.get(), &sessions, executor.get(), static_cast<int>(options.threads),
-               &probe, schedule) {}
+               &probe, schedule, ServerOptions(options)) {}
   ~DataPlane() {
     server.Stop();
     sessions.CloseAll(absl::UnavailableError("the node is shutting down"));
@@ -222,8 +237,14 @@ struct DataPlane {
 
 int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
+  const config::AsyncLog log;  // ends last
   metrics::Registry registry;
   metrics::AddProcessMetrics(registry);
+  registry.AddCounterCallback("sounder_log_dropped_messages_total",
+                              "Log lines dropped because stderr did not take them fast enough.",
+                              [] { return static_cast<double>(config::DroppedLogLines()); });
+  registry.AddGaugeCallback("sounder_log_queued_messages", "Log lines not written yet.",
+                            [] { return static_cast<double>(config::QueuedLogLines()); });
   const absl::StatusOr<StartSchedule> start = ScheduleAtStart(options.tuning, options.tuning_cache);
   if (!start.ok()) return Fail("--tuning", start.status());  // checked before
   config::LogInfo(absl::StrCat("kernel schedule: ", start->source));

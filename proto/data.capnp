@@ -165,6 +165,8 @@ struct AppendReplyItem {
   statusCode @0 :UInt16;
   statusMessage @1 :Text;
   appliedSequence @2 :UInt64;  # the session's last applied operation
+  creditBytes @3 :UInt32;      # appends of the session that may be in flight to this node from now
+                               # on (whatever is, one message may always be sent); 0: none given
 }
 
 struct AppendReplyItems { items @0 :List(AppendReplyItem); }

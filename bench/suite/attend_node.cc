@@ -85,7 +85,9 @@ uint64_t ThreadWork::Now() const {
 AttendNode::AttendNode(const AttendNodeSpec& spec, std::span<const int> cpus)
     : spec_(spec),
       executor_(static_cast<int>(cpus.size()), "bench"),
-      map_({.memory_bytes = uint64_t{16} << 30}, &executor_) {
+      map_({.memory_bytes = uint64_t{16} << 30}, &executor_),
+      probe_(registry_, map_),
+      queue_(&executor_, {.threads = static_cast<int>(cpus.size())}, &probe_) {
   // Each thread waits for the others, so each makes one.
   struct Meeting {
     explicit Meeting(ptrdiff_t count) : all(count) {}
@@ -183,9 +185,14 @@ wire::AttendRequest AttendNode::NextRequest() {
 
 void AttendNode::Attend() {
   std::promise<float> answered;
+  wire::AttendRequest request = NextRequest();
+  const base::Time now = executor_.clock().Now();
+  kv_node::AttendQueue::Refused refused;
+  const uint64_t number = queue_.Offer(1, request, now, base::kNever, &refused);
+  CHECK(number != 0) << base::MessageOf(refused.status);
   const auto job = std::make_shared<kv_node::AttendJob>(
-      NextRequest(), executor_.clock().Now(), &map_, &executor_, static_cast<int>(work_.size()),
-      &scratches_, [&answered](const wire::AttendReply& reply) {
+      std::move(request), now, number, &map_, &executor_, &queue_, &scratches_,
+      [&answered](const wire::AttendReply& reply) {
         CHECK(reply.items[0].status.ok()) << base::MessageOf(reply.items[0].status);
         answered.set_value(reply.items[0].outputs[0]);
       });

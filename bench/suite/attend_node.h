@@ -13,6 +13,7 @@
 
 #include "common/base/thread_executor.h"
 #include "kv_node/sampler/scratch_pool.h"
+#include "kv_node/server/attend_queue.h"
 #include "kv_node/session/session_map.h"
 
 namespace sounder::suite {
@@ -70,6 +71,9 @@ class AttendNode {
   std::vector<std::unique_ptr<ThreadWork>> work_;
   base::ThreadExecutor executor_;
   kv_node::SessionMap map_;
+  metrics::Registry registry_;
+  kv_node::ServerProbe probe_;
+  kv_node::AttendQueue queue_;
 };
 
 }  // namespace sounder::suite

@@ -1,12 +1,19 @@
 #include "common/config/logging.h"
 
+#include <pthread.h>
+#include <spdlog/async_logger.h>
+#include <spdlog/details/thread_pool.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <array>
+#include <atomic>
 #include <cstdio>
+#include <future>
 #include <memory>
+#include <mutex>
+#include <thread>
 #include <utility>
 
 #include "common/base/check.h"
@@ -27,17 +34,36 @@ constexpr std::array kLevels = {
     LevelName{"off", LogLevel::kOff, spdlog::level::off},
 };
 
+void Prepare(spdlog::logger& logger) {
+  logger.set_formatter(std::make_unique<spdlog::pattern_formatter>("%Y-%m-%dT%H:%M:%S.%fZ %-7l %v",
+                                                                   spdlog::pattern_time_type::utc));
+  logger.set_level(spdlog::level::info);
+  logger.flush_on(spdlog::level::trace);
+}
+
 // Built on first use and never destroyed, so that objects which outlive main() may still log.
-spdlog::logger& Logger() {
+spdlog::logger& DirectLogger() {
   static spdlog::logger* const logger = [] {
     auto* made = new spdlog::logger("sounder", std::make_shared<spdlog::sinks::stderr_sink_mt>());
-    made->set_formatter(std::make_unique<spdlog::pattern_formatter>(
-        "%Y-%m-%dT%H:%M:%S.%fZ %-7l %v", spdlog::pattern_time_type::utc));
-    made->set_level(spdlog::level::info);
-    made->flush_on(spdlog::level::trace);
+    Prepare(*made);
     return made;
   }();
   return *logger;
+}
+
+// Of an AsyncLog.
+struct LogQueue {
+  std::shared_ptr<spdlog::details::thread_pool> thread;
+  std::shared_ptr<spdlog::async_logger> logger;
+};
+std::mutex queue_mutex;
+LogQueue* queue = nullptr;  // guarded by queue_mutex
+std::atomic<spdlog::logger*> queue_logger{nullptr};
+uint64_t dropped_before = 0;  // guarded by queue_mutex; by logs that have ended
+
+spdlog::logger& Logger() {
+  spdlog::logger* const async = queue_logger.load(std::memory_order_acquire);
+  return async != nullptr ? *async : DirectLogger();
 }
 
 void Log(spdlog::level::level_enum level, std::string_view message) {
@@ -62,7 +88,50 @@ void SetLogLevel(std::string_view level) {
 }
 
 void SetLogLevel(LogLevel level) {
-  Logger().set_level(kLevels[static_cast<size_t>(level)].spdlog_level);
+  const spdlog::level::level_enum spdlog_level = kLevels[static_cast<size_t>(level)].spdlog_level;
+  DirectLogger().set_level(spdlog_level);
+  Logger().set_level(spdlog_level);
+}
+
+AsyncLog::AsyncLog(base::Duration patience) : patience_(patience) {
+  std::lock_guard lock(queue_mutex);
+  CHECK(queue == nullptr) << "a second AsyncLog";
+  queue = new LogQueue;
+  queue->thread = std::make_shared<spdlog::details::thread_pool>(
+      kLogQueueLines, 1, [] { pthread_setname_np(pthread_self(), "log"); });
+  queue->logger = std::make_shared<spdlog::async_logger>(
+      "sounder", DirectLogger().sinks().front(), queue->thread,
+      spdlog::async_overflow_policy::overrun_oldest);
+  Prepare(*queue->logger);
+  queue->logger->set_level(DirectLogger().level());
+  queue_logger = queue->logger.get();
+}
+
+// The thread ends when it has written what is queued, if it ever does: where stderr blocks it is
+// left behind with its queue, and goes with the process.
+AsyncLog::~AsyncLog() {
+  std::promise<void> written;
+  std::future<void> done = written.get_future();
+  {
+    std::lock_guard lock(queue_mutex);
+    dropped_before += queue->thread->overrun_counter();
+    queue_logger = nullptr;
+    std::thread([ending = std::exchange(queue, nullptr), written = std::move(written)]() mutable {
+      delete ending;
+      written.set_value();
+    }).detach();
+  }
+  done.wait_for(patience_);
+}
+
+uint64_t DroppedLogLines() {
+  std::lock_guard lock(queue_mutex);
+  return dropped_before + (queue == nullptr ? 0 : queue->thread->overrun_counter());
+}
+
+size_t QueuedLogLines() {
+  std::lock_guard lock(queue_mutex);
+  return queue == nullptr ? 0 : queue->thread->queue_size();
 }
 
 bool LogsAt(LogLevel level) {

@@ -12,9 +12,12 @@
 #ifndef SOUNDER_COMMON_CONFIG_LOGGING_H_
 #define SOUNDER_COMMON_CONFIG_LOGGING_H_
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
+#include "common/base/clock.h"
 #include "common/config/option_set.h"
 
 namespace sounder::config {
@@ -28,6 +31,26 @@ void AddLogOptions(OptionSet& set, std::string* level);
 void SetLogLevel(std::string_view level);
 void SetLogLevel(LogLevel level);
 bool LogsAt(LogLevel level);
+
+// While one lives, lines are written by a thread of its own, from a queue of kLogQueueLines: a
+// stderr that blocks (a full disk, a pipe nobody reads) holds up nobody. Where the queue is full
+// the oldest line is dropped. One at a time, made by main(); without one, lines are written by
+// whoever logs. The destructor writes what is queued, for `patience` at most; threads that log must
+// have ended.
+class AsyncLog {
+ public:
+  static constexpr size_t kLogQueueLines = 8192;
+  explicit AsyncLog(base::Duration patience = std::chrono::seconds(2));
+  ~AsyncLog();
+  AsyncLog(const AsyncLog&) = delete;
+  AsyncLog& operator=(const AsyncLog&) = delete;
+
+ private:
+  const base::Duration patience_;
+};
+// Since the start; any thread.
+uint64_t DroppedLogLines();
+size_t QueuedLogLines();
 
 void LogDebug(std::string_view message);
 void LogInfo(std::string_view message);

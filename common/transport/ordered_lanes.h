@@ -26,7 +26,11 @@ class OrderedLanes {
   bool Put(size_t lane, uint64_t sequence, Message message) {
     Lane& queue = lanes_[lane];
     if (sequence < queue.next) return false;
-    return queue.waiting.emplace(sequence, std::move(message)).second;
+    const size_t bytes = message.payload.size();
+    if (!queue.waiting.emplace(sequence, std::move(message)).second) return false;
+    ++waiting_;
+    waiting_bytes_ += bytes;
+    return true;
   }
 
   // Appends what may be delivered now to `out`, in order.
@@ -34,12 +38,18 @@ class OrderedLanes {
     for (Lane& queue : lanes_) {
       auto first = queue.waiting.begin();
       while (first != queue.waiting.end() && first->first == queue.next) {
+        --waiting_;
+        waiting_bytes_ -= first->second.payload.size();
         out.push_back(std::move(first->second));
         first = queue.waiting.erase(first);
         ++queue.next;
       }
     }
   }
+
+  // Messages that were put and not taken, and the bytes of their payloads.
+  size_t waiting() const { return waiting_; }
+  size_t waiting_bytes() const { return waiting_bytes_; }
 
   // True once everything before `counts` has been taken.
   bool TakenUpTo(const LaneCounts& counts) const {
@@ -55,6 +65,8 @@ class OrderedLanes {
     std::map<uint64_t, Message> waiting;
   };
   std::array<Lane, kLanes> lanes_;
+  size_t waiting_ = 0;
+  size_t waiting_bytes_ = 0;
 };
 
 }  // namespace sounder::transport

@@ -104,6 +104,17 @@ void UcxEngine::Deliver(UcxConnection& connection) {
   connection.received.TakeReady(ready);
   for (Message& message : ready)
     connection.port->events->OnMessage(connection.id, std::move(message));
+  // What is left came before messages that were sent earlier. Rendezvous allow for some of it.
+  const OrderedLanes& received = connection.received;
+  if (received.waiting() <= kWaitingMessagesMax &&
+      received.waiting_bytes() <= options_.connection_receive_bytes_max) {
+    return;
+  }
+  Fail(connection,
+       absl::ResourceExhaustedError(absl::StrCat(
+           connection.peer, " sent ", received.waiting(), " messages of ", received.waiting_bytes(),
+           " bytes ahead of one that does not come; at most ", kWaitingMessagesMax, " of ",
+           options_.connection_receive_bytes_max, " bytes are kept")));
 }
 
 void UcxEngine::ForceClose(UcxConnection& connection) {

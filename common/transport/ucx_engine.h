@@ -106,14 +106,19 @@ struct UcxConnection {
   // What UCX holds and will call back for.
   std::unordered_map<UcxSend*, std::unique_ptr<UcxSend>> sends;
   std::unordered_map<UcxReceive*, std::unique_ptr<UcxReceive>> receives;
-  size_t receiving_bytes = 0;  // of `receives`
-  int user_sends = 0;          // those of `sends` that are the user's
-  int own_requests = 0;        // flush and close
+  size_t receiving_bytes = 0;     // of `receives`
+  size_t announced_receives = 0;  // of UcxEngine::waiting_receives_
+  int user_sends = 0;             // those of `sends` that are the user's
+  int own_requests = 0;           // flush and close
   // UCX did not give everything back in time; the user has been told all the same.
   bool abandoned = false;
 
   bool HeldByUcx() const { return !sends.empty() || !receives.empty() || own_requests > 0; }
 };
+
+// Of a connection: messages that are kept while one before them has not come, and rendezvous
+// payloads that are announced and not begun.
+inline constexpr size_t kWaitingMessagesMax = 4096;
 
 inline absl::Status StoppingError() {
   return absl::CancelledError("the transport is being destroyed");

@@ -99,6 +99,13 @@ ucs_status_t UcxEngine::Receive(UcxConnection& connection, const Frame& frame,
   receive->payload_bytes = data_bytes;
   receive->message.header.assign(header.begin(), header.end());
   if (rendezvous) {
+    if (connection.announced_receives >= kWaitingMessagesMax) {
+      Fail(connection,
+           absl::ResourceExhaustedError(absl::StrCat(connection.peer, " announced more than ",
+                                                     kWaitingMessagesMax, " payloads at once")));
+      return UCS_OK;
+    }
+    ++connection.announced_receives;
     receive->descriptor = data;
     waiting_receives_.push_back(std::move(receive));
     StartReceives();
@@ -128,6 +135,7 @@ void UcxEngine::StartReceives() {
     if (receiving_bytes_ > 0 && receiving_bytes_ + bytes > options_.receive_bytes_max) return;
     std::unique_ptr<UcxReceive> receive = std::move(*entry);
     entry = waiting_receives_.erase(entry);
+    --receive->connection->announced_receives;
     StartReceive(std::move(receive));
   }
 }
@@ -192,6 +200,7 @@ void UcxEngine::WatchReceives(UcxConnection& connection) {
 void UcxEngine::DropWaitingReceives(UcxConnection& connection) {
   std::erase_if(waiting_receives_, [&](const std::unique_ptr<UcxReceive>& receive) {
     if (receive->connection != &connection) return false;
+    --connection.announced_receives;
     ucp_am_data_release(worker_.get(), receive->descriptor);
     return true;
   });

@@ -117,6 +117,7 @@ transport::Message Encode(const AppendReply& reply) {
       reply.envelope, reply.items,
       [](const AppendReplyItem& item, proto::AppendReplyItem::Builder out, TensorList*) {
         out.setAppliedSequence(item.applied_sequence);
+        out.setCreditBytes(item.credit_bytes);
         if (item.status.ok()) return;
         out.setStatusCode(ToWireCode(item.status));
         out.setStatusMessage(ToWireText(item.status).c_str());
@@ -146,6 +147,23 @@ absl::StatusOr<Envelope> DecodeEnvelope(const transport::Message& message) {
   ASSIGN_OR_RETURN(Envelope envelope, DecodeHeader(message.header, &shape));
   RETURN_IF_ERROR(CheckPayloadSize(message.payload, shape));
   return envelope;
+}
+
+uint32_t DeadlineMicros(base::Duration deadline) {
+  const int64_t micros = deadline.count() / 1000;
+  return micros > UINT32_MAX ? UINT32_MAX : static_cast<uint32_t>(micros < 1 ? 1 : micros);
+}
+
+transport::Message CopyOf(const transport::Message& message) {
+  return {message.header, memory::AlignedBuffer::CopyOf(message.payload.bytes())};
+}
+
+void SetDeadline(uint32_t deadline_us, transport::Message* message) {
+  PayloadShape shape;
+  absl::StatusOr<Envelope> envelope = DecodeHeader(message->header, &shape);
+  CHECK(envelope.ok()) << envelope.status().ToString();
+  envelope->deadline_us = deadline_us;
+  message->header = EncodeHeader(*envelope, shape);
 }
 
 namespace {
@@ -203,7 +221,7 @@ absl::StatusOr<AppendReply> DecodeAppendReply(transport::Message message) {
   const auto get = [](proto::AppendReplyItem::Reader in,
                       TensorCursor*) -> absl::StatusOr<AppendReplyItem> {
     return AppendReplyItem{FromWire(in.getStatusCode(), in.getStatusMessage().cStr()),
-                           in.getAppliedSequence()};
+                           in.getAppliedSequence(), in.getCreditBytes()};
   };
   RETURN_IF_ERROR((DecodeItems<proto::AppendReplyItems, AppendReplyItem>(message.payload, shape,
                                                                          get, &reply.items)));

@@ -7,6 +7,7 @@
 #define SOUNDER_COMMON_WIRE_CODEC_H_
 
 #include "absl/status/statusor.h"
+#include "common/base/clock.h"
 #include "common/transport/transport.h"
 #include "common/wire/messages.h"
 
@@ -25,6 +26,13 @@ transport::Message EncodeBare(const Envelope& envelope);
 // The envelope of any message: checks version, kind and the payload's size against the header, but
 // not the payload. Enough to answer a request that is otherwise malformed.
 absl::StatusOr<Envelope> DecodeEnvelope(const transport::Message& message);
+
+// Of a request that may take so long; at least 1.
+uint32_t DeadlineMicros(base::Duration deadline);
+// Changes the deadline of an encoded message of ours.
+void SetDeadline(uint32_t deadline_us, transport::Message* message);
+// Message is move-only.
+transport::Message CopyOf(const transport::Message& message);
 
 // The kind in the envelope must be the function's.
 absl::StatusOr<AttendRequest> DecodeAttend(transport::Message message);

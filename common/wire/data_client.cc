@@ -10,11 +10,6 @@
 namespace sounder::wire {
 namespace {
 
-uint32_t ToMicros(base::Duration duration) {
-  const int64_t micros = duration.count() / 1000;
-  return micros > UINT32_MAX ? UINT32_MAX : static_cast<uint32_t>(micros < 1 ? 1 : micros);
-}
-
 // Says in the error of a malformed answer which node gave it.
 template <typename T>
 absl::StatusOr<T> Named(const std::string& address, absl::StatusOr<T> answer) {
@@ -34,14 +29,15 @@ bool IsAnswer(MessageKind kind) {
          kind == MessageKind::kFetchReply || kind == MessageKind::kPong;
 }
 
-std::string Milliseconds(base::Duration duration) {
-  return absl::StrCat(duration.count() / 1000000, " ms");
-}
-
 }  // namespace
 
-DataClient::DataClient(transport::Transport* transport, base::Executor* executor)
-    : transport_(transport), executor_(executor), gate_(std::make_shared<Gate>()) {}
+DataClient::DataClient(transport::Transport* transport, base::Executor* executor,
+                       const DataClientOptions& options)
+    : transport_(transport),
+      executor_(executor),
+      options_(options),
+      gate_(std::make_shared<Gate>()),
+      random_(options.seed, /*stream=*/0x7265) {}
 
 DataClient::~DataClient() {
   std::vector<base::TimerId> timers;
@@ -51,7 +47,9 @@ DataClient::~DataClient() {
   }
   {
     std::lock_guard lock(mutex_);
-    for (const auto& [ticket, pending] : pending_) timers.push_back(pending.timer);
+    for (const auto& [ticket, pending] : pending_) {
+      timers.insert(timers.end(), {pending.timer, pending.retry});
+    }
   }
   for (const base::TimerId timer : timers) executor_->Cancel(timer);
 }
@@ -80,7 +78,7 @@ void DataClient::Ask(NodeIndex node, MessageKind kind, Request request, base::Du
   const uint64_t ticket = NewTicket();
   request.envelope.kind = kind;
   request.envelope.ticket = ticket;
-  request.envelope.deadline_us = ToMicros(deadline);
+  request.envelope.deadline_us = DeadlineMicros(deadline);
   Send(
       node, ticket, Encode(request), transport::SendMode::kAuto, deadline, attend,
       [this, node, decode, done = std::move(done)](absl::StatusOr<transport::Message> message) {
@@ -111,7 +109,7 @@ void DataClient::Ping(NodeIndex node, base::Duration deadline,
   Envelope envelope;
   envelope.kind = MessageKind::kPing;
   envelope.ticket = NewTicket();
-  envelope.deadline_us = ToMicros(deadline);
+  envelope.deadline_us = DeadlineMicros(deadline);
   Send(node, envelope.ticket, EncodeBare(envelope), transport::SendMode::kEager, deadline,
        /*attend=*/false,
        [this, node, done = std::move(done)](absl::StatusOr<transport::Message> message) {
@@ -148,14 +146,22 @@ void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message messag
     std::lock_guard lock(mutex_);
     ++counters_.requests;
     Node& entry = *nodes_.at(node);
+    if (pending_.size() >= options_.max_pending) {
+      ++counters_.failures;
+      return FailLater(std::move(finish), absl::ResourceExhaustedError(absl::StrCat(
+                                              "node ", entry.address, ": ", pending_.size(),
+                                              " requests wait for their answers already")));
+    }
     connection = entry.connection;
     Pending& pending = pending_[ticket];
-    pending = {node, connection, deadline, 0, attend, std::move(finish)};
-    pending.timer =
-        executor_->RunAt(executor_->clock().Now() + deadline, [this, gate = gate_, ticket] {
-          std::lock_guard entered(gate->mutex);
-          if (gate->open) OnDeadline(ticket);
-        });
+    pending.node = node;
+    pending.connection = connection;
+    pending.deadline = deadline;
+    pending.attend = attend;
+    pending.finish = std::move(finish);
+    pending.until = executor_->clock().Now() + deadline;
+    if (options_.retry && !message.payload.empty()) pending.again = CopyOf(message);
+    pending.timer = At(pending.until, [this, ticket] { OnDeadline(ticket); });
     if (connection != 0) {
       CountSent(pending, message);
     } else {
@@ -210,45 +216,13 @@ void DataClient::Connect(NodeIndex node) {
     transport_->Send(*connected, std::move(waiting.message), waiting.mode, nullptr);
   }
   for (Pending& pending : lost) {
-    executor_->Cancel(pending.timer);
+    CancelTimers(pending);
     FailLater(std::move(pending.finish), base::Annotate(connected.status(), "node " + address));
   }
 }
 
 void DataClient::FailLater(Finish finish, absl::Status status) {
   executor_->Run([finish = std::move(finish), status] { finish(status); });
-}
-
-void DataClient::OnDeadline(uint64_t ticket) {
-  Pending late;
-  std::vector<Pending> lost;  // with it, by a node that said nothing
-  std::string address;
-  bool silent = false;
-  {
-    std::lock_guard lock(mutex_);
-    const auto found = pending_.find(ticket);
-    if (found == pending_.end()) return;
-    late = std::move(found->second);
-    pending_.erase(found);
-    ++counters_.failures;
-    Node& node = *nodes_.at(late.node);
-    address = node.address;
-    silent = late.connection != 0 && node.connection == late.connection &&
-             executor_->clock().Now() - node.last_heard >= late.deadline;
-    if (silent) {  // before the callback, which may try again
-      lost = TakeAll(late.connection);
-      closing_.insert(late.connection);
-    }
-  }
-  if (silent) {
-    transport_->Close(late.connection);
-    std::lock_guard lock(mutex_);
-    closing_.erase(late.connection);
-    close_done_.notify_all();
-  }
-  late.finish(absl::DeadlineExceededError(
-      absl::StrCat("node ", address, " did not answer within ", Milliseconds(late.deadline))));
-  Fail(std::move(lost), absl::UnavailableError("the node went silent"));
 }
 
 void DataClient::OnAccept(transport::ConnectionId connection, const std::string&) {
@@ -267,9 +241,13 @@ void DataClient::OnMessage(transport::ConnectionId connection, transport::Messag
     if (envelope.ok() && IsAnswer(envelope->kind)) {
       const auto found = pending_.find(envelope->ticket);
       if (found == pending_.end() || found->second.connection != connection) return;
+      if (found->second.attend) counters_.attend_bytes_received += WireBytes(message);
+      if (absl::IsResourceExhausted(envelope->status) && envelope->retry_after_us > 0) {
+        ++counters_.refusals;
+        if (RetryLater(envelope->ticket, *envelope)) return;
+      }
       answered = std::move(found->second);
       pending_.erase(found);
-      if (answered.attend) counters_.attend_bytes_received += WireBytes(message);
     }
   }
   if (!envelope.ok()) {
@@ -282,7 +260,7 @@ void DataClient::OnMessage(transport::ConnectionId connection, transport::Messag
     return Fail(std::move(lost), envelope.status());
   }
   if (answered.finish != nullptr) {
-    executor_->Cancel(answered.timer);
+    CancelTimers(answered);
     answered.finish(std::move(message));
   } else if (envelope->kind == MessageKind::kPing) {
     Envelope pong = *envelope;
@@ -302,10 +280,9 @@ void DataClient::OnClosed(transport::ConnectionId connection, absl::Status reaso
   // A timer may be calling the transport about this connection. The transport lives at least until
   // we return: it reports the end of every connection before its own.
   std::unique_lock lock(mutex_);
-  close_done_.wait(lock, [&] { return closing_.count(connection) == 0; });
+  call_done_.wait(lock, [&] { return in_call_.count(connection) == 0; });
 }
 
-// Forgets the connection and fails what is in flight on it.
 // Under mutex_: the connection is forgotten, and what was in flight on it handed over.
 std::vector<DataClient::Pending> DataClient::TakeAll(transport::ConnectionId connection) {
   const auto owner = connections_.find(connection);
@@ -332,7 +309,7 @@ void DataClient::Fail(std::vector<Pending> lost, const absl::Status& reason) {
   const std::string address = AddressOf(lost.front().node);
   const std::string why = reason.ok() ? "closed the connection" : base::MessageOf(reason);
   for (Pending& pending : lost) {
-    executor_->Cancel(pending.timer);
+    CancelTimers(pending);
     pending.finish(absl::UnavailableError(absl::StrCat("node ", address, ": ", why)));
   }
 }

@@ -15,6 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/executor.h"
+#include "common/base/philox.h"
 #include "common/transport/transport.h"
 #include "common/wire/messages.h"
 
@@ -28,11 +29,24 @@ struct DataClientCounters {
   uint64_t bytes_received = 0;
   uint64_t attend_bytes_sent = 0;
   uint64_t attend_bytes_received = 0;
+  uint64_t refusals = 0;  // answers of nodes that had no room or no time for the request
+  uint64_t retries = 0;   // requests sent again, as such an answer advised
+};
+
+struct DataClientOptions {
+  // Requests without an answer; what comes beyond fails at once (RESOURCE_EXHAUSTED).
+  size_t max_pending = 4096;
+  bool retry = true;  // what nodes refuse with advice when to come again
+  uint64_t seed = 1;  // of the jitter of retries
 };
 
 // Thread safe. Every callback is called exactly once, on the transport's or the executor's threads,
 // never inside a call of this class: with the node's answer, or with DEADLINE_EXCEEDED, or with
 // UNAVAILABLE when the connection broke, or with why its answer was refused; errors name the node.
+// A request that a node refuses as a whole with RESOURCE_EXHAUSTED and advice when to come again is
+// sent again then (policy::RetryDelay), as long as its deadline allows; otherwise the refusal is
+// the answer. That is safe: attends change nothing, appends are applied once by their sequence
+// numbers. For it every request is kept in encoded form until it is answered.
 // A node that said nothing for the whole of a request's deadline is given up, and so is one that
 // sends what is no message of our protocol: its connection is closed, which fails everything in
 // flight on it; the next request connects anew. Pings of a node are answered. Destroy it after the
@@ -45,7 +59,8 @@ class DataClient final : public transport::TransportEvents {
   using Callback = std::function<void(absl::StatusOr<T>)>;
 
   // Both outlive the client's use. Call transport->Start(this) before the first request.
-  DataClient(transport::Transport* transport, base::Executor* executor);
+  DataClient(transport::Transport* transport, base::Executor* executor,
+             const DataClientOptions& options = {});
   ~DataClient() override;
 
   // Makes a node known by its data-plane address. Connects with the first request.
@@ -92,6 +107,10 @@ class DataClient final : public transport::TransportEvents {
     base::TimerId timer = 0;
     bool attend = false;
     Finish finish;
+    base::Time until{};        // its deadline on our clock
+    transport::Message again;  // what was sent; no header: never to be sent again
+    base::TimerId retry = 0;   // of a request that was refused
+    int tries = 1;
   };
 
   // Sends a request of that kind and decodes its answer. `attend` as in Pending.
@@ -104,6 +123,12 @@ class DataClient final : public transport::TransportEvents {
   // Connects to a node that is marked as connecting, and sends or fails what waits for it.
   void Connect(NodeIndex node);
   void CountSent(const Pending& pending, const transport::Message& message);  // under mutex_
+  bool RetryLater(uint64_t ticket, const Envelope& refusal);                  // under mutex_
+  void Retry(uint64_t ticket);
+  // Calls `call` of a client that is still there, at `when`.
+  base::TimerId At(base::Time when, std::function<void()> call);
+  void CancelTimers(const Pending& pending);
+  void EndCall(transport::ConnectionId connection);  // see in_call_
   void OnDeadline(uint64_t ticket);
   std::vector<Pending> TakeAll(transport::ConnectionId connection);
   void Fail(std::vector<Pending> lost, const absl::Status& reason);
@@ -111,6 +136,7 @@ class DataClient final : public transport::TransportEvents {
 
   transport::Transport* const transport_;
   base::Executor* const executor_;
+  const DataClientOptions options_;
   // A timer that has already started may outlive us by a moment: it runs inside this gate.
   struct Gate {
     std::mutex mutex;
@@ -125,9 +151,10 @@ class DataClient final : public transport::TransportEvents {
   // Connections that ended before Connect had told us of them, while any node is connecting.
   std::map<transport::ConnectionId, absl::Status> ended_early_;
   std::map<uint64_t, Pending> pending_;        // by ticket; in order, so that failing them is
-  std::set<transport::ConnectionId> closing_;  // Close is being called for these by a timer
-  std::condition_variable close_done_;
+  std::set<transport::ConnectionId> in_call_;  // a timer calls the transport about these
+  std::condition_variable call_done_;
   uint64_t last_ticket_ = 0;
+  base::PhiloxStream random_;
   DataClientCounters counters_;
 };
 

@@ -163,6 +163,7 @@ struct AppendRequest {
 struct AppendReplyItem {
   absl::Status status;
   uint64_t applied_sequence = 0;
+  uint32_t credit_bytes = 0;  // 0: none given
 };
 
 struct AppendReply {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/policy/append_credit.h"
 #include "gpu_worker/kv/kv_client.h"
 #include "gpu_worker/kv/name_node.h"
 #include "gpu_worker/kv/session_spec.h"
@@ -81,7 +82,8 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Fork(RemoteSession* ses
   start.placed_by = session->placed_by();
   start.end = position;
   auto child = std::make_shared<RemoteSession>(
-      options, session->placement(), session->shared_projection(), nodes_.size(), executor_, start);
+      options, session->placement(), session->shared_projection(), nodes_.size(), executor_,
+      CreditOf(policy::kFirstAppendCredit), start);
   RETURN_IF_ERROR(MakeOnNodes(*child, [&](Node& node, int index) {
     wire::ForkCall call;
     call.op = {session->ref(), session->IssuedSequence(index), options.tenant};
@@ -151,7 +153,7 @@ absl::StatusOr<AdoptedSession> KvClient::Adopt(const base::SessionId& id, uint32
   ASSIGN_OR_RETURN(auto projection, MakeProjection(options));
   const auto make = [&] {
     return std::make_shared<RemoteSession>(options, placement, projection, nodes_.size(), executor_,
-                                           start);
+                                           CreditOf(policy::kFirstAppendCredit), start);
   };
   RETURN_IF_ERROR(CheckInfos(*make(), infos));
   // In the order of the nodes, so that of two adopters at once one ends at the first node.

@@ -10,6 +10,7 @@
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/config/host_port.h"
+#include "common/policy/append_credit.h"
 #include "common/wire/messages.h"
 #include "gpu_worker/kv/name_node.h"
 #include "gpu_worker/kv/session_spec.h"
@@ -56,7 +57,8 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
   ASSIGN_OR_RETURN(policy::Placement placement, PlacementOf(options, options.id, nodes_.size()));
   ASSIGN_OR_RETURN(auto projection, MakeProjection(options));
   auto session = std::make_shared<RemoteSession>(options, std::move(placement),
-                                                 std::move(projection), nodes_.size(), executor_);
+                                                 std::move(projection), nodes_.size(), executor_,
+                                                 CreditOf(policy::kFirstAppendCredit));
   RETURN_IF_ERROR(MakeOnNodes(*session, [&](Node& node, int index) {
     return node.control->Open(SpecOf(*session, index, nodes_.size())).status();
   }));
@@ -229,11 +231,14 @@ absl::Status KvClient::AppendToShard(RemoteSession* session, const AppendRows& r
   const RemoteSessionOptions& options = session->options();
   const int64_t row_bytes = int64_t{2} * shard.kv_heads() * options.model.head_dim *
                             static_cast<int64_t>(SizeOf(options.dtype)) * options.model.layers;
-  const int64_t step = std::max<int64_t>(1, options_.append_message_bytes / row_bytes);
-  for (base::Position begin = shard.range.begin; begin < shard.range.end; begin += step) {
+  for (base::Position begin = shard.range.begin; begin < shard.range.end;) {
+    const auto credit = static_cast<int64_t>(session->Credit(shard.node));
+    const int64_t step =
+        std::max<int64_t>(1, std::min(options_.append_message_bytes, credit) / row_bytes);
     const base::PositionRange part{begin, std::min(begin + step, shard.range.end)};
-    if (!session->WaitInFlightBelow(static_cast<uint64_t>(options_.append_window_bytes),
-                                    options_.deadline)) {
+    begin = part.end;
+    if (!session->WaitForCredit(shard.node, static_cast<uint64_t>(part.size() * row_bytes),
+                                options_.deadline)) {
       return absl::DeadlineExceededError(
           absl::StrCat("node ", data_.AddressOf(nodes_[static_cast<size_t>(shard.node)].data),
                        " does not keep up with appends"));
@@ -284,7 +289,7 @@ absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
   }
   const uint64_t bytes = 2 * layer_bytes;
   data_.Append(nodes_[static_cast<size_t>(shard.node)].data, std::move(request), options_.deadline,
-               [session = session->shared_from_this(), node = shard.node, sequences, bytes,
+               [this, session = session->shared_from_this(), node = shard.node, sequences, bytes,
                 address = data_.AddressOf(nodes_[static_cast<size_t>(shard.node)].data)](
                    const absl::StatusOr<wire::AppendReply>& reply) {
                  for (size_t i = 0; i < sequences.size(); ++i) {
@@ -292,12 +297,18 @@ absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
                    if (status.ok() && i >= reply->items.size()) {
                      status = absl::InternalError("the answer has too few items");
                    }
+                   const uint64_t credit = status.ok() ? reply->items[i].credit_bytes : 0;
                    if (status.ok()) status = reply->items[i].status;
-                   session->OnAppended(node, sequences[i], bytes,
+                   session->OnAppended(node, sequences[i], bytes, CreditOf(credit),
                                        NameNodeOfSession(status, address));
                  }
                });
   return absl::OkStatus();
+}
+
+// What a node grants, within our own bound.
+uint64_t KvClient::CreditOf(uint64_t granted) const {
+  return std::min(granted, static_cast<uint64_t>(options_.append_window_bytes));
 }
 
 absl::Status KvClient::WaitAppended(RemoteSession* session, base::Position position) {

@@ -27,8 +27,10 @@ namespace sounder::gpu_worker {
 struct KvClientOptions {
   base::Duration deadline = std::chrono::seconds(2);  // of every request
   int64_t append_message_bytes = int64_t{4} << 20;  // rows are sent in messages of about this size
-  int64_t append_window_bytes = int64_t{64} << 20;  // appends in flight before Append waits
+  // Of a session's appends in flight to a node before Append waits, where the node grants more.
+  int64_t append_window_bytes = int64_t{64} << 20;
   size_t attend_message_bytes = base::kMaxPayloadBytes;  // most of one Attend, and of its answer
+  uint64_t retry_seed = 1;  // of the jitter of retries; another one for each worker
 };
 
 // What one query block wants from the nodes. Spans and pointers are the caller's, valid until Wait.
@@ -178,7 +180,9 @@ class KvClient {
     std::vector<wire::SessionOp> left_behind;  // guarded by away_mutex_; to be closed
   };
   KvClient(KvClientOptions options, transport::Transport* transport, base::Executor* executor)
-      : options_(std::move(options)), executor_(executor), data_(transport, executor) {}
+      : options_(std::move(options)),
+        executor_(executor),
+        data_(transport, executor, {.seed = options_.retry_seed}) {}
   struct OpenSession {
     std::weak_ptr<RemoteSession> session;
     base::Duration interval{};
@@ -218,6 +222,7 @@ class KvClient {
                       std::vector<PendingAttend::NodeCall>* calls) const;
   void AddItem(const AttendQuery& query, uint32_t layer, const policy::Shard& shard,
                wire::AttendRequest* request, std::vector<memory::AlignedBuffer>* tensors);
+  uint64_t CreditOf(uint64_t granted) const;
   absl::Status SendRows(RemoteSession* session, const AppendRows& rows, const policy::Shard& shard,
                         base::PositionRange range);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/policy/append_credit.h"
 
 namespace sounder::gpu_worker {
 
@@ -10,7 +11,7 @@ uint64_t RemoteSession::NextSequence(int node, base::Position first, uint64_t by
   std::lock_guard lock(mutex_);
   Node& entry = nodes_.at(static_cast<size_t>(node));
   entry.in_flight.push_back({++entry.issued, first});
-  bytes_in_flight_ += bytes;
+  entry.bytes_in_flight += bytes;
   return entry.issued;
 }
 
@@ -19,24 +20,33 @@ uint64_t RemoteSession::IssuedSequence(int node) const {
   return nodes_.at(static_cast<size_t>(node)).issued;
 }
 
-void RemoteSession::OnAppended(int node, uint64_t sequence, uint64_t bytes,
+void RemoteSession::OnAppended(int node, uint64_t sequence, uint64_t bytes, uint64_t credit,
                                const absl::Status& status) {
   {
     std::lock_guard lock(mutex_);
-    std::vector<InFlight>& in_flight = nodes_.at(static_cast<size_t>(node)).in_flight;
+    Node& entry = nodes_.at(static_cast<size_t>(node));
+    std::vector<InFlight>& in_flight = entry.in_flight;
     in_flight.erase(std::remove_if(in_flight.begin(), in_flight.end(),
                                    [&](const InFlight& op) { return op.sequence == sequence; }),
                     in_flight.end());
-    bytes_in_flight_ -= bytes;
+    entry.bytes_in_flight -= bytes;
+    if (credit > 0) entry.credit = credit;
     if (failed_.ok()) failed_ = status;
   }
   changed_->NotifyAll();
 }
 
-bool RemoteSession::WaitInFlightBelow(uint64_t bytes, base::Duration deadline) {
+uint64_t RemoteSession::Credit(int node) const {
+  std::lock_guard lock(mutex_);
+  return nodes_.at(static_cast<size_t>(node)).credit;
+}
+
+bool RemoteSession::WaitForCredit(int node, uint64_t bytes, base::Duration deadline) {
   std::unique_lock lock(mutex_);
-  return changed_->WaitFor(lock, deadline,
-                           [&] { return bytes_in_flight_ < bytes || !failed_.ok(); });
+  const Node& entry = nodes_.at(static_cast<size_t>(node));
+  return changed_->WaitFor(lock, deadline, [&] {
+    return policy::MaySend(entry.bytes_in_flight, bytes, entry.credit) || !failed_.ok();
+  });
 }
 
 absl::Status RemoteSession::WaitAcknowledged(base::Position position, base::Duration deadline) {

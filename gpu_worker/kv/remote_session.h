@@ -64,9 +64,11 @@ struct RemoteSessionStart {
 // Thread safe where it says so. Shared by whoever opened it and by the appends in flight.
 class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
  public:
+  // first_credit: of each node, until it has granted some.
   RemoteSession(RemoteSessionOptions options, policy::Placement placement,
                 std::shared_ptr<const lsh::Projection> projection, size_t num_nodes,
-                base::Executor* executor, const RemoteSessionStart& start = {})
+                base::Executor* executor, uint64_t first_credit,
+                const RemoteSessionStart& start = {})
       : options_(std::move(options)),
         epoch_(start.epoch),
         placed_by_(start.placed_by.empty() ? options_.id : start.placed_by),
@@ -75,6 +77,7 @@ class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
         changed_(executor->NewCondition()),
         nodes_(num_nodes),
         end_(start.end) {
+    for (Node& node : nodes_) node.credit = first_credit;
     for (size_t i = 0; i < start.issued.size(); ++i) nodes_[i].issued = start.issued[i];
   }
 
@@ -93,10 +96,15 @@ class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
   // The sequence number of the next operation on a node, whose rows begin at `first`.
   uint64_t NextSequence(int node, base::Position first, uint64_t bytes);
   uint64_t IssuedSequence(int node) const;
-  // A node acknowledged (or refused) the operation with that number.
-  void OnAppended(int node, uint64_t sequence, uint64_t bytes, const absl::Status& status);
-  // Waits until fewer than `bytes` are in flight; false past the deadline.
-  bool WaitInFlightBelow(uint64_t bytes, base::Duration deadline);
+  // A node acknowledged (or refused) the operation with that number. credit: what may be in flight
+  // to it from now on; 0: as before.
+  void OnAppended(int node, uint64_t sequence, uint64_t bytes, uint64_t credit,
+                  const absl::Status& status);
+  // Bytes of appends that may be in flight to a node.
+  uint64_t Credit(int node) const;
+  // Waits until `bytes` more may be sent to a node (policy::MaySend), or the session has failed;
+  // false past the deadline.
+  bool WaitForCredit(int node, uint64_t bytes, base::Duration deadline);
   // Waits until every operation with rows before `position` is acknowledged; the first failure.
   absl::Status WaitAcknowledged(base::Position position, base::Duration deadline);
   // A node that has not acknowledged rows before `position`; -1: there is none.
@@ -125,6 +133,8 @@ class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
   };
   struct Node {
     uint64_t issued = 0;
+    uint64_t credit = 0;
+    uint64_t bytes_in_flight = 0;
     std::vector<InFlight> in_flight;
   };
 
@@ -145,7 +155,6 @@ class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
 
   mutable std::mutex mutex_;  // guards everything below
   std::vector<Node> nodes_;
-  uint64_t bytes_in_flight_ = 0;
   absl::Status failed_;
   base::Position end_ = 0;
   std::optional<Cut> cut_;

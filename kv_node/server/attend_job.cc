@@ -21,14 +21,16 @@ uint32_t MicrosBetween(base::Time from, base::Time to) {
 
 }  // namespace
 
-AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap* sessions,
-                     base::Executor* executor, int num_threads, ScratchPool* scratches, Done done)
+AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, uint64_t number,
+                     SessionMap* sessions, base::Executor* executor, AttendQueue* queue,
+                     ScratchPool* scratches, Done done)
     : request_(std::move(request)),
       arrival_(arrival),
       deadline_(RequestDeadline(request_.envelope, arrival)),
+      number_(number),
       sessions_(sessions),
       executor_(executor),
-      num_threads_(num_threads),
+      queue_(queue),
       scratches_(scratches),
       done_(std::move(done)),
       plans_(request_.items.size(), absl::StatusOr<AttendPlan>(absl::UnknownError("not planned"))),
@@ -57,6 +59,7 @@ void AttendJob::Start() {
                        self->OnPlan(i, std::move(plan));
                      });
   }
+  if (unplanned_ > 0) queue_->Park(number_);
 }
 
 void AttendJob::OnPlan(size_t item, absl::StatusOr<AttendPlan> plan) {
@@ -66,6 +69,19 @@ void AttendJob::OnPlan(size_t item, absl::StatusOr<AttendPlan> plan) {
 
 void AttendJob::OnAllPlanned() {
   planned_ = attended_ = executor_->clock().Now();
+  const auto planned = [](const absl::StatusOr<AttendPlan>& plan) { return plan.ok(); };
+  if (std::none_of(plans_.begin(), plans_.end(), planned)) {
+    Finish();
+    return;
+  }
+  queue_->Ready(
+      number_, [self = shared_from_this()] { self->Begin(); },
+      [self = shared_from_this()] { self->Expire(); });
+}
+
+// The first of its runners.
+void AttendJob::Begin() {
+  attended_ = executor_->clock().Now();
   for (size_t i = 0; i < plans_.size(); ++i) {
     if (!plans_[i].ok()) continue;
     if (absl::Status status = AddItem(i, *plans_[i]); !status.ok()) plans_[i] = std::move(status);
@@ -74,12 +90,22 @@ void AttendJob::OnAllPlanned() {
   unfinished_ = units_.size();
   if (units_.empty()) {
     Finish();
+    queue_->RunnerEnded();
     return;
   }
-  const size_t runners = std::min(units_.size(), static_cast<size_t>(num_threads_));
-  for (size_t i = 0; i < runners; ++i) {
+  const size_t runners = std::min(units_.size(), static_cast<size_t>(queue_->threads()));
+  queue_->AddRunners(runners - 1);
+  for (size_t i = 1; i < runners; ++i) {
     executor_->Run([self = shared_from_this()] { self->RunUnits(); });
   }
+  RunUnits();
+}
+
+void AttendJob::Expire() {
+  reply_.envelope.status = absl::DeadlineExceededError(
+      absl::StrCat("the attend waited ", MicrosBetween(arrival_, executor_->clock().Now()),
+                   " us for its turn on the node, too long for its deadline"));
+  Answer();
 }
 
 // Sampling draws from whole pieces; a block whose causal bounds cut through one attends it exactly.
@@ -149,17 +175,24 @@ void AttendJob::OrderUnits() {
 }
 
 void AttendJob::RunUnits() {
-  ScratchPool::Lease scratch = scratches_->Take();
-  for (;;) {
-    const size_t index = next_unit_.fetch_add(1);
-    if (index >= units_.size()) return;
-    if (index == 0) attended_ = executor_->clock().Now();  // read by whoever ends last
-    Unit& unit = units_[order_[index]];
-    RunUnit(unit, *scratch);
-    HeadWork& work = heads_[unit.head_work];
-    if (work.unfinished.fetch_sub(1) == 1) MergeHead(work);
-    if (unfinished_.fetch_sub(1) == 1) Finish();
+  {
+    ScratchPool::Lease scratch = scratches_->Take();
+    base::Time begin = executor_->clock().Now();
+    for (;;) {
+      const size_t index = next_unit_.fetch_add(1);
+      if (index >= units_.size()) break;
+      Unit& unit = units_[order_[index]];
+      RunUnit(unit, *scratch);
+      HeadWork& work = heads_[unit.head_work];
+      if (work.unfinished.fetch_sub(1) == 1) MergeHead(work);
+      const base::Time end = executor_->clock().Now();
+      took_nanos_[static_cast<size_t>(request_.items[work.item].attention)] +=
+          (end - begin).count();
+      begin = end;
+      if (unfinished_.fetch_sub(1) == 1) Finish();
+    }
   }
+  queue_->RunnerEnded();
 }
 
 bool AttendJob::SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const {
@@ -314,16 +347,23 @@ void AttendJob::Finish() {
   reply_.items.resize(request_.items.size());
   for (size_t i = 0; i < request_.items.size(); ++i) FillReplyItem(i);
   const base::Time merged = executor_->clock().Now();
-  reply_.envelope.kind = wire::MessageKind::kAttendReply;
-  reply_.envelope.ticket = request_.envelope.ticket;
-  reply_.envelope.tenant = request_.envelope.tenant;
-  reply_.envelope.trace_id = request_.envelope.trace_id;
   reply_.envelope.timings = {
       .queue_us = MicrosBetween(arrival_, attended_),
       .wait_us = MicrosBetween(asked_, planned_),
       .compute_us = MicrosBetween(attended_, computed),
       .merge_us = MicrosBetween(computed, merged),
   };
+  policy::WorkTimes took{};
+  for (size_t kind = 0; kind < took.size(); ++kind) took[kind] = base::Duration(took_nanos_[kind]);
+  queue_->End(number_, took);
+  Answer();
+}
+
+void AttendJob::Answer() {
+  reply_.envelope.kind = wire::MessageKind::kAttendReply;
+  reply_.envelope.ticket = request_.envelope.ticket;
+  reply_.envelope.tenant = request_.envelope.tenant;
+  reply_.envelope.trace_id = request_.envelope.trace_id;
   done_(reply_);
 }
 

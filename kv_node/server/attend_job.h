@@ -4,6 +4,7 @@
 #ifndef SOUNDER_KV_NODE_SERVER_ATTEND_JOB_H_
 #define SOUNDER_KV_NODE_SERVER_ATTEND_JOB_H_
 
+#include <array>
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -15,21 +16,24 @@
 #include "common/wire/messages.h"
 #include "kv_node/sampler/sampler.h"
 #include "kv_node/sampler/scratch_pool.h"
+#include "kv_node/server/attend_queue.h"
 #include "kv_node/server/head_queries.h"
 #include "kv_node/session/session_map.h"
 
 namespace sounder::kv_node {
 
 // Runs once. Shared by the work in flight; `done` is called exactly once with the reply, whose
-// spans point into the job, which lives until `done` returns.
+// spans point into the job, which lives until `done` returns. A job whose turn comes too late
+// answers DEADLINE_EXCEEDED as a whole, without items.
 class AttendJob : public std::enable_shared_from_this<AttendJob> {
  public:
   // Most bytes of partial outputs of one request; an item that passes it is RESOURCE_EXHAUSTED.
   static constexpr size_t kMaxPartialBytes = size_t{256} << 20;
   using Done = std::function<void(const wire::AttendReply& reply)>;
 
-  AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap* sessions,
-            base::Executor* executor, int num_threads, ScratchPool* scratches, Done done);
+  // `number`: of the job in the queue, which has taken it on. The pointers outlive the job.
+  AttendJob(wire::AttendRequest request, base::Time arrival, uint64_t number, SessionMap* sessions,
+            base::Executor* executor, AttendQueue* queue, ScratchPool* scratches, Done done);
 
   void Start();
 
@@ -62,6 +66,8 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
 
   void OnPlan(size_t item, absl::StatusOr<AttendPlan> plan);
   void OnAllPlanned();
+  void Begin();   // its turn has come
+  void Expire();  // or comes too late
   std::vector<Unit> UnitsOf(const wire::AttendItem& item, const AttendPlan& plan,
                             uint32_t head) const;
   absl::Status TakePartialBytes(const wire::AttendItem& item, size_t num_units);
@@ -72,15 +78,17 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   void RunExact(const wire::AttendItem& item, const HeadWork& work, Unit& unit) const;
   bool SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const;
   void Finish();
+  void Answer();
   void MergeHead(HeadWork& work) const;
   void FillReplyItem(size_t item);
 
   const wire::AttendRequest request_;
   const base::Time arrival_;
   const base::Time deadline_;
+  const uint64_t number_;
   SessionMap* const sessions_;
   base::Executor* const executor_;
-  const int num_threads_;
+  AttendQueue* const queue_;
   ScratchPool* const scratches_;
   const Done done_;
 
@@ -93,9 +101,10 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   std::vector<uint32_t> order_;  // of units_, in which they are taken
   std::atomic<size_t> next_unit_{0};
   std::atomic<size_t> unfinished_{0};
-  base::Time asked_{};     // the sessions
-  base::Time planned_{};   // by all of them
-  base::Time attended_{};  // the first row
+  std::array<std::atomic<int64_t>, policy::kWorkKinds> took_nanos_{};  // of the runners
+  base::Time asked_{};                                                 // the sessions
+  base::Time planned_{};                                               // by all of them
+  base::Time attended_{};                                              // the first row
   wire::AttendReply reply_;
   std::vector<std::vector<float>> outputs_;                 // [item][T, Hq, dim]
   std::vector<std::vector<float>> lse_;                     // [item][T, Hq]

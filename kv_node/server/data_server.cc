@@ -18,10 +18,18 @@ namespace sounder::kv_node {
 // is not kept so long.
 struct DataServer::AppendJob {
   wire::AppendReply reply;
+  Intake::SharedHold hold;
   std::atomic<size_t> unfinished{0};
 };
 
 namespace {
+
+// When a request for which there is no room may come again: messages go in milliseconds.
+constexpr base::Duration kRetryMemoryAfter = std::chrono::milliseconds(10);
+// What a message of appends takes once its rows are gone, and each append in it. Little, because
+// they may wait for one that was refused and has to find room.
+constexpr size_t kBytesPerAnswer = 512;
+constexpr size_t kBytesPerAppend = 256;
 
 // What the tensors of the answer take, paddings included.
 size_t AnswerBytes(const wire::AttendRequest& request) {
@@ -37,13 +45,15 @@ size_t AnswerBytes(const wire::AttendRequest& request) {
 
 DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
                        base::Executor* executor, int num_threads, ServerProbe* probe,
-                       const kernels::KernelSchedule& schedule)
+                       const kernels::KernelSchedule& schedule, const DataServerOptions& options)
     : transport_(transport),
       sessions_(sessions),
       executor_(executor),
-      num_threads_(num_threads),
       probe_(probe),
-      scratches_(schedule) {}
+      scratches_(schedule),
+      intake_(options.intake, probe),
+      attends_(executor, {num_threads, options.max_attends}, probe),
+      credits_(sessions, options.intake.message_bytes, probe) {}
 
 void DataServer::OnAccept(transport::ConnectionId connection, const std::string& peer) {
   probe_->Accepted();
@@ -53,6 +63,7 @@ void DataServer::OnAccept(transport::ConnectionId connection, const std::string&
 
 void DataServer::OnClosed(transport::ConnectionId connection, absl::Status reason) {
   probe_->Closed();
+  intake_.Forget(connection);
   std::string peer;
   {
     std::lock_guard lock(mutex_);
@@ -73,7 +84,7 @@ void DataServer::Stop() {
 
 void DataServer::OnMessage(transport::ConnectionId connection, transport::Message message) {
   std::lock_guard taking(taking_mutex_);
-  if (stopped_) return;
+  if (stopped_ || intake_.Slow(connection)) return;
   const absl::StatusOr<wire::Envelope> envelope = wire::DecodeEnvelope(message);
   if (!envelope.ok()) {
     probe_->MessageRefused();
@@ -101,7 +112,7 @@ void DataServer::OnMessage(transport::ConnectionId connection, transport::Messag
     case wire::MessageKind::kPing: {
       wire::Envelope pong = *envelope;
       pong.kind = wire::MessageKind::kPong;
-      transport_->Send(connection, wire::EncodeBare(pong), transport::SendMode::kEager, nullptr);
+      SendBare(connection, pong);
       return;
     }
     default:
@@ -110,55 +121,129 @@ void DataServer::OnMessage(transport::ConnectionId connection, transport::Messag
 }
 
 void DataServer::Refuse(transport::ConnectionId connection, wire::Envelope envelope,
-                        wire::MessageKind reply_kind, absl::Status status) {
-  probe_->MessageRefused();
+                        wire::MessageKind reply_kind, absl::Status status,
+                        base::Duration retry_after) {
   envelope.kind = reply_kind;
   envelope.status = std::move(status);
-  transport_->Send(connection, wire::EncodeBare(envelope), transport::SendMode::kEager, nullptr);
+  envelope.retry_after_us = static_cast<uint32_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(retry_after).count());
+  SendBare(connection, envelope);
+}
+
+void DataServer::SendBare(transport::ConnectionId connection, const wire::Envelope& envelope) {
+  switch (intake_.AddBare(connection)) {
+    case Intake::BareAnswer::kSend:
+      transport_->Send(connection, wire::EncodeBare(envelope), transport::SendMode::kEager,
+                       [this, connection](const absl::Status&) { intake_.BareGone(connection); });
+      return;
+    case Intake::BareAnswer::kDrop:
+      return;
+    case Intake::BareAnswer::kTooMany:
+      break;
+  }
+  probe_->SlowReaderClosed();
+  std::string peer;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = peers_.find(connection);
+    if (found != peers_.end()) peer = found->second;
+  }
+  config::LogWarning(absl::StrCat("closing the data connection of ", peer,
+                                  ": it sends requests and does not take its answers; ",
+                                  intake_.held_by(connection), " bytes are held for it"));
+  transport_->Close(connection);
+}
+
+void DataServer::SendHeld(transport::ConnectionId connection, transport::Message message,
+                          transport::SendMode mode, Intake::SharedHold hold) {
+  transport_->Send(connection, std::move(message), mode,
+                   [hold = std::move(hold)](const absl::Status&) {});
+}
+
+Intake::SharedHold DataServer::TakeOrRefuse(transport::ConnectionId connection,
+                                            const wire::Envelope& envelope,
+                                            wire::MessageKind reply_kind, size_t bytes) {
+  absl::StatusOr<Intake::SharedHold> hold = intake_.Take(connection, bytes);
+  if (hold.ok()) return *std::move(hold);
+  probe_->RequestRefused("memory");
+  // What could never be held gets no advice.
+  const base::Duration retry_after = intake_.Possible(bytes) ? kRetryMemoryAfter : base::Duration();
+  Refuse(connection, envelope, reply_kind, hold.status(), retry_after);
+  return nullptr;
 }
 
 void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelope& envelope,
                           transport::Message message) {
   const base::Time arrival = executor_->clock().Now();
+  const auto reply_kind = wire::MessageKind::kAttendReply;
+  const size_t asked_bytes = wire::WireBytes(message);
   absl::StatusOr<wire::AttendRequest> request = wire::DecodeAttend(std::move(message));
   if (!request.ok()) {
-    Refuse(connection, envelope, wire::MessageKind::kAttendReply, request.status());
+    probe_->MessageRefused();
+    Refuse(connection, envelope, reply_kind, request.status());
     return;
   }
   // An answer is larger than its question where queries are of 16 bits.
-  if (const size_t bytes = AnswerBytes(*request); bytes > base::kMaxPayloadBytes) {
-    Refuse(connection, envelope, wire::MessageKind::kAttendReply,
-           absl::InvalidArgumentError(absl::StrCat("the answer would have ", bytes,
+  const size_t answer_bytes = AnswerBytes(*request);
+  if (answer_bytes > base::kMaxPayloadBytes) {
+    probe_->MessageRefused();
+    Refuse(connection, envelope, reply_kind,
+           absl::InvalidArgumentError(absl::StrCat("the answer would have ", answer_bytes,
                                                    " bytes, at most ", base::kMaxPayloadBytes,
                                                    " fit into a message; ask for less at once")));
     return;
   }
+  Intake::SharedHold hold = TakeOrRefuse(connection, envelope, reply_kind,
+                                         asked_bytes + answer_bytes + Intake::kBytesPerRequest);
+  if (hold == nullptr) return;
+  AttendQueue::Refused refused;
+  const uint64_t number =
+      attends_.Offer(connection, *request, arrival, RequestDeadline(envelope, arrival), &refused);
+  if (number == 0) {
+    Refuse(connection, envelope, reply_kind, refused.status, refused.retry_after);
+    return;
+  }
   auto job = std::make_shared<AttendJob>(
-      *std::move(request), arrival, sessions_, executor_, num_threads_, &scratches_,
-      [this, connection, arrival](const wire::AttendReply& reply) {
-        probe_->AttendDone(
-            reply, std::chrono::duration<double>(executor_->clock().Now() - arrival).count());
-        transport_->Send(connection, wire::Encode(reply), transport::SendMode::kAuto, nullptr);
+      *std::move(request), arrival, number, sessions_, executor_, &attends_, &scratches_,
+      [this, connection, arrival, hold = std::move(hold)](const wire::AttendReply& reply) {
+        if (!reply.envelope.status.ok()) {
+          probe_->RequestRefused("expired");
+        } else {
+          probe_->AttendDone(
+              reply, std::chrono::duration<double>(executor_->clock().Now() - arrival).count());
+        }
+        SendHeld(connection, wire::Encode(reply), transport::SendMode::kAuto, hold);
       });
   executor_->Run([job] { job->Start(); });
 }
 
 void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelope& envelope,
                           transport::Message message) {
+  const size_t bytes = wire::WireBytes(message);
   absl::StatusOr<wire::AppendRequest> request = wire::DecodeAppend(std::move(message));
   if (!request.ok()) {
+    probe_->MessageRefused();
     Refuse(connection, envelope, wire::MessageKind::kAppendReply, request.status());
     return;
   }
+  const size_t answer_bytes = kBytesPerAnswer + request->items.size() * kBytesPerAppend;
+  Intake::SharedHold hold =
+      TakeOrRefuse(connection, envelope, wire::MessageKind::kAppendReply, bytes + answer_bytes);
+  if (hold == nullptr) return;
   auto job = std::make_shared<AppendJob>();
+  job->hold = std::move(hold);
   job->reply.envelope = request->envelope;
   job->reply.envelope.kind = wire::MessageKind::kAppendReply;
   job->reply.items.resize(request->items.size());
-  job->unfinished = request->items.size() + 1;  // one for the loop in Apply
+  job->unfinished = request->items.size() + 1;  // one for the loop of Apply
   const base::Time deadline = RequestDeadline(envelope, executor_->clock().Now());
-  executor_->Run([this, connection, job, deadline,
-                  rows = std::make_shared<wire::AppendRequest>(*std::move(request))] {
+  executor_->Run([this, connection, job, deadline, answer_bytes,
+                  rows = std::make_shared<wire::AppendRequest>(*std::move(request))]() mutable {
     Apply(connection, rows->items, job, deadline);
+    rows.reset();
+    // The one of the loop: the answer, and with it the hold, cannot have gone before.
+    job->hold->Shrink(answer_bytes);
+    Acknowledge(connection, job);
   });
 }
 
@@ -181,11 +266,7 @@ void DataServer::OnFetch(transport::ConnectionId connection, const wire::Envelop
 void DataServer::Apply(transport::ConnectionId connection,
                        const std::vector<wire::AppendItem>& items,
                        const std::shared_ptr<AppendJob>& job, base::Time deadline) {
-  const auto finish_one = [this, connection, job] {
-    if (job->unfinished.fetch_sub(1) != 1) return;
-    probe_->AppendDone(job->reply);
-    transport_->Send(connection, wire::Encode(job->reply), transport::SendMode::kEager, nullptr);
-  };
+  const auto finish_one = [this, connection, job] { Acknowledge(connection, job); };
   // Withheld while index builds lag behind, but answered in time whatever they do.
   const base::Time now = executor_->clock().Now();
   const base::Time acknowledged = now + (deadline - now) / 2;
@@ -199,17 +280,29 @@ void DataServer::Apply(transport::ConnectionId connection,
       continue;
     }
     const uint64_t row_bytes = uint64_t{2} * item.head_dim * SizeOf(item.dtype);
+    const auto acknowledge = [=, this, id = item.session.id,
+                              bytes = uint64_t{2} * item.kv_head_count * item.head_bytes()] {
+      job->reply.items[i].credit_bytes = credits_.Grant(id, bytes, executor_->clock().Now());
+      finish_one();
+    };
     (*session)->Append(item, deadline, [=, this, session = *session](const AppendResult& result) {
-      job->reply.items[i] = {result.status, result.applied_sequence};
+      job->reply.items[i] = {result.status, result.applied_sequence, 0};
       probe_->RowsAppended(result.rows, result.rows * row_bytes);
       if (result.status.ok()) {
-        session->WhenCaughtUp(acknowledged, finish_one);
+        session->WhenCaughtUp(acknowledged, acknowledge);
       } else {
         finish_one();
       }
     });
   }
-  finish_one();
+}
+
+// One part of the job is done; the last sends the answer.
+void DataServer::Acknowledge(transport::ConnectionId connection,
+                             const std::shared_ptr<AppendJob>& job) {
+  if (job->unfinished.fetch_sub(1) != 1) return;
+  probe_->AppendDone(job->reply);
+  SendHeld(connection, wire::Encode(job->reply), transport::SendMode::kEager, std::move(job->hold));
 }
 
 std::vector<wire::NodeConnection> DataServer::Connections() const {

@@ -12,21 +12,32 @@
 #include "common/transport/transport.h"
 #include "common/wire/control_service.h"
 #include "kv_node/sampler/scratch_pool.h"
+#include "kv_node/server/append_credits.h"
+#include "kv_node/server/attend_queue.h"
+#include "kv_node/server/intake.h"
 #include "kv_node/server/probe.h"
 #include "kv_node/session/session_map.h"
 
 namespace sounder::kv_node {
 
+struct DataServerOptions {
+  IntakeOptions intake = {};
+  uint64_t max_attends = 1024;  // taken on and not ended
+};
+
 // Thread safe. The transport's thread only decodes: sessions are touched on the executor. A request
 // that cannot be decoded is answered with what was wrong where its envelope could be read, and
-// dropped (and counted) where not; a peer of another protocol version is told both versions.
+// dropped (and counted) where not; a peer of another protocol version is told both versions. So
+// are requests for which there is no room or no time: RESOURCE_EXHAUSTED, with advice when to come
+// again. A peer that leaves too many answers untaken is closed.
 // Destroy it after the transport and when the executor is idle.
 class DataServer final : public transport::TransportEvents {
  public:
-  // All outlive the server. num_threads: how many of the executor's threads one request may use.
+  // All outlive the server. num_threads: how many of the executor's threads attends may use.
   // schedule: how kernels run.
   DataServer(transport::Transport* transport, SessionMap* sessions, base::Executor* executor,
-             int num_threads, ServerProbe* probe, const kernels::KernelSchedule& schedule = {});
+             int num_threads, ServerProbe* probe, const kernels::KernelSchedule& schedule = {},
+             const DataServerOptions& options = {});
 
   void OnAccept(transport::ConnectionId connection, const std::string& peer) override;
   void OnMessage(transport::ConnectionId connection, transport::Message message) override;
@@ -49,15 +60,26 @@ class DataServer final : public transport::TransportEvents {
                transport::Message message);
   void Apply(transport::ConnectionId connection, const std::vector<wire::AppendItem>& items,
              const std::shared_ptr<AppendJob>& job, base::Time deadline);
+  void Acknowledge(transport::ConnectionId connection, const std::shared_ptr<AppendJob>& job);
   void Refuse(transport::ConnectionId connection, wire::Envelope envelope,
-              wire::MessageKind reply_kind, absl::Status status);
+              wire::MessageKind reply_kind, absl::Status status, base::Duration retry_after = {});
+  // Room for a request; null, and the request is refused, if there is none.
+  Intake::SharedHold TakeOrRefuse(transport::ConnectionId connection,
+                                  const wire::Envelope& envelope, wire::MessageKind reply_kind,
+                                  size_t bytes);
+  // An answer without payload. Closes the connection of a peer that does not take them.
+  void SendBare(transport::ConnectionId connection, const wire::Envelope& envelope);
+  void SendHeld(transport::ConnectionId connection, transport::Message message,
+                transport::SendMode mode, Intake::SharedHold hold);
 
   transport::Transport* const transport_;
   SessionMap* const sessions_;
   base::Executor* const executor_;
-  const int num_threads_;
   ServerProbe* const probe_;
   ScratchPool scratches_;
+  Intake intake_;
+  AttendQueue attends_;
+  AppendCredits credits_;
 
   std::mutex taking_mutex_;  // held while a message is taken; before mutex_
   bool stopped_ = false;     // guarded by taking_mutex_

@@ -31,6 +31,32 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
                                            "Items of append requests answered with an error.")),
       refused_(registry.AddCounter("sounder_node_refused_messages_total",
                                    "Data-plane messages refused as malformed.")),
+      refused_requests_(registry.AddCounterFamily(
+          "sounder_node_refused_requests_total",
+          "Sound requests of the data plane that were not done: they could not be in time "
+          "(deadline), their turn came too late (expired), or their connection had its share of "
+          "the attends (queue) or of the message bytes (memory).",
+          {"reason"})),
+      slow_readers_(registry.AddCounter("sounder_node_slow_reader_connections_total",
+                                        "Connections closed because their peer did not take its "
+                                        "answers.")),
+      admitted_attends_(registry.AddGauge("sounder_node_admitted_attend_requests",
+                                          "Attends taken on and not ended: waiting for rows or "
+                                          "their turn, or in work.")),
+      message_bytes_(registry.AddGauge("sounder_node_message_bytes",
+                                       "Requests of the data plane and answers that have not "
+                                       "gone, as counted against --message-memory.")),
+      append_credit_(registry.AddGauge("sounder_node_append_credit_bytes",
+                                       "What the writer of a session may have in flight, as last "
+                                       "granted.")),
+      row_seconds_(registry.AddGaugeFamily(
+          "sounder_node_attend_row_seconds",
+          "Measured thread time of attending a row of a kv head with four queries, by kind of "
+          "attention (a row in range, whether it was read or not); 0: not measured yet.",
+          {"attention"})),
+      thread_share_(registry.AddGauge("sounder_node_attend_thread_ratio",
+                                      "Share of the threads' time that attends got while some "
+                                      "waited, as last measured.")),
       connections_(
           registry.AddGauge("sounder_node_open_connections", "Data-plane connections open.")) {
   registry.AddGaugeCallback("sounder_node_open_sessions", "Sessions open on this node.",
@@ -41,6 +67,26 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
       [&sessions] { return static_cast<double>(sessions.budget().used()); });
   registry.AddGaugeCallback("sounder_node_memory_limit_bytes", "The cap on accounted memory.",
                             [&sessions] { return static_cast<double>(sessions.budget().limit()); });
+  registry.AddGaugeCallback(
+      "sounder_node_index_backlog_rows",
+      "Rows that wait for their index, counted per layer and kv head (--index-backlog-rows).",
+      [&sessions] { return static_cast<double>(sessions.lane().waiting_rows()); });
+  registry.AddGaugeCallback(
+      "sounder_node_queued_append_items",
+      "Appends that wait in their session for an earlier operation.",
+      [&sessions] { return static_cast<double>(sessions.Waiting().operations); });
+  registry.AddGaugeCallback(
+      "sounder_node_waiting_requests",
+      "Attends, acknowledgements and closes that wait for rows or indexes of their session.",
+      [&sessions] { return static_cast<double>(sessions.Waiting().waiters); });
+}
+
+void ServerProbe::AttendCost(const std::array<double, 3>& nanos, double share) {
+  thread_share_.Set(share);
+  const std::array<std::string, 3> kinds{"exact", "lsh_tables", "sketch"};
+  for (size_t kind = 0; kind < kinds.size(); ++kind) {
+    row_seconds_.With({kinds[kind]}).Set(nanos[kind] * 1e-9);
+  }
 }
 
 void ServerProbe::AttendDone(const wire::AttendReply& reply, double seconds) {

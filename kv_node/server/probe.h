@@ -2,6 +2,9 @@
 #ifndef SOUNDER_KV_NODE_SERVER_PROBE_H_
 #define SOUNDER_KV_NODE_SERVER_PROBE_H_
 
+#include <array>
+#include <string>
+
 #include "common/metrics/registry.h"
 #include "common/wire/messages.h"
 #include "kv_node/session/session_map.h"
@@ -18,6 +21,15 @@ class ServerProbe {
   void RowsAppended(uint64_t rows, uint64_t bytes);
   void AppendDone(const wire::AppendReply& reply);
   void MessageRefused() { refused_.Add(); }
+  // Why a sound request was not done: "deadline" (it could not be in time), "queue" or "memory"
+  // (its connection had its share of the bound), "expired" (its turn came too late).
+  void RequestRefused(const std::string& reason) { refused_requests_.With({reason}).Add(); }
+  void SlowReaderClosed() { slow_readers_.Add(); }
+  void AttendsAdmitted(double count) { admitted_attends_.Set(count); }
+  void MessageBytes(double more) { message_bytes_.Add(more); }
+  void CreditGranted(double bytes) { append_credit_.Set(bytes); }
+  // Thread time of a row by wire::AttentionKind; share of the threads' time that attends get.
+  void AttendCost(const std::array<double, 3>& nanos, double share);
   void Accepted() { connections_.Add(1); }
   void Closed() { connections_.Add(-1); }
 
@@ -34,6 +46,13 @@ class ServerProbe {
   metrics::Counter& append_bytes_;
   metrics::Counter& append_failures_;
   metrics::Counter& refused_;
+  metrics::Family<metrics::Counter>& refused_requests_;
+  metrics::Counter& slow_readers_;
+  metrics::Gauge& admitted_attends_;
+  metrics::Gauge& message_bytes_;
+  metrics::Gauge& append_credit_;
+  metrics::Family<metrics::Gauge>& row_seconds_;
+  metrics::Gauge& thread_share_;
   metrics::Gauge& connections_;
 };
 

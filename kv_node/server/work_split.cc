@@ -1,6 +1,7 @@
 #include "kv_node/server/work_split.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "common/base/check.h"
@@ -35,6 +36,25 @@ std::vector<Piece> CutExactPiece(const Piece& piece, size_t queries) {
 int64_t CostOf(const Piece& piece, size_t queries, bool sampled) {
   const int64_t exact = piece.rows() * static_cast<int64_t>((queries + 3) / 4);
   return sampled ? exact / kSampledShare : exact;
+}
+
+policy::WorkRows WorkOf(const wire::AttendRequest& request) {
+  constexpr double kRowsPerHead = 64;  // of packing, merging and the answer
+  constexpr double kMost = 1e15;       // of an item; a request has base::kMaxItems
+  policy::WorkRows work{};
+  for (const wire::AttendItem& item : request.items) {
+    const double queries = (static_cast<double>(item.query_count) * item.group + 3) / 4;
+    const double rows = static_cast<double>(item.range.size()) + kRowsPerHead;
+    work.at(static_cast<size_t>(item.attention)) +=
+        static_cast<int64_t>(std::min(kMost, item.kv_head_count * rows * std::floor(queries)));
+  }
+  return work;
+}
+
+int PartsOf(const wire::AttendRequest& request) {
+  size_t parts = 0;
+  for (const wire::AttendItem& item : request.items) parts += item.kv_head_count;
+  return static_cast<int>(std::clamp<size_t>(parts, 1, INT32_MAX));
 }
 
 std::vector<uint32_t> DearestFirst(std::span<const int64_t> costs) {

@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "common/policy/attend_schedule.h"
+#include "common/wire/messages.h"
 #include "kv_node/session/row_stream.h"
 
 namespace sounder::kv_node {
@@ -19,6 +21,12 @@ std::vector<Piece> CutExactPiece(const Piece& piece, size_t queries);
 
 // What a unit takes, roughly, in rows of exact attention by four queries.
 int64_t CostOf(const Piece& piece, size_t queries, bool sampled);
+
+// What a request asks for, by wire::AttentionKind, as far as it is known before its rows are looked
+// up: rows for four queries, and a little for every head. Never overflows.
+policy::WorkRows WorkOf(const wire::AttendRequest& request);
+// On how many parts of it threads can work at once, at least.
+int PartsOf(const wire::AttendRequest& request);
 
 // The indexes of `costs`, dearest first, equal ones in order: what starts last is short, so threads
 // end together.

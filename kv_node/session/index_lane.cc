@@ -35,7 +35,7 @@ IndexLane::IndexLane(base::Executor* executor, const IndexLaneOptions& options)
   state_->builds = options.builds;
 }
 
-bool IndexLane::CaughtUp() const { return state_->waiting_rows <= backlog_rows_; }
+int64_t IndexLane::waiting_rows() const { return state_->waiting_rows; }
 
 void IndexLane::Run(const void* owner, int64_t rows, Build build) {
   state_->waiting_rows += rows;

@@ -33,7 +33,10 @@ class IndexLane {
   void Run(const void* owner, int64_t rows, Build build);
 
   // No more rows than the bound wait for their build.
-  bool CaughtUp() const;
+  bool CaughtUp() const { return waiting_rows() <= backlog_rows_; }
+  // Rows whose build has not begun, and the bound.
+  int64_t waiting_rows() const;
+  int64_t backlog_rows() const { return backlog_rows_; }
 
  private:
   struct State;

@@ -69,6 +69,12 @@ struct SessionCounts {
   uint64_t reserved_bytes = 0;  // of the budget: all these, all else, and room for indexes to come
 };
 
+// What waits for a session: operations for earlier ones, and whoever waits for rows or indexes.
+struct WaitingCounts {
+  size_t operations = 0;
+  size_t waiters = 0;
+};
+
 // Thread safe. Callbacks are called exactly once, without the session's lock, on the caller's
 // thread or the executor's. Owned by shared_ptr: the session map, and work in flight.
 class Session : public std::enable_shared_from_this<Session> {
@@ -141,6 +147,7 @@ class Session : public std::enable_shared_from_this<Session> {
   // Whether it is the fork of that place of that session.
   bool IsForkOf(const base::SessionId& parent, base::Position position, uint64_t sequence) const;
   base::SessionId parent() const;  // empty: not a fork
+  WaitingCounts Waiting() const;
   base::Time last_touched() const;
   // Its writer is alive: the TTL counts from now on.
   void Touch();

@@ -309,6 +309,16 @@ SessionCounts SessionMap::Totals() const {
   return totals;
 }
 
+WaitingCounts SessionMap::Waiting() const {
+  WaitingCounts all;
+  for (const std::shared_ptr<Session>& session : All()) {
+    const WaitingCounts each = session->Waiting();
+    all.operations += each.operations;
+    all.waiters += each.waiters;
+  }
+  return all;
+}
+
 size_t SessionMap::size() const {
   std::lock_guard lock(mutex_);
   return sessions_.size();

@@ -58,7 +58,10 @@ class SessionMap {
   size_t size() const;
   // Over all sessions; what several of them hold is counted once.
   SessionCounts Totals() const;
+  // Over all sessions.
+  WaitingCounts Waiting() const;
   const MemoryBudget& budget() const { return budget_; }
+  const IndexLane& lane() const { return lane_; }
 
  private:
   std::optional<absl::Status> Known(const wire::SessionSpec& spec) const;

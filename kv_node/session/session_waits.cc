@@ -123,6 +123,11 @@ void Session::Wait(const wire::SessionRef* ref, uint64_t sequence, std::function
   done(std::move(status));
 }
 
+WaitingCounts Session::Waiting() const {
+  std::lock_guard lock(mutex_);
+  return {queued_.size(), waiters_.size()};
+}
+
 void Session::WakeWaiters(Calls* calls) {
   for (auto entry = waiters_.begin(); entry != waiters_.end();) {
     Waiter& waiter = entry->second;

@@ -29,7 +29,8 @@ struct LocalCluster::Node {
         sessions(options.sessions, &executor),
         probe(registry, sessions),
         transport(make_transport(&executor)),
-        data(transport.get(), &sessions, &executor, options.attend_threads, &probe),
+        data(transport.get(), &sessions, &executor, options.attend_threads, &probe, {},
+             options.server),
         service(&sessions, &executor, options.close_deadline, [address] {
           wire::NodeStatus status;
           status.data_address = address;

@@ -12,6 +12,7 @@
 #include "common/transport/faulty_transport.h"
 #include "common/transport/loopback_transport.h"
 #include "gpu_worker/kv/kv_client.h"
+#include "kv_node/server/data_server.h"
 #include "kv_node/session/session_map.h"
 #include "tests/cluster/gated_executor.h"
 #include "tests/cluster/service_switch.h"
@@ -23,6 +24,7 @@ struct LocalClusterOptions {
   int nodes = 1;
   int attend_threads = 2;  // of the executor, that one request may use
   kv_node::SessionMapOptions sessions;
+  kv_node::DataServerOptions server;
   gpu_worker::KvClientOptions client;
   transport::LoopbackOptions network;
   transport::FaultOptions client_faults;  // of messages the worker sends

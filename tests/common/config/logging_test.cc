@@ -2,11 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "common/base/check.h"
 #include "common/config/environment.h"
 
 namespace sounder::config {
@@ -74,6 +78,98 @@ TEST(Logging, ThreadsDoNotMixLines) {
     ++lines;
   }
   EXPECT_EQ(lines, 800u);
+}
+
+// Everything written to stderr goes into a pipe that nobody reads until Read.
+class BlockedStderr {
+ public:
+  BlockedStderr() : stderr_(::dup(2)) {
+    CHECK(::pipe(pipe_) == 0 && ::dup2(pipe_[1], 2) == 2);
+    ::close(pipe_[1]);
+  }
+  // Reads in the background until no writer is left.
+  void Read() {
+    reader_ = std::thread([this] {
+      char bytes[65536];
+      for (ssize_t count; (count = ::read(pipe_[0], bytes, sizeof bytes)) > 0;) {
+        text_.append(bytes, static_cast<size_t>(count));
+      }
+    });
+  }
+  std::string TakeText() {
+    Restore();
+    reader_.join();
+    return text_;
+  }
+  ~BlockedStderr() {
+    Restore();
+    ::close(pipe_[0]);
+  }
+
+ private:
+  void Restore() {
+    if (stderr_ < 0) return;
+    ::dup2(stderr_, 2);
+    ::close(std::exchange(stderr_, -1));
+  }
+  int stderr_;
+  int pipe_[2];
+  std::thread reader_;
+  std::string text_;
+};
+
+TEST(AsyncLog, ABlockedStderrHoldsUpNobodyAndOnlyTheOldestAreLost) {
+  constexpr size_t kLines = 20000;
+  const uint64_t dropped_before = DroppedLogLines();
+  BlockedStderr blocked;
+  std::string text;
+  {
+    const AsyncLog log(std::chrono::seconds(60));
+    for (size_t i = 0; i < kLines; ++i) LogInfo("line " + std::to_string(i));  // 1 MB
+    EXPECT_EQ(QueuedLogLines(), AsyncLog::kLogQueueLines);
+    EXPECT_GT(DroppedLogLines(), dropped_before);
+    blocked.Read();
+  }  // writes what is queued
+  text = blocked.TakeText();
+  const auto lines = static_cast<uint64_t>(std::count(text.begin(), text.end(), '\n'));
+  EXPECT_EQ(lines + DroppedLogLines() - dropped_before, kLines);
+  EXPECT_TRUE(text.ends_with("line 19999\n")) << "the newest are kept";
+  EXPECT_EQ(QueuedLogLines(), 0u);
+}
+
+TEST(AsyncLog, KeepsTheLevelAndOrder) {
+  SetLogLevel(LogLevel::kWarning);
+  ::testing::internal::CaptureStderr();
+  {
+    const AsyncLog log;
+    LogInfo("too little");
+    LogWarning("first");
+    SetLogLevel(LogLevel::kInfo);
+    LogInfo("second");
+  }
+  LogInfo("third");
+  const std::string text = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3);
+  EXPECT_LT(text.find("first"), text.find("second"));
+  EXPECT_LT(text.find("second"), text.find("third"));
+}
+
+// A process ends though its stderr takes nothing.
+TEST(AsyncLogDeathTest, PatienceEnds) {
+  EXPECT_EXIT(
+      {
+        int pipe[2];
+        CHECK(::pipe(pipe) == 0);
+        {
+          const AsyncLog log(std::chrono::milliseconds(50));
+          const int said = ::dup(2);
+          CHECK(::dup2(pipe[1], 2) == 2);
+          for (int i = 0; i < 5000; ++i) LogInfo(std::string(100, 'x'));
+          CHECK(::dup2(said, 2) == 2);
+        }
+        std::exit(0);
+      },
+      testing::ExitedWithCode(0), "");
 }
 
 TEST(Logging, OptionNamesTheLevels) {

@@ -34,6 +34,7 @@ TEST(OrderedLanesTest, AnyArrivalOrderGivesTheOrderSent) {
       lanes.TakeReady(out);
       EXPECT_FALSE(lanes.Put(lane, number, Numbered(lane, 99))) << "twice, seed " << seed;
     }
+    EXPECT_EQ(lanes.waiting(), 0u);
     EXPECT_TRUE(lanes.TakenUpTo({kEach, kEach, kEach}));
     EXPECT_FALSE(lanes.TakenUpTo({kEach, kEach + 1, kEach}));
     ASSERT_EQ(out.size(), kLanes * kEach);
@@ -43,6 +44,24 @@ TEST(OrderedLanesTest, AnyArrivalOrderGivesTheOrderSent) {
       EXPECT_EQ(static_cast<uint8_t>(message.header[1]), next[lane]++) << "seed " << seed;
     }
   }
+}
+
+TEST(OrderedLanesTest, CountsWhatWaits) {
+  OrderedLanes lanes;
+  const auto put = [&](uint64_t sequence) {
+    return lanes.Put(0, sequence, {{}, memory::AlignedBuffer(100)});
+  };
+  std::vector<Message> out;
+  EXPECT_TRUE(put(1) && put(2) && put(4));
+  EXPECT_FALSE(put(4));
+  lanes.TakeReady(out);
+  EXPECT_EQ(lanes.waiting(), 3u);
+  EXPECT_EQ(lanes.waiting_bytes(), 300u);
+  EXPECT_TRUE(put(0));
+  lanes.TakeReady(out);
+  EXPECT_EQ(out.size(), 3u);
+  EXPECT_EQ(lanes.waiting(), 1u);
+  EXPECT_EQ(lanes.waiting_bytes(), 100u);
 }
 
 }  // namespace

@@ -89,6 +89,7 @@ TEST_F(UcxTransportTest, MalformedFramesCloseTheirConnection) {
       {"second_hello", absl::StatusCode::kInvalidArgument, "hello"},
       {"goodbye", absl::StatusCode::kInvalidArgument, "goodbye"},
       {"header", absl::StatusCode::kInvalidArgument, "1025 bytes"},
+      {"gap", absl::StatusCode::kResourceExhausted, "ahead of one that does not come"},
       {"payload", absl::StatusCode::kInvalidArgument, "268435457 bytes"},
   };
   for (const auto& each : cases) {

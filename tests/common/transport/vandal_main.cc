@@ -100,11 +100,18 @@ int Misbehave(const std::string& fault, const sockaddr_in& address) {
   if (fault == "second_hello") frame.kind = FrameKind::kHello, payload_bytes = 0;
   if (fault == "goodbye") frame.kind = FrameKind::kGoodbye, payload_bytes = 0;
   if (fault == "header") header_bytes = kMaxFrameBytes + 1;
+  if (fault == "gap") frame.sequence = 2;
   if (fault == "payload") {
     payload_bytes = base::kMaxPayloadBytes + 1;
     flags |= UCP_AM_SEND_FLAG_RNDV;
   }
   vandal.Send(frame, header_bytes, payload_bytes, flags);
+  if (fault == "gap") {  // and none of the number before these
+    for (frame.sequence = 3; frame.sequence < 4200; ++frame.sequence) {
+      vandal.Send(frame, header_bytes, payload_bytes, flags);
+      ucp_worker_progress(vandal.worker.get());
+    }
+  }
   return vandal.ProgressUntil([&] { return vandal.cut_off; }) ? 0 : 1;
 }
 

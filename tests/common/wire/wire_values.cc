@@ -111,7 +111,8 @@ void Add(Text& text, const AppendItem& item) {
 }
 
 void Add(Text& text, const AppendReplyItem& item) {
-  text("item").Status("status", item.status)("applied", item.applied_sequence);
+  text("item").Status("status", item.status)("applied", item.applied_sequence)("credit",
+                                                                               item.credit_bytes);
 }
 
 void Add(Text& text, const FetchItem& item) {
@@ -379,7 +380,7 @@ AppendReply RandomAppendReply(base::PhiloxStream& random) {
   AppendReply reply;
   reply.envelope = RandomEnvelope(random, MessageKind::kAppendReply);
   for (uint32_t i = random.NextBelow(4); i > 0; --i) {
-    reply.items.push_back({RandomStatus(random), random.Next64()});
+    reply.items.push_back({RandomStatus(random), random.Next64(), random.Next32()});
   }
   return reply;
 }
@@ -538,10 +539,6 @@ std::string Describe(const NodeStatus& status) {
     text("peer", each.peer)("transport", each.transport)("detail", each.detail);
   }
   return text.out.str();
-}
-
-transport::Message CopyOf(const transport::Message& message) {
-  return {message.header, memory::AlignedBuffer::CopyOf(message.payload.bytes())};
 }
 
 }  // namespace sounder::wire

@@ -9,6 +9,7 @@
 
 #include "common/base/philox.h"
 #include "common/transport/transport.h"
+#include "common/wire/codec.h"
 #include "common/wire/control_service.h"
 #include "common/wire/messages.h"
 
@@ -73,9 +74,6 @@ std::string Describe(const FetchReply& reply);
 std::string Describe(const SessionSpec& spec);
 std::string Describe(const SessionInfo& info);
 std::string Describe(const NodeStatus& status);
-
-// A copy; Message is move-only.
-transport::Message CopyOf(const transport::Message& message);
 
 }  // namespace sounder::wire
 

@@ -294,5 +294,32 @@ TEST_F(NodeFaultsTest, FullNodes) {
   EXPECT_GT(well, 0);
 }
 
+// Nodes that take nothing on: every sequence ends as refused, naming its node, long before its
+// deadline would have.
+TEST_F(NodeFaultsTest, NodesThatRefuseEverythingEndSequencesInTime) {
+  tests::LocalClusterOptions options;
+  options.nodes = 3;
+  options.client.deadline = options.control_deadline = kDeadline;
+  options.server.max_attends = 0;
+  tests::LocalCluster cluster(options, &executor_);
+  Generator generator(Options(LayerMode::kExact), golden_.model.get(), &cluster.client(),
+                      &executor_.clock());
+  const base::Time begin = executor_.clock().Now();
+  int ended = 0;
+  const absl::Status status = generator.Run(Prompts(), [&](const Sequence& sequence) {
+    ++ended;
+    EXPECT_EQ(sequence.status.code(), absl::StatusCode::kResourceExhausted) << sequence.status;
+    const int node = sequence.session->placement().Nodes().at(0);
+    EXPECT_THAT(sequence.status.ToString(), HasSubstr(cluster.Address(node)));
+    EXPECT_LE(executor_.clock().Now() - begin, kDeadline);
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(ended, 8);
+  const wire::DataClientCounters counters = cluster.client().counters();
+  EXPECT_GT(counters.retries, 0u);
+  EXPECT_EQ(cluster.MemoryUsed(), 0u);
+  EXPECT_EQ(generator.failed_closes(), 0u);
+}
+
 }  // namespace
 }  // namespace sounder::gpu_worker

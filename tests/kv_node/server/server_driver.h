@@ -22,14 +22,35 @@ class SentMessages final : public transport::Transport {
   absl::Status Start(transport::TransportEvents*) override { return absl::OkStatus(); }
   absl::StatusOr<std::string> Listen(const std::string& address) override { return address; }
   absl::StatusOr<transport::ConnectionId> Connect(const std::string&) override { return 1; }
-  void Send(transport::ConnectionId, transport::Message message, transport::SendMode,
-            transport::SendDone) override {
+  void Send(transport::ConnectionId connection, transport::Message message, transport::SendMode,
+            transport::SendDone done) override {
     std::lock_guard lock(mutex_);
     sent_.push_back(std::move(message));
+    // Given up otherwise, as if it had been called.
+    if (connection == slow_ && done != nullptr) dones_.push_back(std::move(done));
   }
-  void Close(transport::ConnectionId) override {}
+  void Close(transport::ConnectionId connection) override {
+    std::lock_guard lock(mutex_);
+    closed_.push_back(connection);
+  }
   absl::StatusOr<transport::ConnectionInfo> Describe(transport::ConnectionId) override {
     return absl::NotFoundError("none");
+  }
+  // The sends of a connection do not end until Unblock, which returns how many there were.
+  void Block(transport::ConnectionId connection) { slow_ = connection; }
+  size_t Unblock() {
+    std::vector<transport::SendDone> dones;
+    {
+      std::lock_guard lock(mutex_);
+      slow_ = 0;
+      dones.swap(dones_);
+    }
+    for (const transport::SendDone& done : dones) done(absl::OkStatus());
+    return dones.size();
+  }
+  std::vector<transport::ConnectionId> closed() {
+    std::lock_guard lock(mutex_);
+    return closed_;
   }
   // What was sent since the last call.
   std::vector<transport::Message> Take() {
@@ -39,15 +60,19 @@ class SentMessages final : public transport::Transport {
 
  private:
   std::mutex mutex_;
-  std::vector<transport::Message> sent_;  // guarded by mutex_
+  std::vector<transport::Message> sent_;  // guarded by mutex_, like all below
+  transport::ConnectionId slow_ = 0;
+  std::vector<transport::SendDone> dones_;
+  std::vector<transport::ConnectionId> closed_;
 };
 
 // The server, its sessions and its metrics, on any executor.
 struct ServerDriver {
-  explicit ServerDriver(base::Executor* executor, const SessionMapOptions& options = {})
+  explicit ServerDriver(base::Executor* executor, const SessionMapOptions& options = {},
+                        const DataServerOptions& server_options = {})
       : map(options, executor),
         probe(registry, map),
-        server(&transport, &map, executor, /*num_threads=*/2, &probe) {}
+        server(&transport, &map, executor, /*num_threads=*/2, &probe, {}, server_options) {}
 
   std::shared_ptr<Session> Open(const wire::SessionSpec& spec) {
     const auto opened = map.Open(spec);
@@ -55,7 +80,8 @@ struct ServerDriver {
     return *map.Find(spec.session.id);
   }
   // Gives the server an append of the items, with rows of zeros.
-  void Append(std::vector<wire::AppendItem> items, wire::Envelope envelope = {}) {
+  void Append(std::vector<wire::AppendItem> items, wire::Envelope envelope = {},
+              transport::ConnectionId connection = 1) {
     wire::AppendRequest request;
     request.envelope = std::move(envelope);
     request.envelope.kind = wire::MessageKind::kAppend;
@@ -68,10 +94,11 @@ struct ServerDriver {
       item.keys = item.values = zeros.bytes().first(item.kv_head_count * item.head_bytes());
     }
     request.items = std::move(items);
-    server.OnMessage(1, wire::Encode(request));
+    server.OnMessage(connection, wire::Encode(request));
   }
   // Gives the server an attend of the items, with queries of zeros and signatures of zeros.
-  void Attend(std::vector<wire::AttendItem> items, wire::Envelope envelope = {}) {
+  void Attend(std::vector<wire::AttendItem> items, wire::Envelope envelope = {},
+              transport::ConnectionId connection = 1) {
     wire::AttendRequest request;
     request.envelope = std::move(envelope);
     request.envelope.kind = wire::MessageKind::kAttend;
@@ -82,7 +109,7 @@ struct ServerDriver {
       item.signatures = zeros.As<uint64_t>().first(rows * item.signature_words);
     }
     request.items = std::move(items);
-    server.OnMessage(1, wire::Encode(request));
+    server.OnMessage(connection, wire::Encode(request));
   }
   std::vector<wire::AppendReply> AppendReplies() {
     std::vector<wire::AppendReply> replies;

@@ -1,0 +1,106 @@
+#include "kv_node/server/attend_queue.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kv_node/server/work_split.h"
+
+namespace sounder::kv_node {
+namespace {
+
+int64_t Micros(base::Duration duration) { return duration.count() / 1000; }
+
+}  // namespace
+
+uint64_t AttendQueue::Offer(transport::ConnectionId connection, const wire::AttendRequest& request,
+                            base::Time arrival, base::Time deadline, Refused* refused) {
+  using Refusal = policy::AttendSchedule::Refusal;
+  policy::AttendSchedule::Admission admission;
+  size_t admitted = 0;
+  {
+    std::lock_guard lock(mutex_);
+    admission = schedule_.Offer(connection, WorkOf(request), PartsOf(request), arrival, deadline);
+    admitted = schedule_.admitted();
+  }
+  probe_->AttendsAdmitted(static_cast<double>(admitted));
+  if (admission.job != 0) return admission.job;
+  refused->retry_after = admission.retry_after;
+  if (admission.refusal == Refusal::kFull) {
+    probe_->RequestRefused("queue");
+    refused->status = absl::ResourceExhaustedError(
+        absl::StrCat("the node has taken on ", admitted,
+                     " attends, and as many of this connection as its share allows"));
+  } else {
+    probe_->RequestRefused("deadline");
+    refused->status = absl::ResourceExhaustedError(
+        absl::StrCat("the attend would not be done in its ", Micros(deadline - arrival),
+                     " us: ", Micros(admission.wait), " us of work for ", threads_,
+                     " threads lie before its own ", Micros(admission.work), " us"));
+  }
+  return 0;
+}
+
+void AttendQueue::Ready(uint64_t job, base::Work run, base::Work expire) {
+  {
+    std::lock_guard lock(mutex_);
+    ready_.emplace(job, Waiting{std::move(run), std::move(expire)});
+    schedule_.MakeReady(job, executor_->clock().Now());
+  }
+  Dispatch();
+}
+
+void AttendQueue::AddRunners(size_t count) {
+  std::lock_guard lock(mutex_);
+  runners_ += count;
+}
+
+void AttendQueue::RunnerEnded() {
+  {
+    std::lock_guard lock(mutex_);
+    --runners_;
+  }
+  Dispatch();
+}
+
+void AttendQueue::End(uint64_t job, const policy::WorkTimes& took) {
+  size_t admitted = 0;
+  std::array<double, policy::kWorkKinds> row_nanos{};
+  double share = 1;
+  {
+    std::lock_guard lock(mutex_);
+    schedule_.End(job, took, executor_->clock().Now());
+    share = schedule_.share();
+    admitted = schedule_.admitted();
+    for (size_t kind = 0; kind < row_nanos.size(); ++kind) {
+      row_nanos[kind] = schedule_.times().nanos_per_row(kind);
+    }
+  }
+  probe_->AttendsAdmitted(static_cast<double>(admitted));
+  probe_->AttendCost(row_nanos, share);
+}
+
+void AttendQueue::Dispatch() {
+  std::vector<base::Work> work;
+  size_t admitted = 0;
+  {
+    std::lock_guard lock(mutex_);
+    const base::Time now = executor_->clock().Now();
+    std::vector<uint64_t> expired;
+    while (runners_ < static_cast<size_t>(threads_)) {
+      const uint64_t job = schedule_.Take(now, &expired);
+      if (job == 0) break;
+      work.push_back(std::move(ready_.extract(job).mapped().run));
+      ++runners_;
+    }
+    for (const uint64_t job : expired) {
+      work.push_back(std::move(ready_.extract(job).mapped().expire));
+    }
+    admitted = schedule_.admitted();
+  }
+  if (work.empty()) return;
+  probe_->AttendsAdmitted(static_cast<double>(admitted));
+  for (base::Work& each : work) executor_->Run(std::move(each));
+}
+
+}  // namespace sounder::kv_node

@@ -1,0 +1,70 @@
+// The attends a node has taken on: who is refused at once, whose turn it is, and how many threads
+// work on them.
+#ifndef SOUNDER_KV_NODE_SERVER_ATTEND_QUEUE_H_
+#define SOUNDER_KV_NODE_SERVER_ATTEND_QUEUE_H_
+
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <unordered_map>
+
+#include "absl/status/statusor.h"
+#include "common/base/executor.h"
+#include "common/policy/attend_schedule.h"
+#include "common/transport/transport.h"
+#include "common/wire/messages.h"
+#include "kv_node/server/probe.h"
+
+namespace sounder::kv_node {
+
+// Thread safe. policy::AttendSchedule on an executor: no more runners are given to the executor
+// than keep its threads busy, so that what else comes (appends, plans, index builds) waits for the
+// work in progress and not for the backlog. Destroy it when the executor is idle.
+class AttendQueue {
+ public:
+  // Both outlive the queue.
+  AttendQueue(base::Executor* executor, const policy::ScheduleOptions& options, ServerProbe* probe)
+      : executor_(executor), threads_(options.threads), probe_(probe), schedule_(options) {}
+
+  struct Refused {
+    absl::Status status;  // RESOURCE_EXHAUSTED, saying what there is too much of
+    base::Duration retry_after{};
+  };
+  // The job's number, or 0 and why not. A job that was taken on ends with End or by expiring.
+  uint64_t Offer(transport::ConnectionId connection, const wire::AttendRequest& request,
+                 base::Time arrival, base::Time deadline, Refused* refused);
+  // The job waits for rows or indexes (or has stopped waiting by now): see policy::AttendSchedule.
+  void Park(uint64_t job) {
+    std::lock_guard lock(mutex_);
+    schedule_.Park(job);
+  }
+  // The job can be worked on: one of the two is called on the executor. `run` counts as a runner;
+  // `expire` means that its deadline is too near now, and that it has ended.
+  void Ready(uint64_t job, base::Work run, base::Work expire);
+  // A job in work uses `count` more runners.
+  void AddRunners(size_t count);
+  // Of each runner, `run` included, when it has nothing left to do.
+  void RunnerEnded();
+  void End(uint64_t job, const policy::WorkTimes& took);
+
+  int threads() const { return threads_; }
+
+ private:
+  struct Waiting {
+    base::Work run;
+    base::Work expire;
+  };
+  void Dispatch();
+
+  base::Executor* const executor_;
+  const int threads_;
+  ServerProbe* const probe_;
+  std::mutex mutex_;  // guards everything below
+  policy::AttendSchedule schedule_;
+  std::unordered_map<uint64_t, Waiting> ready_;
+  size_t runners_ = 0;  // given to the executor and not ended
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SERVER_ATTEND_QUEUE_H_
