@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -92,6 +93,7 @@ std::string SummaryJson(const Summary& summary, const KvClient* client, double w
     const wire::DataClientCounters wire = client->counters();
     json["requests"] = wire.requests;
     json["failed_requests"] = wire.failures;
+    json["nodes_lost"] = wire.times_away;
     json["bytes_sent"] = wire.bytes_sent;
     json["bytes_received"] = wire.bytes_received;
     const uint64_t attend_bytes =
@@ -138,6 +140,8 @@ absl::StatusOr<std::unique_ptr<KvClient>> Connect(const GenerateOptions& options
                                                   base::Executor* executor) {
   KvClientOptions client_options;
   client_options.deadline = options.deadline;
+  client_options.liveness = options.liveness;
+  client_options.liveness.jitter_seed = std::random_device()();
   std::vector<std::unique_ptr<wire::ControlChannel>> nodes;
   for (const std::string& node : options.nodes) {
     nodes.push_back(std::make_unique<wire::ControlClient>(node, options.deadline));

@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
 #include "common/base/status_macros.h"
+#include "common/config/log_throttle.h"
 #include "common/config/logging.h"
 #include "common/transport/ucx_status.h"
 
@@ -96,7 +98,7 @@ void LeaveSignalsAlone() {
 }
 
 // UCX's messages in our log: by itself it writes to stdout, where answers go.
-ucs_log_func_rc_t LogOfUcx(const char* file, unsigned line, const char* /*function*/,
+ucs_log_func_rc_t LogOfUcx(const char* file, unsigned line_number, const char* /*function*/,
                            ucs_log_level_t level, const ucs_log_component_config_t* component,
                            const char* format, va_list arguments) {
   // What it prints on request, and the last words before it aborts, are its own.
@@ -106,9 +108,13 @@ ucs_log_func_rc_t LogOfUcx(const char* file, unsigned line, const char* /*functi
   std::vsnprintf(text, sizeof text, format, arguments);
   const char* slash = std::strrchr(file, '/');
   const std::string message =
-      absl::StrCat("UCX: ", text, " (", slash == nullptr ? file : slash + 1, ":", line, ")");
+      absl::StrCat("UCX: ", text, " (", slash == nullptr ? file : slash + 1, ":", line_number, ")");
   if (level <= UCS_LOG_LEVEL_WARN) {
-    config::LogWarning(message);
+    // Some of these are said for every stray that connects.
+    static config::LogThrottle throttle;
+    const auto line =
+        throttle.Admit(absl::StrCat(file, ":", line_number), message, base::SteadyClock().Now());
+    if (line.has_value()) config::LogWarning(*line);
   } else if (level <= UCS_LOG_LEVEL_INFO) {
     config::LogInfo(message);
   } else {

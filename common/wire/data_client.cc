@@ -40,8 +40,13 @@ std::string Milliseconds(base::Duration duration) {
 
 }  // namespace
 
-DataClient::DataClient(transport::Transport* transport, base::Executor* executor)
-    : transport_(transport), executor_(executor), gate_(std::make_shared<Gate>()) {}
+DataClient::DataClient(transport::Transport* transport, base::Executor* executor,
+                       const LivenessOptions& liveness)
+    : transport_(transport),
+      executor_(executor),
+      liveness_(liveness),
+      gate_(std::make_shared<Gate>()),
+      jitter_(liveness.jitter_seed, /*stream=*/0) {}
 
 DataClient::~DataClient() {
   std::vector<base::TimerId> timers;
@@ -134,13 +139,18 @@ void DataClient::CountSent(const Pending& pending, const transport::Message& mes
 }
 
 void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message message,
-                      transport::SendMode mode, base::Duration deadline, bool attend,
-                      Finish finish) {
+                      transport::SendMode mode, base::Duration deadline, bool attend, Finish finish,
+                      bool trial) {
   transport::ConnectionId connection = 0;
   {
     std::lock_guard lock(mutex_);
     ++counters_.requests;
     Node& entry = *nodes_.at(node);
+    if (entry.away && !trial) {
+      ++counters_.failures;
+      ++counters_.refused_away;
+      return FailLater(std::move(finish), AwayStatus(entry));
+    }
     connection = entry.connection;
     Pending& pending = pending_[ticket];
     pending = {node, connection, deadline, 0, attend, std::move(finish)};
@@ -183,7 +193,11 @@ void DataClient::Connect(NodeIndex node) {
     if (connected.ok()) {
       entry.connection = *connected;
       connections_[*connected] = node;
-      entry.last_heard = executor_->clock().Now();
+      entry.heartbeat = policy::Heartbeat(executor_->clock().Now());
+      entry.heard = false;
+      StartBeating(node);
+    } else if (absl::IsUnavailable(connected.status())) {
+      MarkAway(node, executor_->clock().Now(), base::MessageOf(connected.status()));
     }
     for (Waiting& waiting : std::exchange(entry.waiting, {})) {
       const auto found = pending_.find(waiting.ticket);
@@ -227,8 +241,10 @@ void DataClient::OnDeadline(uint64_t ticket) {
     Node& node = *nodes_.at(late.node);
     address = node.address;
     silent = late.connection != 0 && node.connection == late.connection &&
-             executor_->clock().Now() - node.last_heard >= late.deadline;
+             executor_->clock().Now() - node.heartbeat.last_heard() >= late.deadline;
     if (silent) {  // before the callback, which may try again
+      MarkAway(late.node, node.heartbeat.last_heard(),
+               absl::StrCat("it said nothing within ", Milliseconds(late.deadline)));
       lost = TakeAll(late.connection);
       closing_.insert(late.connection);
     }
@@ -255,7 +271,8 @@ void DataClient::OnMessage(transport::ConnectionId connection, transport::Messag
     std::lock_guard lock(mutex_);
     const auto owner = connections_.find(connection);
     if (owner == connections_.end()) return;
-    nodes_[owner->second]->last_heard = executor_->clock().Now();
+    nodes_[owner->second]->heartbeat.Heard(executor_->clock().Now());
+    nodes_[owner->second]->heard = true;
     counters_.bytes_received += WireBytes(message);
     if (envelope.ok() && IsAnswer(envelope->kind)) {
       const auto found = pending_.find(envelope->ticket);
@@ -288,7 +305,12 @@ void DataClient::OnClosed(transport::ConnectionId connection, absl::Status reaso
   std::vector<Pending> lost;
   {
     std::lock_guard lock(mutex_);
-    if (connecting_ > 0 && connections_.count(connection) == 0) ended_early_[connection] = reason;
+    const auto owner = connections_.find(connection);
+    if (owner != connections_.end() && !nodes_[owner->second]->heard && !reason.ok()) {
+      MarkAway(owner->second, executor_->clock().Now(), base::MessageOf(reason));
+    } else if (connecting_ > 0 && owner == connections_.end()) {
+      ended_early_[connection] = reason;
+    }
     lost = TakeAll(connection);
   }
   Fail(std::move(lost), reason);
@@ -298,7 +320,6 @@ void DataClient::OnClosed(transport::ConnectionId connection, absl::Status reaso
   close_done_.wait(lock, [&] { return closing_.count(connection) == 0; });
 }
 
-// Forgets the connection and fails what is in flight on it.
 // Under mutex_: the connection is forgotten, and what was in flight on it handed over.
 std::vector<DataClient::Pending> DataClient::TakeAll(transport::ConnectionId connection) {
   const auto owner = connections_.find(connection);

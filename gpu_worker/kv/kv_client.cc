@@ -100,7 +100,9 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
     const auto [begin, end] = session->placement().KvHeadsOf(index);
     spec.kv_head_begin = static_cast<uint32_t>(begin);
     spec.kv_head_count = static_cast<uint32_t>(end - begin);
-    const absl::StatusOr<wire::OpenResult> answer = node.control->Open(spec);
+    const absl::Status reachable = data_.Reachable(node.data);
+    const absl::StatusOr<wire::OpenResult> answer =
+        reachable.ok() ? node.control->Open(spec) : reachable;
     if (answer.ok()) {
       opened.push_back(index);
       CloseLeftBehind(node);
@@ -111,7 +113,7 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
       CloseOn(nodes_[static_cast<size_t>(other)], {spec.session, 0}).IgnoreError();
     }
     NoteTimeout(node, answer.status());
-    if (IsAway(answer.status())) LeaveBehind(node, {spec.session, 0});
+    if (reachable.ok() && IsAway(answer.status())) LeaveBehind(node, {spec.session, 0});
     return answer.status();
   }
   Remember(session);
@@ -147,7 +149,8 @@ void KvClient::KeepAlive() {
   for (const std::shared_ptr<RemoteSession>& session : due) {
     for (const int index : session->placement().Nodes()) {
       Node& node = nodes_[static_cast<size_t>(index)];
-      if (!AwayNow(node)) NoteTimeout(node, node.control->Describe(session->id()).status());
+      if (ReachableNow(node).ok())
+        NoteTimeout(node, node.control->Describe(session->id()).status());
     }
   }
 }
@@ -170,11 +173,8 @@ absl::Status KvClient::Close(RemoteSession* session) {
 
 // A node that does not answer costs one deadline, not one for every session that was on it.
 absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
-  absl::Status status;
-  if (AwayNow(node)) {
-    status = absl::UnavailableError(
-        absl::StrCat("node ", node.control->address(), " did not answer a moment ago"));
-  } else {
+  absl::Status status = ReachableNow(node);
+  if (status.ok()) {
     status = node.control->Close(op);
     NoteTimeout(node, status);
     // Restarted since, or closed already: the channel may send a call twice.
@@ -188,9 +188,15 @@ absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
   return status;
 }
 
-bool KvClient::AwayNow(const Node& node) {
-  std::lock_guard lock(away_mutex_);
-  return executor_->clock().Now() < node.away_until;
+absl::Status KvClient::ReachableNow(const Node& node) {
+  {
+    std::lock_guard lock(away_mutex_);
+    if (executor_->clock().Now() < node.away_until) {
+      return absl::UnavailableError(
+          absl::StrCat("node ", node.control->address(), " did not answer a moment ago"));
+    }
+  }
+  return data_.Reachable(node.data);
 }
 
 bool KvClient::IsAway(const absl::Status& status) {

@@ -26,6 +26,9 @@ struct KvClientOptions {
   int64_t append_message_bytes = int64_t{4} << 20;  // rows are sent in messages of about this size
   int64_t append_window_bytes = int64_t{64} << 20;  // appends in flight before Append waits
   size_t attend_message_bytes = base::kMaxPayloadBytes;  // most of one Attend, and of its answer
+  // A node that falls silent is away after interval + timeout; then everything that is asked of it
+  // fails at once, until it answers again.
+  wire::LivenessOptions liveness{.heartbeat = {.interval = std::chrono::seconds(2)}};
 };
 
 // What one query block wants from the nodes. Spans and pointers are the caller's, valid until Wait.
@@ -130,6 +133,8 @@ class KvClient {
   std::unique_ptr<PendingAttend> StartAttend(uint32_t layer, std::span<AttendQuery> queries);
 
   wire::DataClientCounters counters() const { return data_.counters(); }
+  // OK unless the node (in the order given to Create) is away; see DataClient.
+  absl::Status Reachable(size_t node) const { return data_.Reachable(nodes_.at(node).data); }
   // One per node.
   std::vector<absl::StatusOr<wire::NodeStatus>> NodeStatuses();
 
@@ -141,7 +146,9 @@ class KvClient {
     std::vector<wire::SessionOp> left_behind;  // guarded by away_mutex_; to be closed
   };
   KvClient(KvClientOptions options, transport::Transport* transport, base::Executor* executor)
-      : options_(std::move(options)), executor_(executor), data_(transport, executor) {}
+      : options_(std::move(options)),
+        executor_(executor),
+        data_(transport, executor, options_.liveness) {}
   struct OpenSession {
     std::weak_ptr<RemoteSession> session;
     base::Duration interval{};
@@ -150,7 +157,8 @@ class KvClient {
   void Remember(const std::shared_ptr<RemoteSession>& session);
   void Forget(const RemoteSession* session);
   absl::Status CloseOn(Node& node, const wire::SessionOp& op);
-  bool AwayNow(const Node& node);
+  // UNAVAILABLE if the node has just been found not to answer, on either plane.
+  absl::Status ReachableNow(const Node& node);
   static bool IsAway(const absl::Status& status);
   // A call of the control plane that took all the time there was.
   void NoteTimeout(Node& node, const absl::Status& status);

@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/absl_text.h"
 #include "common/base/limits.h"
-#include "common/config/logging.h"
 #include "common/wire/codec.h"
 #include "kv_node/server/attend_job.h"
 #include "kv_node/server/request_deadline.h"
@@ -42,12 +41,18 @@ DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
       executor_(executor),
       num_threads_(num_threads),
       probe_(probe),
-      scratches_(schedule) {}
+      scratches_(schedule),
+      changed_(executor->NewCondition()) {}
 
 void DataServer::OnAccept(transport::ConnectionId connection, const std::string& peer) {
   probe_->Accepted();
-  std::lock_guard lock(mutex_);
-  peers_[connection] = peer;
+  bool leaving;
+  {
+    std::lock_guard lock(mutex_);
+    peers_.insert_or_assign(connection, Peer{peer, policy::Heartbeat(executor_->clock().Now())});
+    leaving = leaving_;
+  }
+  if (leaving) transport_->Close(connection);
 }
 
 void DataServer::OnClosed(transport::ConnectionId connection, absl::Status reason) {
@@ -57,26 +62,31 @@ void DataServer::OnClosed(transport::ConnectionId connection, absl::Status reaso
     std::lock_guard lock(mutex_);
     const auto found = peers_.find(connection);
     if (found == peers_.end()) return;
-    peer = std::move(found->second);
+    peer = std::move(found->second.address);
     peers_.erase(found);
+    changed_->NotifyAll();
   }
   if (!reason.ok()) {
-    config::LogWarning("data connection of " + peer + " ended: " + base::MessageOf(reason));
+    probe_->ConnectionRefused("data", "broken", peer + ": " + base::MessageOf(reason));
   }
-}
-
-void DataServer::Stop() {
-  std::lock_guard taking(taking_mutex_);
-  stopped_ = true;
 }
 
 void DataServer::OnMessage(transport::ConnectionId connection, transport::Message message) {
   std::lock_guard taking(taking_mutex_);
-  if (stopped_) return;
+  std::string peer;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = peers_.find(connection);
+    if (found != peers_.end()) {
+      found->second.heartbeat.Heard(executor_->clock().Now());
+      peer = found->second.address;
+    }
+  }
   const absl::StatusOr<wire::Envelope> envelope = wire::DecodeEnvelope(message);
   if (!envelope.ok()) {
     probe_->MessageRefused();
-    config::LogWarning("refused a data message: " + base::MessageOf(envelope.status()));
+    probe_->ConnectionRefused("data", "malformed",
+                              peer + ": " + base::MessageOf(envelope.status()));
     // Another version of our protocol looks at the version before all else, so it is told in ours.
     if (absl::IsFailedPrecondition(envelope.status())) {
       wire::Envelope refusal;
@@ -89,20 +99,33 @@ void DataServer::OnMessage(transport::ConnectionId connection, transport::Messag
   }
   switch (envelope->kind) {
     case wire::MessageKind::kAttend:
+      if (stopped_) return RefuseStopped(connection, *envelope, wire::MessageKind::kAttendReply);
       OnAttend(connection, *envelope, std::move(message));
       return;
     case wire::MessageKind::kAppend:
+      if (stopped_) return RefuseStopped(connection, *envelope, wire::MessageKind::kAppendReply);
       OnAppend(connection, *envelope, std::move(message));
       return;
+    case wire::MessageKind::kPong:
+      return;  // of a peer that was silent
     case wire::MessageKind::kPing: {
       wire::Envelope pong = *envelope;
       pong.kind = wire::MessageKind::kPong;
+      if (stopped_) pong.status = ShuttingDown();
       transport_->Send(connection, wire::EncodeBare(pong), transport::SendMode::kEager, nullptr);
       return;
     }
     default:
       probe_->MessageRefused();  // an answer to a question we did not ask
   }
+}
+
+void DataServer::RefuseStopped(transport::ConnectionId connection, wire::Envelope envelope,
+                               wire::MessageKind reply_kind) {
+  probe_->RequestRefusedAtShutdown();
+  envelope.kind = reply_kind;
+  envelope.status = ShuttingDown();
+  transport_->Send(connection, wire::EncodeBare(envelope), transport::SendMode::kEager, nullptr);
 }
 
 void DataServer::Refuse(transport::ConnectionId connection, wire::Envelope envelope,
@@ -129,12 +152,14 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
                                                    " fit into a message; ask for less at once")));
     return;
   }
+  CountTaken();
   auto job = std::make_shared<AttendJob>(
       *std::move(request), arrival, sessions_, executor_, num_threads_, &scratches_,
       [this, connection, arrival](const wire::AttendReply& reply) {
         probe_->AttendDone(
             reply, std::chrono::duration<double>(executor_->clock().Now() - arrival).count());
-        transport_->Send(connection, wire::Encode(reply), transport::SendMode::kAuto, nullptr);
+        transport_->Send(connection, wire::Encode(reply), transport::SendMode::kAuto,
+                         [this](const absl::Status&) { OnAnswered(); });
       });
   executor_->Run([job] { job->Start(); });
 }
@@ -146,6 +171,7 @@ void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelo
     Refuse(connection, envelope, wire::MessageKind::kAppendReply, request.status());
     return;
   }
+  CountTaken();
   auto job = std::make_shared<AppendJob>();
   job->reply.envelope = request->envelope;
   job->reply.envelope.kind = wire::MessageKind::kAppendReply;
@@ -165,7 +191,8 @@ void DataServer::Apply(transport::ConnectionId connection,
   const auto finish_one = [this, connection, job] {
     if (job->unfinished.fetch_sub(1) != 1) return;
     probe_->AppendDone(job->reply);
-    transport_->Send(connection, wire::Encode(job->reply), transport::SendMode::kEager, nullptr);
+    transport_->Send(connection, wire::Encode(job->reply), transport::SendMode::kEager,
+                     [this](const absl::Status&) { OnAnswered(); });
   };
   // Withheld while index builds lag behind, but answered in time whatever they do.
   const base::Time now = executor_->clock().Now();
@@ -197,7 +224,7 @@ std::vector<wire::NodeConnection> DataServer::Connections() const {
   std::vector<std::pair<transport::ConnectionId, std::string>> peers;
   {
     std::lock_guard lock(mutex_);
-    peers.assign(peers_.begin(), peers_.end());
+    for (const auto& [id, peer] : peers_) peers.emplace_back(id, peer.address);
   }
   std::vector<wire::NodeConnection> connections;
   for (auto& [id, peer] : peers) {

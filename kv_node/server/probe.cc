@@ -1,5 +1,8 @@
 #include "kv_node/server/probe.h"
 
+#include "common/base/clock.h"
+#include "common/config/logging.h"
+
 namespace sounder::kv_node {
 
 ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions)
@@ -31,6 +34,12 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
                                            "Items of append requests answered with an error.")),
       refused_(registry.AddCounter("sounder_node_refused_messages_total",
                                    "Data-plane messages refused as malformed.")),
+      shutdown_refused_(
+          registry.AddCounter("sounder_node_shutdown_refused_requests_total",
+                              "Requests refused because the node was shutting down.")),
+      refused_connections_(registry.AddCounterFamily(
+          "sounder_node_refused_connections_total",
+          "Connections refused or cut off by the node, by port and cause.", {"port", "cause"})),
       connections_(
           registry.AddGauge("sounder_node_open_connections", "Data-plane connections open.")) {
   registry.AddGaugeCallback("sounder_node_open_sessions", "Sessions open on this node.",
@@ -41,6 +50,15 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
       [&sessions] { return static_cast<double>(sessions.budget().used()); });
   registry.AddGaugeCallback("sounder_node_memory_limit_bytes", "The cap on accounted memory.",
                             [&sessions] { return static_cast<double>(sessions.budget().limit()); });
+}
+
+void ServerProbe::ConnectionRefused(const std::string& port, const std::string& cause,
+                                    const std::string& what) {
+  refused_connections_.With({port, cause}).Add();
+  const base::Time now = base::SteadyClock().Now();
+  if (const auto line = throttle_.Admit(port + " " + cause, what, now)) {
+    config::LogWarning(port + " port: " + *line);
+  }
 }
 
 void ServerProbe::AttendDone(const wire::AttendReply& reply, double seconds) {

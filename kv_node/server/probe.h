@@ -2,6 +2,9 @@
 #ifndef SOUNDER_KV_NODE_SERVER_PROBE_H_
 #define SOUNDER_KV_NODE_SERVER_PROBE_H_
 
+#include <string>
+
+#include "common/config/log_throttle.h"
 #include "common/metrics/registry.h"
 #include "common/wire/messages.h"
 #include "kv_node/session/session_map.h"
@@ -18,6 +21,12 @@ class ServerProbe {
   void RowsAppended(uint64_t rows, uint64_t bytes);
   void AppendDone(const wire::AppendReply& reply);
   void MessageRefused() { refused_.Add(); }
+  // A request that came after the node had begun to shut down.
+  void RequestRefusedAtShutdown() { shutdown_refused_.Add(); }
+  // A connection to `port` (control, data, http) that was refused or cut off, and for what. Counted
+  // always; logged as often as LogThrottle lets it.
+  void ConnectionRefused(const std::string& port, const std::string& cause,
+                         const std::string& what);
   void Accepted() { connections_.Add(1); }
   void Closed() { connections_.Add(-1); }
 
@@ -34,7 +43,10 @@ class ServerProbe {
   metrics::Counter& append_bytes_;
   metrics::Counter& append_failures_;
   metrics::Counter& refused_;
+  metrics::Counter& shutdown_refused_;
+  metrics::Family<metrics::Counter>& refused_connections_;
   metrics::Gauge& connections_;
+  config::LogThrottle throttle_;
 };
 
 }  // namespace sounder::kv_node
