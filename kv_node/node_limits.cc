@@ -17,7 +17,8 @@ Report ReportTo(ServerProbe* probe, const char* port) {
 
 void DeclareLimits(config::OptionSet& set, NodeLimits* limits) {
   const config::Range<int64_t> connections = {.min = 1, .max = 1 << 20};
-  const config::Range<base::Duration> patience = {.min = std::chrono::milliseconds(10)};
+  const config::Range<base::Duration> patience = {.min = std::chrono::milliseconds(10),
+                                                  .max = std::chrono::hours(24)};
   set.AddDuration("shutdown_deadline", &limits->shutdown_deadline,
                   "how long requests in flight may take to end after SIGTERM or SIGINT");
   set.AddDuration("heartbeat_interval", &limits->heartbeat.interval,

@@ -1,5 +1,6 @@
 #include "common/transport/ucx_config.h"
 
+#include <ucs/config/global_opts.h>
 #include <ucs/debug/debug.h>
 #include <ucs/debug/log_def.h>
 
@@ -130,11 +131,21 @@ void TakeLog() {
   });
 }
 
+// Beyond this many sockets UCX cannot watch another one, and closes its descriptor twice: between the
+// two another thread may have been given the number, and loses its socket. The default is 1,024;
+// whoever connects 1,000 times and says nothing gets there.
+void RaiseEventLimit() {
+  if (std::getenv("UCX_ASYNC_MAX_EVENTS") == nullptr) {
+    (void)ucs_global_opts_set_value("ASYNC_MAX_EVENTS", "65536");
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<UcxContext> CreateUcxContext(const UcxOptions& options) {
   LeaveSignalsAlone();
   TakeLog();
+  RaiseEventLimit();
 
   ucp_config_t* raw_config = nullptr;
   RETURN_IF_ERROR(

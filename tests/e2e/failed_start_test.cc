@@ -1,8 +1,12 @@
-// A node that cannot start has a data plane already when it notices, and perhaps a client on it.
+// A node that ends, because it cannot start or is told to, while a client connects to it again and
+// again.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
+#include <algorithm>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 
@@ -74,6 +78,23 @@ TEST(FailedStartTest, EndsCleanlyUnderAClient) {
       EXPECT_THAT(node.errors, testing::HasSubstr(taken));
     }
   }
+}
+
+// UCX (1.13, TCP) crashes or hangs when a listener ends while a client connects to it.
+// SOUNDER_E2E_LONG=N: N times as often.
+TEST(StopTest, EndsCleanlyWhileClientsConnect) {
+  const char* text = std::getenv("SOUNDER_E2E_LONG");
+  const int stops = 20 * (text == nullptr ? 1 : std::max(1, std::atoi(text)));
+  Node node({"--threads", "1"});
+  const Reconnecting client(node.addresses().data);
+  int clean = 0;
+  for (int stop = 0; stop < stops; ++stop) {
+    if (stop > 0) node.Restart();
+    node.process().Signal(SIGTERM);
+    clean += node.process().Wait(seconds(10)) == 0 ? 1 : 0;
+  }
+  std::printf("clean_stops %d of %d\n", clean, stops);
+  EXPECT_EQ(clean, stops) << node.process().Errors();
 }
 
 }  // namespace
