@@ -11,7 +11,7 @@ Heartbeat::Action Heartbeat::Check(const HeartbeatOptions& options, base::Time n
   }
   const bool stood_still = due_ != base::kNever && now - due_ > options.timeout / 2;
   if (probed_ && !stood_still) {
-    due_ = give_up_at_;
+    due_ = std::min(now + options.interval, give_up_at_);
     return now < give_up_at_ ? Action::kWait : Action::kGiveUp;
   }
   if (!probed_ && now - last_heard_ < options.interval) {
@@ -19,7 +19,8 @@ Heartbeat::Action Heartbeat::Check(const HeartbeatOptions& options, base::Time n
     return Action::kWait;
   }
   probed_ = true;
-  due_ = give_up_at_ = now + options.timeout;
+  give_up_at_ = now + options.timeout;
+  due_ = std::min(now + options.interval, give_up_at_);  // by then it may be silent anew
   return Action::kProbe;
 }
 

@@ -131,9 +131,9 @@ void TakeLog() {
   });
 }
 
-// Beyond this many sockets UCX cannot watch another one, and closes its descriptor twice: between the
-// two another thread may have been given the number, and loses its socket. The default is 1,024;
-// whoever connects 1,000 times and says nothing gets there.
+// Beyond this many sockets UCX cannot watch another one, and closes its descriptor twice: between
+// the two another thread may have been given the number, and loses its socket. The default is
+// 1,024; whoever connects 1,000 times and says nothing gets there.
 void RaiseEventLimit() {
   if (std::getenv("UCX_ASYNC_MAX_EVENTS") == nullptr) {
     (void)ucs_global_opts_set_value("ASYNC_MAX_EVENTS", "65536");

@@ -103,7 +103,7 @@ std::vector<std::string> UcxStrays::Close(
     base::Time now, base::Duration patience, size_t most,
     const std::function<bool(const std::string&)>& is_connection) {
   const std::lock_guard lock(mutex_);
-  std::map<uint64_t, base::Time> seen;
+  std::map<uint64_t, Seen> seen;
   std::vector<Stray> strays;
   for (const int fd : OpenDescriptors()) {
     const auto local = NameOf(fd, ::getsockname);
@@ -116,12 +116,12 @@ std::vector<std::string> UcxStrays::Close(
     std::string peer = FormatSocketAddress(*remote);
     if (listener ? is_connection(peer) : HasSent(fd)) continue;
     const uint64_t inode = InodeOf(fd);
-    const auto known = first_seen_.find(inode);
-    const base::Time since = known == first_seen_.end() ? now : known->second;
-    seen.emplace(inode, since);
-    strays.push_back({since, fd, inode, std::move(peer)});
+    const auto known = seen_.find(inode);
+    const Seen entry = known == seen_.end() ? Seen{now} : known->second;
+    seen.emplace(inode, entry);
+    if (!entry.ended) strays.push_back({entry.since, fd, inode, std::move(peer)});
   }
-  first_seen_ = std::move(seen);
+  seen_ = std::move(seen);
   std::sort(strays.begin(), strays.end(),
             [](const Stray& a, const Stray& b) { return a.since < b.since; });
   std::vector<std::string> closed;
@@ -129,6 +129,7 @@ std::vector<std::string> UcxStrays::Close(
     const bool late = now - strays[i].since >= patience;
     const bool beyond = strays.size() - i > most;
     if ((!late && !beyond) || !ShutDown(strays[i])) continue;
+    seen_[strays[i].inode].ended = true;
     closed.push_back(absl::StrCat(
         strays[i].peer,
         late ? " connected and never became a connection of the data plane"

@@ -37,7 +37,11 @@ class UcxStrays {
   std::mutex mutex_;  // guards everything below
   std::set<uint16_t> listeners_;
   std::set<uint16_t> data_ports_;
-  std::map<uint64_t, base::Time> first_seen_;  // by inode of the socket
+  struct Seen {
+    base::Time since;
+    bool ended = false;  // shut down; UCX has not closed it yet
+  };
+  std::map<uint64_t, Seen> seen_;  // by inode of the socket
 };
 
 }  // namespace sounder::transport

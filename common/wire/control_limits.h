@@ -26,7 +26,7 @@ struct ControlLimits {
   // each until the client says that it is done with it.
   size_t answered_bytes = size_t{64} << 20;
   // Told of each connection refused or cut off: a word for the cause, and a sentence. May be null.
-  std::function<void(const std::string& cause, const std::string& what)> refused;
+  std::function<void(const std::string& cause, const std::string& what)> refused = {};
 };
 
 }  // namespace sounder::wire

@@ -23,13 +23,24 @@ class SentMessages final : public transport::Transport {
   absl::StatusOr<std::string> Listen(const std::string& address) override { return address; }
   absl::StatusOr<transport::ConnectionId> Connect(const std::string&) override { return 1; }
   void Send(transport::ConnectionId, transport::Message message, transport::SendMode,
-            transport::SendDone) override {
-    std::lock_guard lock(mutex_);
-    sent_.push_back(std::move(message));
+            transport::SendDone done) override {
+    {
+      std::lock_guard lock(mutex_);
+      sent_.push_back(std::move(message));
+    }
+    if (done != nullptr) done(absl::OkStatus());
   }
-  void Close(transport::ConnectionId) override {}
+  void Close(transport::ConnectionId connection) override {
+    std::lock_guard lock(mutex_);
+    closed_.push_back(connection);
+  }
   absl::StatusOr<transport::ConnectionInfo> Describe(transport::ConnectionId) override {
     return absl::NotFoundError("none");
+  }
+  // What was closed since the last call.
+  std::vector<transport::ConnectionId> TakeClosed() {
+    std::lock_guard lock(mutex_);
+    return std::exchange(closed_, {});
   }
   // What was sent since the last call.
   std::vector<transport::Message> Take() {
@@ -39,7 +50,8 @@ class SentMessages final : public transport::Transport {
 
  private:
   std::mutex mutex_;
-  std::vector<transport::Message> sent_;  // guarded by mutex_
+  std::vector<transport::Message> sent_;         // guarded by mutex_
+  std::vector<transport::ConnectionId> closed_;  // guarded by mutex_
 };
 
 // The server, its sessions and its metrics, on any executor.
