@@ -1,6 +1,9 @@
 // sounder_node: the wiring diagram of a KV node.
 #include <signal.h>
 #include <unistd.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 
 #include <cstdio>
 #include <memory>
@@ -252,6 +255,9 @@ struct DataPlane {
   }
   if (!control.WaitSent(kGoodbye)) config::LogWarning("some control answers were not sent");
   config::LogInfo("stopped");
+#ifdef __SANITIZE_ADDRESS__
+  __lsan_do_leak_check();  // as at an ordinary exit
+#endif
   std::fflush(nullptr);
   ::_exit(0);
 }

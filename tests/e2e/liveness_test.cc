@@ -2,6 +2,7 @@
 // bounds of the options, without traffic, said once, and without harm to others.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <unistd.h>
@@ -49,6 +50,59 @@ int CountOf(const std::string& text, const std::string& what) {
   for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++count;
   return count;
 }
+
+// A client of the data plane alone, which may ask what a worker would not.
+struct Asking {
+  explicit Asking(const Node& node, const wire::LivenessOptions& liveness = {})
+      : data(&transport, &executor, liveness) {
+    EXPECT_TRUE(transport.Start(&data).ok());
+    index = data.AddNode(node.addresses().data);
+  }
+  // An empty request that waits until `sequence` operations of session {1, 1} are applied.
+  std::future<absl::Status> Attend(uint64_t sequence) {
+    static const std::vector<float> kQuery(16, 1.0f);
+    wire::AttendRequest request;
+    wire::AttendItem& item = request.items.emplace_back();
+    item.session.id = {1, 1};
+    item.sequence = sequence;
+    item.kv_head_count = item.group = item.query_count = 1;
+    item.head_dim = 16;
+    item.scale = 1;
+    item.queries = std::as_bytes(std::span(kQuery));
+    auto done = std::make_shared<std::promise<absl::Status>>();
+    data.Attend(index, std::move(request), seconds(20),
+                [done](const absl::StatusOr<wire::AttendReply>& reply) {
+                  done->set_value(!reply.ok()                    ? reply.status()
+                                  : !reply->envelope.status.ok() ? reply->envelope.status
+                                                                 : reply->items.at(0).status);
+                });
+    return done->get_future();
+  }
+
+  // Rows of zeros; what became of them.
+  std::future<absl::Status> Append(uint32_t rows) {
+    const std::vector<float> zeros(size_t{rows} * 16);
+    wire::AppendRequest request;
+    wire::AppendItem& item = request.items.emplace_back();
+    item.session.id = {1, 1};
+    item.sequence = 1;
+    item.kv_head_count = 1;
+    item.row_count = rows;
+    item.head_dim = 16;
+    item.keys = item.values = std::as_bytes(std::span(zeros));
+    auto done = std::make_shared<std::promise<absl::Status>>();
+    data.Append(index, std::move(request), seconds(60),
+                [done](const absl::StatusOr<wire::AppendReply>& reply) {
+                  done->set_value(reply.status());
+                });
+    return done->get_future();
+  }
+
+  base::ThreadExecutor executor{1, "asking"};
+  wire::DataClient data;
+  transport::UcxTransport transport{ShortSpin("tcp")};
+  wire::DataClient::NodeIndex index = 0;
+};
 
 TEST(NodeAwayTest, AStoppedNodeIsNoticedWithoutTrafficAndComesBack) {
   const auto nodes = StartNodes(1, {"--threads", "1"});
@@ -102,6 +156,33 @@ TEST(NodeAwayTest, AStoppedNodeIsNoticedWithoutTrafficAndComesBack) {
   const std::string log = testing::internal::GetCapturedStderr();
   EXPECT_EQ(CountOf(log, " is away: "), 2) << log;
   EXPECT_EQ(CountOf(log, " is back after "), 2) << log;
+}
+
+// Half of it sent at once, as far as the network takes it, half by rendezvous, which waits for the
+// peer.
+TEST(NodeAwayTest, ClosingAPeerThatHangsReturnsWhatWasQueuedForIt) {
+  Node node({"--threads", "1"});
+  Asking asking(node, kQuick);
+  EXPECT_TRUE(asking.Append(1).get().ok()) << "answered, if with a refusal of its item";
+  const auto resident = [] {
+    ::malloc_trim(0);
+    return ResidentKib(::getpid());
+  };
+  const int64_t before = resident();
+  node.Stop();
+  std::vector<std::future<absl::Status>> sent;
+  for (int i = 0; i < 64; ++i) sent.push_back(asking.Append(4096));  // 512 KiB
+  for (int i = 0; i < 4; ++i) sent.push_back(asking.Append(65536));  // 8 MiB
+  const int64_t during = resident();
+  for (std::future<absl::Status>& each : sent) {
+    ASSERT_EQ(each.wait_for(kSoon), std::future_status::ready);
+    EXPECT_TRUE(absl::IsUnavailable(each.get()));
+  }
+  int64_t after = 0;
+  EXPECT_TRUE(Eventually([&] { return (after = resident()) < before + (12 << 10); }));
+  std::printf("hung_peer_before_kib %ld\nhung_peer_during_kib %ld\nhung_peer_after_kib %ld\n",
+              before, during, after);
+  EXPECT_GT(during, before + (48 << 10));
 }
 
 // Several at once: a client that is stopped while the node has answers for it, and one that is
@@ -199,39 +280,6 @@ TEST(ClientAwayTest, AHalfOpenConnectionIsClosed) {
   }
   tidy();
 }
-
-// A client of the data plane alone, which may ask what a worker would not.
-struct Asking {
-  explicit Asking(const Node& node) : data(&transport, &executor) {
-    EXPECT_TRUE(transport.Start(&data).ok());
-    index = data.AddNode(node.addresses().data);
-  }
-  // An empty request that waits until `sequence` operations of session {1, 1} are applied.
-  std::future<absl::Status> Attend(uint64_t sequence) {
-    static const std::vector<float> kQuery(16, 1.0f);
-    wire::AttendRequest request;
-    wire::AttendItem& item = request.items.emplace_back();
-    item.session.id = {1, 1};
-    item.sequence = sequence;
-    item.kv_head_count = item.group = item.query_count = 1;
-    item.head_dim = 16;
-    item.scale = 1;
-    item.queries = std::as_bytes(std::span(kQuery));
-    auto done = std::make_shared<std::promise<absl::Status>>();
-    data.Attend(index, std::move(request), seconds(20),
-                [done](const absl::StatusOr<wire::AttendReply>& reply) {
-                  done->set_value(!reply.ok()                    ? reply.status()
-                                  : !reply->envelope.status.ok() ? reply->envelope.status
-                                                                 : reply->items.at(0).status);
-                });
-    return done->get_future();
-  }
-
-  base::ThreadExecutor executor{1, "asking"};
-  wire::DataClient data;
-  transport::UcxTransport transport{ShortSpin("tcp")};
-  wire::DataClient::NodeIndex index = 0;
-};
 
 void OpenSession(const Node& node) {
   wire::SessionSpec spec;
