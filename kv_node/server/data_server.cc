@@ -73,20 +73,16 @@ void DataServer::OnClosed(transport::ConnectionId connection, absl::Status reaso
 
 void DataServer::OnMessage(transport::ConnectionId connection, transport::Message message) {
   std::lock_guard taking(taking_mutex_);
-  std::string peer;
   {
     std::lock_guard lock(mutex_);
     const auto found = peers_.find(connection);
-    if (found != peers_.end()) {
-      found->second.heartbeat.Heard(executor_->clock().Now());
-      peer = found->second.address;
-    }
+    if (found != peers_.end()) found->second.heartbeat.Heard(executor_->clock().Now());
   }
   const absl::StatusOr<wire::Envelope> envelope = wire::DecodeEnvelope(message);
   if (!envelope.ok()) {
     probe_->MessageRefused();
     probe_->ConnectionRefused("data", "malformed",
-                              peer + ": " + base::MessageOf(envelope.status()));
+                              AddressOf(connection) + ": " + base::MessageOf(envelope.status()));
     // Another version of our protocol looks at the version before all else, so it is told in ours.
     if (absl::IsFailedPrecondition(envelope.status())) {
       wire::Envelope refusal;
@@ -118,6 +114,12 @@ void DataServer::OnMessage(transport::ConnectionId connection, transport::Messag
     default:
       probe_->MessageRefused();  // an answer to a question we did not ask
   }
+}
+
+std::string DataServer::AddressOf(transport::ConnectionId connection) const {
+  std::lock_guard lock(mutex_);
+  const auto found = peers_.find(connection);
+  return found == peers_.end() ? "?" : found->second.address;
 }
 
 void DataServer::RefuseStopped(transport::ConnectionId connection, wire::Envelope envelope,

@@ -59,6 +59,7 @@ class DataServer final : public transport::TransportEvents {
     std::string address;
     policy::Heartbeat heartbeat;
   };
+  std::string AddressOf(transport::ConnectionId connection) const;
   void CheckSilence();
   void CountTaken();
   void OnAnswered();
