@@ -1,9 +1,9 @@
 // What strangers may do to a node's three ports, while a worker goes on as if nothing happened.
-// Figures are printed as `key value`. SOUNDER_E2E_LONG=N makes everything N times as long.
+// Figures are printed as `key value`; for more of the same there is --gtest_repeat=N.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
+#include <algorithm>
 
 #include "common/base/open_files.h"
 #include "common/base/philox.h"
@@ -13,11 +13,6 @@ namespace sounder::e2e {
 namespace {
 
 using testing::HasSubstr;
-
-int Rounds() {
-  const char* text = std::getenv("SOUNDER_E2E_LONG");
-  return text == nullptr ? 1 : std::max(1, std::atoi(text));
-}
 
 int CountOf(const std::string& text, const std::string& what) {
   int count = 0;
@@ -95,7 +90,7 @@ TEST_F(HostileTest, PortScanners) {
       "", "GET / HTTP/1.0\r\n\r\n", "SSH-2.0-scan\r\n",
       std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11) + std::string(506, 'r'),
       noise};
-  for (int round = 0; round < 4 * Rounds(); ++round) {
+  for (int round = 0; round < 4; ++round) {
     for (const Port& port : Ports()) {
       for (const std::string& probe : probes) {
         Socket leaves(port.address);
@@ -146,9 +141,10 @@ TEST_F(HostileTest, SlowLoris) {
     control.emplace_back(node().addresses().control);
     control.back().Send(message);
   }
+  constexpr int kTicks = 25;
   int answered = 0;
   wire::ControlClient newcomer(node().control(), seconds(5));
-  for (int tick = 0; tick < 25 * Rounds(); ++tick) {
+  for (int tick = 0; tick < kTicks; ++tick) {
     int left = 0;
     for (std::vector<Socket>* sockets : {&http, &control}) {
       for (Socket& socket : *sockets) left += socket.Send("z") ? 1 : 0;
@@ -160,8 +156,8 @@ TEST_F(HostileTest, SlowLoris) {
       EXPECT_GT(left, 100);
     }
   }
-  std::printf("healthz_answered %d of %d\n", answered, 25 * Rounds());
-  EXPECT_EQ(answered, 25 * Rounds()) << "whoever is slow holds neither threads nor places";
+  std::printf("healthz_answered %d of %d\n", answered, kTicks);
+  EXPECT_EQ(answered, kTicks) << "whoever is slow holds neither threads nor places";
   EXPECT_TRUE(Eventually([&] {
     return std::none_of(control.begin(), control.end(), [](Socket& s) { return s.Send("z"); }) &&
            std::none_of(http.begin(), http.end(), [](Socket& s) { return s.Send("z"); });
@@ -172,7 +168,7 @@ TEST_F(HostileTest, SlowLoris) {
 
 // Control messages that claim to be large.
 TEST_F(HostileTest, OversizeControlMessages) {
-  for (int round = 0; round < 20 * Rounds(); ++round) {
+  for (int round = 0; round < 20; ++round) {
     // One segment of 64 MiB; then 400 segments of 4 GiB in sum.
     std::string one("\0\0\0\0\0\0\x80\0", 8);
     std::string many("\x8f\x01\0\0", 4);
