@@ -5,6 +5,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -60,24 +61,35 @@ absl::StatusOr<transport::ConnectionInfo> Probe(wire::DataClient* data, base::Ex
   return data->Describe(node);
 }
 
+// What the nodes say of themselves, all asked at once: one that is away costs its deadline once.
+std::vector<NodeView> AskAll(const StatusOptions& options) {
+  std::vector<NodeView> views(options.nodes.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < views.size(); ++i) {
+    views[i].control = options.nodes[i];
+    threads.emplace_back([&options, view = &views[i]] {
+      wire::ControlClient control(view->control, options.deadline);
+      view->status = control.Status();
+      if (view->status.ok() && options.sessions) view->sessions = control.List();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return views;
+}
+
 std::vector<NodeView> Look(const StatusOptions& options) {
-  std::vector<NodeView> views;
+  std::vector<NodeView> views = AskAll(options);
   base::ThreadExecutor executor(1, "status");
   auto transport = std::make_unique<transport::UcxTransport>(options.ucx);
   wire::DataClient data(transport.get(), &executor);
   const absl::Status started = transport->Start(&data);
-  for (const std::string& address : options.nodes) {
-    NodeView& view = views.emplace_back();
-    view.control = address;
-    wire::ControlClient control(address, options.deadline);
-    view.status = control.Status();
+  for (NodeView& view : views) {
     if (!view.status.ok()) continue;
-    if (options.sessions) view.sessions = control.List();
     if (!started.ok()) {
       view.connection = base::Annotate(started, "--ucx-tls");
       continue;
     }
-    const std::string data_address = config::ReachableData(address, view.status->data_address);
+    const std::string data_address = config::ReachableData(view.control, view.status->data_address);
     view.connection = Probe(&data, &executor, data_address, options.deadline);
   }
   transport.reset();
@@ -119,7 +131,10 @@ void PrintText(const std::vector<NodeView>& views) {
   Table nodes({"node", "version", "data", "transport", "sessions", "memory", "limit", "rows",
                "indexes", "threads", "simd", "up"});
   for (const NodeView& view : views) {
-    if (!view.status.ok()) continue;
+    if (!view.status.ok()) {  // why is said on stderr
+      nodes.AddRow({view.control, "away", "-", "-", "-", "-", "-", "-", "-", "-", "-", "-"});
+      continue;
+    }
     const wire::NodeStatus& status = *view.status;
     nodes.AddRow({view.control, status.version + (status.draining ? " (draining)" : ""),
                   status.data_address, TransportOf(view), static_cast<int64_t>(status.sessions),

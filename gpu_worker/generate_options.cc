@@ -161,6 +161,18 @@ void Declare(config::OptionSet& set, GenerateOptions* options) {
   set.AddInt("threads", &options->threads, "threads of the model", {.min = 1, .max = 1024});
   set.AddDuration("deadline", &options->deadline, "how long a node may take to answer",
                   {.min = std::chrono::milliseconds(1), .max = std::chrono::hours(24)});
+  set.AddDuration("heartbeat_interval", &options->liveness.heartbeat.interval,
+                  "silence after which a node is asked for a sign of life; 0s: never");
+  set.AddDuration("heartbeat_timeout", &options->liveness.heartbeat.timeout,
+                  "how long it may take to give one; then it is away, and all that is asked of it "
+                  "fails at once until it answers again",
+                  {.min = std::chrono::milliseconds(10), .max = std::chrono::hours(24)});
+  set.AddDuration("reconnect_first", &options->liveness.reconnect.first,
+                  "first delay before a node that is away is tried again; doubles each time",
+                  {.min = std::chrono::milliseconds(1), .max = std::chrono::hours(24)});
+  set.AddDuration("reconnect_most", &options->liveness.reconnect.most,
+                  "longest delay between two attempts",
+                  {.min = std::chrono::milliseconds(1), .max = std::chrono::hours(24)});
   set.AddDuration("ttl", &options->ttl,
                   "nodes free a session when its worker was silent for this long, in whole seconds "
                   "(rounded up); 0: never");

@@ -12,6 +12,7 @@
 #include "common/config/option_set.h"
 #include "common/transport/ucx_transport.h"
 #include "gpu_worker/engine/generator.h"
+#include "gpu_worker/kv/kv_client.h"
 #include "gpu_worker/model/forward.h"
 
 namespace sounder::gpu_worker {
@@ -47,6 +48,7 @@ struct GenerateOptions {
   int64_t audit_every = 0;
   int64_t threads = std::max(1u, std::thread::hardware_concurrency());
   base::Duration deadline = std::chrono::seconds(2);
+  wire::LivenessOptions liveness = KvClientOptions().liveness;
   base::Duration ttl = std::chrono::minutes(10);
   transport::UcxOptions ucx;
   std::string simd = "best";

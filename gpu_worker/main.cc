@@ -95,6 +95,7 @@ std::string SummaryJson(const Summary& summary, const KvClient* client, double w
     json["failed_requests"] = wire.failures;
     json["refused_requests"] = wire.refusals;
     json["repeated_requests"] = wire.retries;
+    json["nodes_lost"] = wire.times_away;
     json["bytes_sent"] = wire.bytes_sent;
     json["bytes_received"] = wire.bytes_received;
     const uint64_t attend_bytes =
@@ -141,7 +142,8 @@ absl::StatusOr<std::unique_ptr<KvClient>> Connect(const GenerateOptions& options
                                                   base::Executor* executor) {
   KvClientOptions client_options;
   client_options.deadline = options.deadline;
-  client_options.retry_seed = std::random_device{}();
+  client_options.seed = std::random_device{}();
+  client_options.liveness = options.liveness;
   std::vector<std::unique_ptr<wire::ControlChannel>> nodes;
   for (const std::string& node : options.nodes) {
     nodes.push_back(std::make_unique<wire::ControlClient>(node, options.deadline));

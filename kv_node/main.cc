@@ -1,5 +1,9 @@
 // sounder_node: the wiring diagram of a KV node.
 #include <signal.h>
+#include <unistd.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 
 #include <cstdio>
 #include <memory>
@@ -11,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/absl_text.h"
 #include "common/base/limits.h"
+#include "common/base/open_files.h"
 #include "common/base/status_macros.h"
 #include "common/base/thread_executor.h"
 #include "common/config/environment.h"
@@ -25,6 +30,7 @@
 #include "common/metrics/registry.h"
 #include "common/transport/ucx_transport.h"
 #include "common/wire/control_server.h"
+#include "kv_node/node_limits.h"
 #include "kv_node/server/data_server.h"
 #include "kv_node/server/node_service.h"
 #include "kv_node/server/probe.h"
@@ -50,6 +56,7 @@ struct Options {
   int64_t message_memory = int64_t{512} << 20;
   int64_t max_attends = 1024;
   base::Duration close_deadline = std::chrono::seconds(2);
+  NodeLimits limits;
   transport::UcxOptions ucx;
   std::string simd = "best";
   std::string tuning = "auto";
@@ -86,6 +93,7 @@ void Declare(config::OptionSet& set, Options* options) {
   set.AddInt("max_sessions", &options->max_sessions, "sessions held at once", {.min = 1});
   set.AddDuration("close_deadline", &options->close_deadline,
                   "how long a close waits for appends in flight");
+  DeclareLimits(set, &options->limits);
   set.AddText(
       "ucx_tls", &options->ucx.tls,
       "transports: auto (all but shared memory), tcp, shm, or a UCX_TLS list such as rc,tcp");
@@ -144,12 +152,13 @@ std::string StatusJson(const wire::NodeStatus& status) {
   return json.dump(2);
 }
 
-// Closes sessions whose writers are gone, every second.
-void SweepExpired(SessionMap* sessions, base::Executor* executor) {
+// Closes sessions whose writers are gone, and sockets of strangers, every second.
+void Sweep(SessionMap* sessions, transport::UcxTransport* transport, base::Executor* executor) {
   const size_t closed = sessions->CloseExpired();
   if (closed > 0) config::LogInfo(absl::StrCat("closed ", closed, " sessions past their TTL"));
+  transport->CloseStrays();
   executor->RunAt(executor->clock().Now() + std::chrono::seconds(1),
-                  [sessions, executor] { SweepExpired(sessions, executor); });
+                  [sessions, transport, executor] { Sweep(sessions, transport, executor); });
 }
 
 int Fail(const std::string& what, const absl::Status& status) {
@@ -159,8 +168,9 @@ int Fail(const std::string& what, const absl::Status& status) {
 
 // UCX opens a port on every device it may use, whatever address --data has. A node on loopback is
 // meant for this machine, unless the options speak of devices or of RDMA.
-transport::UcxOptions DataPlaneOptions(const Options& options) {
+transport::UcxOptions DataPlaneOptions(const Options& options, ServerProbe* probe) {
   transport::UcxOptions ucx = options.ucx;
+  Limit(options.limits, probe, &ucx);
   const bool any_device = ucx.tls == "auto" || ucx.tls == "tcp" || ucx.tls == "shm";
   const std::string host = config::ParseHostPort(options.data_address)->host;  // checked before
   const bool loopback = host == "localhost" || host.rfind("127.", 0) == 0;
@@ -173,20 +183,21 @@ transport::UcxOptions DataPlaneOptions(const Options& options) {
 absl::StatusOr<std::unique_ptr<http::HttpServer>> StartHttp(const Options& options,
                                                             const config::OptionSet& set,
                                                             const NodeService& service,
-                                                            const metrics::Registry& registry) {
+                                                            const metrics::Registry& registry,
+                                                            ServerProbe* probe) {
   http::RouteTable routes;
   http::EndpointSources sources;
   sources.registry = &registry;
   sources.health = [] { return absl::OkStatus(); };
   sources.ready = [&service] {
+    if (service.shutting_down()) return ShuttingDown();
     return service.draining() ? absl::UnavailableError("draining") : absl::OkStatus();
   };
   sources.status_json = [&service] { return StatusJson(service.CurrentStatus()); };
   sources.conf_json = [&set] { return config::ConfJson(set.Values()); };
   http::AddStandardEndpoints(routes, sources);
-  http::HttpServerOptions http_options;
-  http_options.address = options.http_address;
-  return http::HttpServer::Create(http_options, std::move(routes));
+  return http::HttpServer::Create(HttpOptionsOf(options.limits, options.http_address, probe),
+                                  std::move(routes));
 }
 
 SessionMapOptions MapOptions(const Options& options) {
@@ -208,9 +219,10 @@ DataServerOptions ServerOptions(const Options& options) {
   return server;
 }
 
-// The data plane and its end, on whichever way out of the program: no request is taken any more,
-// the executor does what was taken, which may still send, and then the transport goes. What the
-// transport and the executor call is destroyed after them.
+// The data plane. Its destructor is the end of a start that failed, before anybody could connect:
+// no request is taken any more, the executor does what was taken, which may still send, and then
+// the transport goes. What the transport and the executor call is destroyed after them. (A node
+// that was ready ends by ShutDown.)
 struct DataPlane {
   DataPlane(const Options& options, const kernels::KernelSchedule& schedule,
             metrics::Registry& registry)
@@ -218,7 +230,7 @@ struct DataPlane {
             std::make_unique<base::ThreadExecutor>(static_cast<int>(options.threads), "attend")),
         sessions(MapOptions(options), executor.get()),
         probe(registry, sessions),
-        transport(std::make_unique<transport::UcxTransport>(DataPlaneOptions(options))),
+        transport(std::make_unique<transport::UcxTransport>(DataPlaneOptions(options, &probe))),
         server(transport.get(), &sessions, executor.get(), static_cast<int>(options.threads),
                &probe, schedule, ServerOptions(options)) {}
   ~DataPlane() {
@@ -235,9 +247,40 @@ struct DataPlane {
   DataServer server;
 };
 
+// Ends a node that was ready. Requests in flight are answered, or refused with the reason, within
+// the deadline; connections are told goodbye. Then the process ends without destroying anything:
+// UCX (1.13, TCP) crashes or hangs when a listener or its worker ends while a client is just
+// connecting, and clients do, all the more when they lose a node.
+[[noreturn]] void ShutDown(const Options& options, DataPlane& data, NodeService& service,
+                           wire::ControlServer& control) {
+  constexpr auto kGoodbye = std::chrono::seconds(1);  // UCX's linger, and some
+  const base::Clock& clock = data.executor->clock();
+  const base::Time until = clock.Now() + options.limits.shutdown_deadline;
+  service.ShutDown();
+  data.server.Stop();
+  // What still waits then, say for rows that can no longer come, is told why in the rest of the
+  // time.
+  const bool in_time = data.server.WaitAnswered(until - options.limits.shutdown_deadline / 4);
+  data.sessions.CloseAll(ShuttingDown());
+  if (!in_time && !data.server.WaitAnswered(until)) {
+    config::LogWarning("requests in flight did not end within --shutdown-deadline");
+  }
+  if (!data.server.CloseConnections(clock.Now() + kGoodbye)) {
+    config::LogWarning("some data connections did not take leave");
+  }
+  if (!control.WaitSent(kGoodbye)) config::LogWarning("some control answers were not sent");
+  config::LogInfo("stopped");
+#ifdef __SANITIZE_ADDRESS__
+  __lsan_do_leak_check();  // as at an ordinary exit
+#endif
+  std::fflush(nullptr);
+  ::_exit(0);
+}
+
 int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
   const config::AsyncLog log;  // ends last
+  base::RaiseOpenFileLimit();
   metrics::Registry registry;
   metrics::AddProcessMetrics(registry);
   registry.AddCounterCallback("sounder_log_dropped_messages_total",
@@ -274,12 +317,12 @@ int Run(const Options& options, const config::OptionSet& set) {
   }
 
   absl::StatusOr<std::unique_ptr<http::HttpServer>> http =
-      StartHttp(options, set, service, registry);
+      StartHttp(options, set, service, registry, &data.probe);
   if (!http.ok()) return Fail("http", http.status());
   set_address(&wire::NodeStatus::http_address, (*http)->address());
 
-  absl::StatusOr<std::unique_ptr<wire::ControlServer>> control =
-      wire::ControlServer::Start(options.control_address, &service);
+  absl::StatusOr<std::unique_ptr<wire::ControlServer>> control = wire::ControlServer::Start(
+      options.control_address, &service, ControlLimitsOf(options.limits, &data.probe));
   if (!control.ok()) return Fail("control plane", control.status());
   set_address(&wire::NodeStatus::control_address, (*control)->address());
 
@@ -289,7 +332,8 @@ int Run(const Options& options, const config::OptionSet& set) {
   if (!data_address.ok()) return Fail("data plane", data_address.status());
   set_address(&wire::NodeStatus::data_address, *data_address);
 
-  SweepExpired(&data.sessions, data.executor.get());
+  data.server.StartHeartbeats(options.limits.heartbeat);
+  Sweep(&data.sessions, data.transport.get(), data.executor.get());
   std::printf("ready control=%s data=%s http=%s\n", (*control)->address().c_str(),
               data_address->c_str(), (*http)->address().c_str());
   std::fflush(stdout);
@@ -298,7 +342,10 @@ int Run(const Options& options, const config::OptionSet& set) {
   int signal_number = 0;
   sigwait(&signals, &signal_number);
   config::LogInfo(std::string("stopping on ") + strsignal(signal_number));
-  return 0;
+  signal(SIGINT, SIG_DFL);  // a second signal ends the process at once
+  signal(SIGTERM, SIG_DFL);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  ShutDown(options, data, service, **control);
 }
 
 }  // namespace

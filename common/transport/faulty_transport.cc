@@ -279,6 +279,7 @@ FaultyTransport::FaultyTransport(std::unique_ptr<Transport> inner, base::Executo
       inner_(std::move(inner)) {}
 
 FaultyTransport::~FaultyTransport() {
+  if (state_->events != nullptr) state_->events->OnStopping();
   state_->Stop();
   inner_.reset();
 }

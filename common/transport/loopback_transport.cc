@@ -308,6 +308,7 @@ LoopbackTransport::LoopbackTransport(LoopbackFabric* fabric, std::string name)
       node_(std::make_shared<LoopbackNode>(fabric_->executor, std::move(name))) {}
 
 LoopbackTransport::~LoopbackTransport() {
+  if (node_->events != nullptr) node_->events->OnStopping();
   {
     const std::lock_guard lock(fabric_->mutex);
     for (const std::string& each : node_->listening) fabric_->listeners.erase(each);

@@ -65,6 +65,9 @@ class TransportEvents {
   virtual void OnMessage(ConnectionId connection, Message message) = 0;
   // The connection is gone. OK: the peer said goodbye or we closed it.
   virtual void OnClosed(ConnectionId connection, absl::Status reason) = 0;
+  // The transport's destructor has begun, on its caller's thread, before the last events. When this
+  // returns, only callbacks may still call the transport: timers of the user's must have stopped.
+  virtual void OnStopping() {}
 };
 
 // Thread safe.

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/absl_text.h"
 #include "common/base/check.h"
 #include "common/transport/ucx_describe.h"
 #include "common/transport/ucx_engine.h"
@@ -169,12 +170,15 @@ void UcxEngine::Finish(UcxConnection& connection) {
   {
     const std::lock_guard lock(infos_mutex_);
     infos_.erase(connection.id);
+    if (connection.accepted) accepted_peers_.erase(connection.peer);
   }
   // Touched again when UCX lets go of an abandoned one.
   if (std::exchange(connection.touched, false)) std::erase(touched_, &connection);
   RunFinishedSends();
   if (connection.announced) {
     connection.port->events->OnClosed(connection.id, std::move(connection.reason));
+  } else if (options_.refused != nullptr && !connection.reason.ok()) {
+    options_.refused("no_hello", base::MessageOf(connection.reason));
   }
   --connection.port->connections;
   if (!connection.HeldByUcx()) return;

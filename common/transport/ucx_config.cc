@@ -1,5 +1,6 @@
 #include "common/transport/ucx_config.h"
 
+#include <ucs/config/global_opts.h>
 #include <ucs/debug/debug.h>
 #include <ucs/debug/log_def.h>
 
@@ -14,7 +15,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
 #include "common/base/status_macros.h"
+#include "common/config/log_throttle.h"
 #include "common/config/logging.h"
 #include "common/transport/ucx_status.h"
 
@@ -96,7 +99,7 @@ void LeaveSignalsAlone() {
 }
 
 // UCX's messages in our log: by itself it writes to stdout, where answers go.
-ucs_log_func_rc_t LogOfUcx(const char* file, unsigned line, const char* /*function*/,
+ucs_log_func_rc_t LogOfUcx(const char* file, unsigned line_number, const char* /*function*/,
                            ucs_log_level_t level, const ucs_log_component_config_t* component,
                            const char* format, va_list arguments) {
   // What it prints on request, and the last words before it aborts, are its own.
@@ -106,9 +109,13 @@ ucs_log_func_rc_t LogOfUcx(const char* file, unsigned line, const char* /*functi
   std::vsnprintf(text, sizeof text, format, arguments);
   const char* slash = std::strrchr(file, '/');
   const std::string message =
-      absl::StrCat("UCX: ", text, " (", slash == nullptr ? file : slash + 1, ":", line, ")");
+      absl::StrCat("UCX: ", text, " (", slash == nullptr ? file : slash + 1, ":", line_number, ")");
   if (level <= UCS_LOG_LEVEL_WARN) {
-    config::LogWarning(message);
+    // Some of these are said for every stray that connects.
+    static config::LogThrottle throttle;
+    const auto line =
+        throttle.Admit(absl::StrCat(file, ":", line_number), message, base::SteadyClock().Now());
+    if (line.has_value()) config::LogWarning(*line);
   } else if (level <= UCS_LOG_LEVEL_INFO) {
     config::LogInfo(message);
   } else {
@@ -124,11 +131,21 @@ void TakeLog() {
   });
 }
 
+// Beyond this many sockets UCX cannot watch another one, and closes its descriptor twice: between
+// the two another thread may have been given the number, and loses its socket. The default is
+// 1,024; whoever connects 1,000 times and says nothing gets there.
+void RaiseEventLimit() {
+  if (std::getenv("UCX_ASYNC_MAX_EVENTS") == nullptr) {
+    (void)ucs_global_opts_set_value("ASYNC_MAX_EVENTS", "65536");
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<UcxContext> CreateUcxContext(const UcxOptions& options) {
   LeaveSignalsAlone();
   TakeLog();
+  RaiseEventLimit();
 
   ucp_config_t* raw_config = nullptr;
   RETURN_IF_ERROR(

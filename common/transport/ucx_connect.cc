@@ -29,7 +29,9 @@ absl::StatusOr<std::string> UcxEngine::ListenHere(UcxPort& port, const SocketAdd
   attributes.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR;
   RETURN_IF_ERROR(StatusFromUcx(ucp_listener_query(listener, &attributes),
                                 absl::StrCat("the port of the listener on ", text)));
-  return FormatSocketAddress(attributes.sockaddr);
+  const std::string real = FormatSocketAddress(attributes.sockaddr);
+  strays_.AddListener(ParseHostPort(real)->port);
+  return real;
 }
 
 void UcxEngine::OnConnectionRequest(ucp_conn_request_h request, void* argument) {
@@ -55,9 +57,22 @@ bool UcxEngine::AcceptRequests() {
     ucp_conn_request_attr_t attributes{};
     attributes.field_mask = UCP_CONN_REQUEST_ATTR_FIELD_CLIENT_ADDR;
     const bool known = ucp_conn_request_query(request, &attributes) == UCS_OK;
+    const std::string peer = known ? FormatSocketAddress(attributes.client_address) : "?";
+    if (static_cast<size_t>(port->connections) >= options_.connections_max) {
+      (void)ucp_listener_reject(port->listeners.front().get(), request);
+      if (options_.refused != nullptr) {
+        options_.refused(
+            "limit", absl::StrCat(peer, ": more than ", options_.connections_max, " connections"));
+      }
+      continue;
+    }
     const ConnectionId id = next_connection_.fetch_add(1);
-    UcxConnection& connection =
-        Add(*port, id, known ? FormatSocketAddress(attributes.client_address) : "?");
+    UcxConnection& connection = Add(*port, id, peer);
+    connection.accepted = true;
+    {
+      const std::lock_guard lock(infos_mutex_);
+      accepted_peers_.insert(peer);
+    }
     ucp_ep_params_t params{};
     params.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST;
     params.conn_request = request;

@@ -146,6 +146,19 @@ absl::StatusOr<ConnectionInfo> UcxEngine::Describe(UcxPort& port, ConnectionId c
   return *found->second.second;
 }
 
+size_t UcxEngine::CloseStrays() {
+  const auto is_connection = [this](const std::string& peer) {
+    const std::lock_guard lock(infos_mutex_);
+    return accepted_peers_.contains(peer);
+  };
+  const std::vector<std::string> closed = strays_.Close(clock_.Now(), options_.connect_timeout,
+                                                        options_.connections_max, is_connection);
+  for (const std::string& what : closed) {
+    if (options_.refused != nullptr) options_.refused("stray", what);
+  }
+  return closed.size();
+}
+
 // ---- the progress thread ----------------------------------------------------------------------
 
 absl::Status UcxEngine::Open() {
@@ -159,10 +172,14 @@ absl::Status UcxEngine::Open() {
   params.thread_mode = UCS_THREAD_MODE_SINGLE;
   params.events = UCP_WAKEUP_RX | UCP_WAKEUP_TX;
   ucp_worker_h worker = nullptr;
+  const std::set<uint16_t> before = ListeningPorts();
   RETURN_IF_ERROR(
       StatusFromUcx(ucp_worker_create(context_.get(), &params, &worker),
                     absl::StrCat("making a UCX worker with transports \"", options_.tls, "\"")));
   worker_.reset(worker);
+  for (const uint16_t port : ListeningPorts()) {
+    if (!before.contains(port)) strays_.AddDataPort(port);
+  }
 
   ucp_am_handler_param_t handler{};
   handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |

@@ -31,6 +31,7 @@
 #include "common/transport/ordered_lanes.h"
 #include "common/transport/ucx_frame.h"
 #include "common/transport/ucx_handles.h"
+#include "common/transport/ucx_strays.h"
 #include "common/transport/ucx_transport.h"
 
 namespace sounder::transport {
@@ -84,6 +85,7 @@ struct UcxConnection {
   UcxPort* port = nullptr;
   ConnectionId id = 0;
   std::string peer;
+  bool accepted = false;        // in UcxEngine::accepted_peers_
   ucp_ep_h endpoint = nullptr;  // null once closed
   State state = State::kConnecting;
   bool announced = false;  // the user knows of it, so OnClosed is due
@@ -138,6 +140,7 @@ class UcxEngine {
   void Send(UcxPort& port, ConnectionId connection, Message message, SendMode mode, SendDone done);
   void Close(UcxPort& port, ConnectionId connection);
   absl::StatusOr<ConnectionInfo> Describe(UcxPort& port, ConnectionId connection);
+  size_t CloseStrays();
 
  private:
   struct Command {
@@ -228,6 +231,8 @@ class UcxEngine {
   std::mutex infos_mutex_;
   // Guarded by infos_mutex_; every live connection; nullopt while it is being made.
   std::unordered_map<ConnectionId, std::pair<UcxPort*, std::optional<ConnectionInfo>>> infos_;
+  std::set<std::string> accepted_peers_;  // guarded by infos_mutex_; addresses of live connections
+  UcxStrays strays_;
 
   // The progress thread only.
   base::SteadyClock clock_;

@@ -17,8 +17,9 @@ UcxTransport::UcxTransport(UcxOptions options) : UcxTransport(MakeUcxEngine(std:
 UcxTransport::UcxTransport(std::shared_ptr<UcxEngine> engine) : engine_(std::move(engine)) {}
 
 UcxTransport::~UcxTransport() {
-  // The port stays where it is: callbacks may still call us.
-  if (port_ != nullptr) engine_->RemovePort(*port_);
+  if (port_ == nullptr) return;
+  port_->events->OnStopping();
+  engine_->RemovePort(*port_);  // the port stays where it is: callbacks may still call us
 }
 
 absl::Status UcxTransport::Start(TransportEvents* events) {
@@ -44,5 +45,7 @@ void UcxTransport::Close(ConnectionId connection) { engine_->Close(*port_, conne
 absl::StatusOr<ConnectionInfo> UcxTransport::Describe(ConnectionId connection) {
   return engine_->Describe(*port_, connection);
 }
+
+size_t UcxTransport::CloseStrays() { return port_ == nullptr ? 0 : engine_->CloseStrays(); }
 
 }  // namespace sounder::transport

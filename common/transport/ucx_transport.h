@@ -17,6 +17,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -51,6 +52,12 @@ struct UcxOptions {
   // A rendezvous payload that has not arrived so long after its transfer began fails its connection
   // (DEADLINE_EXCEEDED): UCX would wait for a hung peer for ever.
   base::Duration receive_timeout = std::chrono::seconds(10);
+  // Accepted at once; more are refused, and so are sockets on UCX's ports that are not (yet) a
+  // connection.
+  size_t connections_max = 1024;
+  // Told of each connection refused before OnAccept: a word for the cause, and a sentence. On the
+  // engine's thread or that of CloseStrays; may be null.
+  std::function<void(const std::string& cause, const std::string& what)> refused = {};
   // Fail connections that did not get an RDMA transport (FAILED_PRECONDITION).
   bool require_rdma = false;
 };
@@ -80,6 +87,12 @@ class UcxTransport final : public Transport {
   void Close(ConnectionId connection) override;
   // UNAVAILABLE while the connection is being made: UCX has not chosen yet.
   absl::StatusOr<ConnectionInfo> Describe(ConnectionId connection) override;
+
+  // Ends TCP sockets on UCX's ports that became no connection within connect_timeout, and the
+  // oldest of them where they are more than connections_max: UCX 1.13 itself lets them stay for
+  // ever. To be called every second or so where strangers may connect. Thread safe; returns how
+  // many.
+  size_t CloseStrays();
 
  private:
   std::shared_ptr<UcxEngine> engine_;

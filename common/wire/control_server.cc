@@ -1,6 +1,5 @@
 #include "common/wire/control_server.h"
 
-#include <capnp/rpc-twoparty.h>
 #include <kj/async-io.h>
 
 #include <future>
@@ -11,12 +10,11 @@
 #include "common/base/check.h"
 #include "common/transport/address.h"
 #include "common/wire/control_codec.h"
+#include "common/wire/control_connections.h"
 #include "common/wire/kj_inbox.h"
 
 namespace sounder::wire {
 namespace {
-
-constexpr kj::Duration kAcceptAgainAfter = 50 * kj::MILLISECONDS;
 
 // std::function wants copyable captures; kj promises want movable values: T travels boxed.
 template <typename T>
@@ -181,16 +179,6 @@ class NodeAdapter final : public proto::Node::Server {
   const std::shared_ptr<KjInbox> inbox_;  // shared with replies that may come late
 };
 
-// Accepts connections for ever. Accepting fails when, say, no file descriptors are left; that
-// passes, and must not end the node's control plane.
-kj::Promise<void> Accept(kj::AsyncIoContext& io, capnp::TwoPartyServer& rpc,
-                         kj::ConnectionReceiver& listener) {
-  return kj::evalNow([&] { return rpc.listen(listener); })  // it throws when there is no waiting
-      .catch_(
-          [&io](kj::Exception&&) { return io.provider->getTimer().afterDelay(kAcceptAgainAfter); })
-      .then([&] { return Accept(io, rpc, listener); });
-}
-
 std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
 
 }  // namespace
@@ -198,7 +186,8 @@ std::string HostOf(const std::string& address) { return address.substr(0, addres
 ControlServer::ControlServer() : inbox_(std::make_shared<KjInbox>()) {}
 
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(const std::string& address,
-                                                                    ControlService* service) {
+                                                                    ControlService* service,
+                                                                    const ControlLimits& limits) {
   if (const auto parsed = transport::ParseHostPort(address); !parsed.ok()) {
     return base::Annotate(parsed.status(), "cannot listen for control calls");
   }
@@ -206,16 +195,17 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(const std::s
   std::promise<absl::StatusOr<unsigned>> promise;  // moves to the thread, which may outlast us
   std::future<absl::StatusOr<unsigned>> port = promise.get_future();
   server->thread_ = std::thread([started = std::move(promise), inbox = server->inbox_, address,
-                                 service]() mutable {
+                                 service, limits, server = server.get()]() mutable {
     bool reported = false;
     try {
       auto io = kj::setupAsyncIo();
       auto parsed = io.provider->getNetwork().parseAddress(address.c_str()).wait(io.waitScope);
       auto listener = parsed->listen();
-      capnp::TwoPartyServer rpc(kj::heap<NodeAdapter>(service, inbox));
+      ControlConnections connections(io, kj::heap<NodeAdapter>(service, inbox), limits);
+      server->connections_ = &connections;
       reported = true;
       started.set_value(listener->getPort());
-      const auto accepting = Accept(io, rpc, *listener).eagerlyEvaluate(nullptr);
+      const auto accepting = connections.Accept(*listener).eagerlyEvaluate(nullptr);
       inbox->Serve(io);
     } catch (const kj::Exception& exception) {
       CHECK(!reported) << exception.getDescription().cStr();
@@ -232,6 +222,13 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(const std::s
   }
   server->address_ = absl::StrCat(HostOf(address), ":", *real_port);
   return server;
+}
+
+bool ControlServer::WaitSent(base::Duration deadline) {
+  const auto sent = std::make_shared<std::promise<void>>();  // may come after we have left
+  std::future<void> done = sent->get_future();
+  inbox_->Post([this, sent] { connections_->CallWhenSent([sent] { sent->set_value(); }); });
+  return done.wait_for(deadline) == std::future_status::ready;
 }
 
 ControlServer::~ControlServer() {

@@ -139,8 +139,8 @@ void DataClient::CountSent(const Pending& pending, const transport::Message& mes
 }
 
 void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message message,
-                      transport::SendMode mode, base::Duration deadline, bool attend,
-                      Finish finish) {
+                      transport::SendMode mode, base::Duration deadline, bool attend, Finish finish,
+                      bool trial) {
   transport::ConnectionId connection = 0;
   {
     std::lock_guard lock(mutex_);
@@ -151,6 +151,11 @@ void DataClient::Send(NodeIndex node, uint64_t ticket, transport::Message messag
       return FailLater(std::move(finish), absl::ResourceExhaustedError(absl::StrCat(
                                               "node ", entry.address, ": ", pending_.size(),
                                               " requests wait for their answers already")));
+    }
+    if (entry.away && !trial) {
+      ++counters_.failures;
+      ++counters_.refused_away;
+      return FailLater(std::move(finish), AwayStatus(entry));
     }
     connection = entry.connection;
     Pending& pending = pending_[ticket];
@@ -196,7 +201,11 @@ void DataClient::Connect(NodeIndex node) {
     if (connected.ok()) {
       entry.connection = *connected;
       connections_[*connected] = node;
-      entry.last_heard = executor_->clock().Now();
+      entry.heartbeat = policy::Heartbeat(executor_->clock().Now());
+      entry.heard = false;
+      StartBeating(node);
+    } else if (absl::IsUnavailable(connected.status())) {
+      MarkAway(node, executor_->clock().Now(), base::MessageOf(connected.status()));
     }
     for (Waiting& waiting : std::exchange(entry.waiting, {})) {
       const auto found = pending_.find(waiting.ticket);
@@ -236,7 +245,8 @@ void DataClient::OnMessage(transport::ConnectionId connection, transport::Messag
     std::lock_guard lock(mutex_);
     const auto owner = connections_.find(connection);
     if (owner == connections_.end()) return;
-    nodes_[owner->second]->last_heard = executor_->clock().Now();
+    nodes_[owner->second]->heartbeat.Heard(executor_->clock().Now());
+    nodes_[owner->second]->heard = true;
     counters_.bytes_received += WireBytes(message);
     if (envelope.ok() && IsAnswer(envelope->kind)) {
       const auto found = pending_.find(envelope->ticket);
@@ -273,7 +283,12 @@ void DataClient::OnClosed(transport::ConnectionId connection, absl::Status reaso
   std::vector<Pending> lost;
   {
     std::lock_guard lock(mutex_);
-    if (connecting_ > 0 && connections_.count(connection) == 0) ended_early_[connection] = reason;
+    const auto owner = connections_.find(connection);
+    if (owner != connections_.end() && !nodes_[owner->second]->heard && !reason.ok()) {
+      MarkAway(owner->second, executor_->clock().Now(), base::MessageOf(reason));
+    } else if (connecting_ > 0 && owner == connections_.end()) {
+      ended_early_[connection] = reason;
+    }
     lost = TakeAll(connection);
   }
   Fail(std::move(lost), reason);

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/executor.h"
 #include "common/base/philox.h"
+#include "common/policy/liveness.h"
 #include "common/transport/transport.h"
 #include "common/wire/messages.h"
 
@@ -29,15 +30,24 @@ struct DataClientCounters {
   uint64_t bytes_received = 0;
   uint64_t attend_bytes_sent = 0;
   uint64_t attend_bytes_received = 0;
-  uint64_t refusals = 0;  // answers of nodes that had no room or no time for the request
-  uint64_t retries = 0;   // requests sent again, as such an answer advised
+  uint64_t refusals = 0;      // answers of nodes that had no room or no time for the request
+  uint64_t retries = 0;       // requests sent again, as such an answer advised
+  uint64_t times_away = 0;    // a node was given up
+  uint64_t refused_away = 0;  // of `failures`: requests to a node that was away
+};
+
+// How nodes are watched. With an interval of 0 they are not: only requests find out.
+struct LivenessOptions {
+  policy::HeartbeatOptions heartbeat = {};
+  policy::BackoffOptions reconnect = {};
 };
 
 struct DataClientOptions {
   // Requests without an answer; what comes beyond fails at once (RESOURCE_EXHAUSTED).
   size_t max_pending = 4096;
   bool retry = true;  // what nodes refuse with advice when to come again
-  uint64_t seed = 1;  // of the jitter of retries
+  uint64_t seed = 1;  // of the random part of delays: of retries, and between attempts to connect
+  LivenessOptions liveness = {};
 };
 
 // Thread safe. Every callback is called exactly once, on the transport's or the executor's threads,
@@ -52,6 +62,10 @@ struct DataClientOptions {
 // flight on it; the next request connects anew. Pings of a node are answered. Destroy it after the
 // transport, and not from one of its callbacks; requests still in flight then are dropped without a
 // callback.
+//
+// With heartbeats, a node that fell silent or could not be connected to is *away*: requests to it
+// fail at once with UNAVAILABLE, which says since when and why, while the client tries again by
+// itself, more and more seldom, until the node answers a ping. Both are logged, once each.
 class DataClient final : public transport::TransportEvents {
  public:
   using NodeIndex = size_t;
@@ -77,6 +91,8 @@ class DataClient final : public transport::TransportEvents {
   // Answered by the node's data plane without touching a session.
   void Ping(NodeIndex node, base::Duration deadline, std::function<void(absl::Status)> done);
 
+  // OK unless the node is away; then what a request to it would be told.
+  absl::Status Reachable(NodeIndex node) const;
   // What carries the connection to the node; UNAVAILABLE before the first request.
   absl::StatusOr<transport::ConnectionInfo> Describe(NodeIndex node);
   DataClientCounters counters() const;
@@ -84,6 +100,7 @@ class DataClient final : public transport::TransportEvents {
   void OnAccept(transport::ConnectionId connection, const std::string& peer) override;
   void OnMessage(transport::ConnectionId connection, transport::Message message) override;
   void OnClosed(transport::ConnectionId connection, absl::Status reason) override;
+  void OnStopping() override;
 
  private:
   using Finish = std::function<void(absl::StatusOr<transport::Message>)>;
@@ -96,9 +113,16 @@ class DataClient final : public transport::TransportEvents {
   struct Node {
     std::string address;
     transport::ConnectionId connection = 0;
-    bool connecting = false;       // a thread is inside Transport::Connect for it
-    std::vector<Waiting> waiting;  // sent once it is back
-    base::Time last_heard{};
+    bool connecting = false;                    // a thread is inside Transport::Connect for it
+    std::vector<Waiting> waiting;               // sent once it is back
+    policy::Heartbeat heartbeat{base::Time{}};  // of the connection
+    bool heard = false;                         // anything on this connection
+    bool beating = false;                       // a timer is set for Beat
+    // While it is away.
+    bool away = false;
+    base::Time away_since{};
+    std::string away_reason;
+    int attempts = 0;
   };
   struct Pending {
     NodeIndex node = 0;
@@ -118,8 +142,9 @@ class DataClient final : public transport::TransportEvents {
   void Ask(NodeIndex node, MessageKind kind, Request request, base::Duration deadline, bool attend,
            absl::StatusOr<Reply> (*decode)(transport::Message), Callback<Reply> done);
   uint64_t NewTicket();
+  // `trial`: also to a node that is away.
   void Send(NodeIndex node, uint64_t ticket, transport::Message message, transport::SendMode mode,
-            base::Duration deadline, bool attend, Finish finish);
+            base::Duration deadline, bool attend, Finish finish, bool trial = false);
   // Connects to a node that is marked as connecting, and sends or fails what waits for it.
   void Connect(NodeIndex node);
   void CountSent(const Pending& pending, const transport::Message& message);  // under mutex_
@@ -134,13 +159,26 @@ class DataClient final : public transport::TransportEvents {
   void Fail(std::vector<Pending> lost, const absl::Status& reason);
   void FailLater(Finish finish, absl::Status status);
 
+  // data_client_liveness.cc. Under mutex_ where nothing else is said.
+  bool watches() const { return options_.liveness.heartbeat.interval.count() > 0; }
+  absl::Status AwayStatus(const Node& node) const;
+  void StartBeating(NodeIndex node);
+  void MarkAway(NodeIndex node, base::Time since, std::string reason);
+  void ScheduleTrial(NodeIndex node);
+  // Runs `work` at `when` unless the client or its transport is gone by then.
+  void RunWatched(base::Time when, base::Work work);
+  void Beat(NodeIndex node);                          // a timer, without mutex_
+  void Try(NodeIndex node);                           // likewise
+  void OnTried(NodeIndex node, absl::Status result);  // likewise
+
   transport::Transport* const transport_;
   base::Executor* const executor_;
   const DataClientOptions options_;
   // A timer that has already started may outlive us by a moment: it runs inside this gate.
   struct Gate {
     std::mutex mutex;
-    bool open = true;  // guarded by mutex
+    bool open = true;       // guarded by mutex
+    bool stopping = false;  // guarded by mutex; the transport is
   };
   const std::shared_ptr<Gate> gate_;  // shared with the timers
 

@@ -84,8 +84,10 @@ void DataClient::OnDeadline(uint64_t ticket) {
     Node& node = *nodes_.at(late.node);
     address = node.address;
     silent = late.connection != 0 && node.connection == late.connection &&
-             executor_->clock().Now() - node.last_heard >= late.deadline;
+             executor_->clock().Now() - node.heartbeat.last_heard() >= late.deadline;
     if (silent) {  // before the callback, which may try again
+      MarkAway(late.node, node.heartbeat.last_heard(),
+               absl::StrCat("it said nothing within ", Milliseconds(late.deadline)));
       lost = TakeAll(late.connection);
       in_call_.insert(late.connection);
     }

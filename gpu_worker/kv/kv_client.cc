@@ -72,7 +72,9 @@ absl::Status KvClient::MakeOnNodes(const RemoteSession& session,
   std::vector<int> made;
   for (const int index : session.placement().Nodes()) {
     Node& node = nodes_[static_cast<size_t>(index)];
-    const absl::Status status = make(node, index);
+    absl::Status status = data_.Reachable(node.data);
+    const bool reachable = status.ok();
+    if (reachable) status = make(node, index);
     if (status.ok()) {
       made.push_back(index);
       KeepFromLeftBehind(node, session.id());
@@ -84,7 +86,7 @@ absl::Status KvClient::MakeOnNodes(const RemoteSession& session,
       CloseOn(nodes_[static_cast<size_t>(other)], undo).IgnoreError();
     }
     NoteTimeout(node, status);
-    if (IsAway(status)) LeaveBehind(node, undo);
+    if (reachable && IsAway(status)) LeaveBehind(node, undo);
     return NameNode(status, node.control->address());
   }
   return absl::OkStatus();
@@ -125,7 +127,7 @@ void KvClient::KeepAlive() {
   for (const std::shared_ptr<RemoteSession>& session : due) {
     for (const int index : session->placement().Nodes()) {
       Node& node = nodes_[static_cast<size_t>(index)];
-      if (AwayNow(node)) continue;
+      if (!ReachableNow(node).ok()) continue;
       const wire::DescribeCall call{session->ref(), session->options().tenant, /*keep_alive=*/true};
       NoteTimeout(node, node.control->Describe(call).status());
     }
@@ -151,11 +153,8 @@ absl::Status KvClient::Close(RemoteSession* session) {
 
 // A node that does not answer costs one deadline, not one for every session that was on it.
 absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
-  absl::Status status;
-  if (AwayNow(node)) {
-    status = absl::UnavailableError(
-        absl::StrCat("node ", node.control->address(), " did not answer a moment ago"));
-  } else {
+  absl::Status status = ReachableNow(node);
+  if (status.ok()) {
     status = node.control->Close(op);
     NoteTimeout(node, status);
     // Restarted since, or closed already: the channel may send a call twice.
@@ -169,9 +168,15 @@ absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
   return status;
 }
 
-bool KvClient::AwayNow(const Node& node) {
-  std::lock_guard lock(away_mutex_);
-  return executor_->clock().Now() < node.away_until;
+absl::Status KvClient::ReachableNow(const Node& node) {
+  {
+    std::lock_guard lock(away_mutex_);
+    if (executor_->clock().Now() < node.away_until) {
+      return absl::UnavailableError(
+          absl::StrCat("node ", node.control->address(), " did not answer a moment ago"));
+    }
+  }
+  return data_.Reachable(node.data);
 }
 
 bool KvClient::IsAway(const absl::Status& status) {

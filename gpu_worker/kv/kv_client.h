@@ -30,7 +30,10 @@ struct KvClientOptions {
   // Of a session's appends in flight to a node before Append waits, where the node grants more.
   int64_t append_window_bytes = int64_t{64} << 20;
   size_t attend_message_bytes = base::kMaxPayloadBytes;  // most of one Attend, and of its answer
-  uint64_t retry_seed = 1;  // of the jitter of retries; another one for each worker
+  uint64_t seed = 1;  // of the random part of delays; another one for each worker
+  // A node that falls silent is away after interval + timeout; then everything that is asked of it
+  // fails at once, until it answers again.
+  wire::LivenessOptions liveness{.heartbeat = {.interval = std::chrono::seconds(2)}};
 };
 
 // What one query block wants from the nodes. Spans and pointers are the caller's, valid until Wait.
@@ -169,6 +172,8 @@ class KvClient {
   std::unique_ptr<PendingAttend> StartAttend(uint32_t layer, std::span<AttendQuery> queries);
 
   wire::DataClientCounters counters() const { return data_.counters(); }
+  // OK unless the node (in the order given to Create) is away; see DataClient.
+  absl::Status Reachable(size_t node) const { return data_.Reachable(nodes_.at(node).data); }
   // One per node.
   std::vector<absl::StatusOr<wire::NodeStatus>> NodeStatuses();
 
@@ -182,7 +187,7 @@ class KvClient {
   KvClient(KvClientOptions options, transport::Transport* transport, base::Executor* executor)
       : options_(std::move(options)),
         executor_(executor),
-        data_(transport, executor, {.seed = options_.retry_seed}) {}
+        data_(transport, executor, {.seed = options_.seed, .liveness = options_.liveness}) {}
   struct OpenSession {
     std::weak_ptr<RemoteSession> session;
     base::Duration interval{};
@@ -208,7 +213,8 @@ class KvClient {
   void Remember(const std::shared_ptr<RemoteSession>& session);
   void Forget(const RemoteSession* session);
   absl::Status CloseOn(Node& node, const wire::SessionOp& op);
-  bool AwayNow(const Node& node);
+  // UNAVAILABLE if the node has just been found not to answer, on either plane.
+  absl::Status ReachableNow(const Node& node);
   static bool IsAway(const absl::Status& status);
   // How a call of the control plane ended: the node was heard of, or took all the time there was.
   void NoteAnswer(Node& node, const absl::Status& status);

@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/absl_text.h"
 #include "common/base/limits.h"
-#include "common/config/logging.h"
 #include "common/wire/codec.h"
 #include "kv_node/server/attend_job.h"
 #include "kv_node/server/fetch_job.h"
@@ -41,6 +40,17 @@ size_t AnswerBytes(const wire::AttendRequest& request) {
   return bytes;
 }
 
+size_t AnswerBytes(const wire::FetchRequest& request) {
+  size_t bytes = 0;
+  for (const wire::FetchItem& item : request.items) {
+    const auto rows = static_cast<size_t>(item.range.size());
+    bytes += rows * (2 * size_t{item.kv_head_count} * item.head_dim * SizeOf(item.dtype) +
+                     sizeof(int32_t)) +
+             512;
+  }
+  return bytes;
+}
+
 }  // namespace
 
 DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
@@ -53,12 +63,18 @@ DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
       scratches_(schedule),
       intake_(options.intake, probe),
       attends_(executor, {num_threads, options.max_attends}, probe),
-      credits_(sessions, options.intake.message_bytes, probe) {}
+      credits_(sessions, options.intake.message_bytes, probe),
+      changed_(executor->NewCondition()) {}
 
 void DataServer::OnAccept(transport::ConnectionId connection, const std::string& peer) {
   probe_->Accepted();
-  std::lock_guard lock(mutex_);
-  peers_[connection] = peer;
+  bool leaving;
+  {
+    std::lock_guard lock(mutex_);
+    peers_.insert_or_assign(connection, Peer{peer, policy::Heartbeat(executor_->clock().Now())});
+    leaving = leaving_;
+  }
+  if (leaving) transport_->Close(connection);
 }
 
 void DataServer::OnClosed(transport::ConnectionId connection, absl::Status reason) {
@@ -69,26 +85,28 @@ void DataServer::OnClosed(transport::ConnectionId connection, absl::Status reaso
     std::lock_guard lock(mutex_);
     const auto found = peers_.find(connection);
     if (found == peers_.end()) return;
-    peer = std::move(found->second);
+    peer = std::move(found->second.address);
     peers_.erase(found);
+    changed_->NotifyAll();
   }
   if (!reason.ok()) {
-    config::LogWarning("data connection of " + peer + " ended: " + base::MessageOf(reason));
+    probe_->ConnectionRefused("data", "broken", peer + ": " + base::MessageOf(reason));
   }
-}
-
-void DataServer::Stop() {
-  std::lock_guard taking(taking_mutex_);
-  stopped_ = true;
 }
 
 void DataServer::OnMessage(transport::ConnectionId connection, transport::Message message) {
   std::lock_guard taking(taking_mutex_);
-  if (stopped_ || intake_.Slow(connection)) return;
+  if (intake_.Slow(connection)) return;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = peers_.find(connection);
+    if (found != peers_.end()) found->second.heartbeat.Heard(executor_->clock().Now());
+  }
   const absl::StatusOr<wire::Envelope> envelope = wire::DecodeEnvelope(message);
   if (!envelope.ok()) {
     probe_->MessageRefused();
-    config::LogWarning("refused a data message: " + base::MessageOf(envelope.status()));
+    probe_->ConnectionRefused("data", "malformed",
+                              AddressOf(connection) + ": " + base::MessageOf(envelope.status()));
     // Another version of our protocol looks at the version before all else, so it is told in ours.
     if (absl::IsFailedPrecondition(envelope.status())) {
       wire::Envelope refusal;
@@ -101,23 +119,41 @@ void DataServer::OnMessage(transport::ConnectionId connection, transport::Messag
   }
   switch (envelope->kind) {
     case wire::MessageKind::kAttend:
+      if (stopped_) return RefuseStopped(connection, *envelope, wire::MessageKind::kAttendReply);
       OnAttend(connection, *envelope, std::move(message));
       return;
     case wire::MessageKind::kAppend:
+      if (stopped_) return RefuseStopped(connection, *envelope, wire::MessageKind::kAppendReply);
       OnAppend(connection, *envelope, std::move(message));
       return;
     case wire::MessageKind::kFetch:
+      if (stopped_) return RefuseStopped(connection, *envelope, wire::MessageKind::kFetchReply);
       OnFetch(connection, *envelope, std::move(message));
       return;
+    case wire::MessageKind::kPong:
+      return;  // of a peer that was silent
     case wire::MessageKind::kPing: {
       wire::Envelope pong = *envelope;
       pong.kind = wire::MessageKind::kPong;
+      if (stopped_) pong.status = ShuttingDown();
       SendBare(connection, pong);
       return;
     }
     default:
       probe_->MessageRefused();  // an answer to a question we did not ask
   }
+}
+
+std::string DataServer::AddressOf(transport::ConnectionId connection) const {
+  std::lock_guard lock(mutex_);
+  const auto found = peers_.find(connection);
+  return found == peers_.end() ? "?" : found->second.address;
+}
+
+void DataServer::RefuseStopped(transport::ConnectionId connection, wire::Envelope envelope,
+                               wire::MessageKind reply_kind) {
+  probe_->RequestRefusedAtShutdown();
+  Refuse(connection, std::move(envelope), reply_kind, ShuttingDown());
 }
 
 void DataServer::Refuse(transport::ConnectionId connection, wire::Envelope envelope,
@@ -142,22 +178,17 @@ void DataServer::SendBare(transport::ConnectionId connection, const wire::Envelo
       break;
   }
   probe_->SlowReaderClosed();
-  std::string peer;
-  {
-    std::lock_guard lock(mutex_);
-    const auto found = peers_.find(connection);
-    if (found != peers_.end()) peer = found->second;
-  }
-  config::LogWarning(absl::StrCat("closing the data connection of ", peer,
-                                  ": it sends requests and does not take its answers; ",
-                                  intake_.held_by(connection), " bytes are held for it"));
+  probe_->ConnectionRefused(
+      "data", "slow reader",
+      absl::StrCat(AddressOf(connection), ": it sends requests and does not take its answers; ",
+                   intake_.held_by(connection), " bytes are held for it"));
   transport_->Close(connection);
 }
 
 void DataServer::SendHeld(transport::ConnectionId connection, transport::Message message,
                           transport::SendMode mode, Intake::SharedHold hold) {
   transport_->Send(connection, std::move(message), mode,
-                   [hold = std::move(hold)](const absl::Status&) {});
+                   [this, hold = std::move(hold)](const absl::Status&) { OnAnswered(); });
 }
 
 Intake::SharedHold DataServer::TakeOrRefuse(transport::ConnectionId connection,
@@ -203,6 +234,7 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
     Refuse(connection, envelope, reply_kind, refused.status, refused.retry_after);
     return;
   }
+  CountTaken();
   auto job = std::make_shared<AttendJob>(
       *std::move(request), arrival, number, sessions_, executor_, &attends_, &scratches_,
       [this, connection, arrival, hold = std::move(hold)](const wire::AttendReply& reply) {
@@ -230,6 +262,7 @@ void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelo
   Intake::SharedHold hold =
       TakeOrRefuse(connection, envelope, wire::MessageKind::kAppendReply, bytes + answer_bytes);
   if (hold == nullptr) return;
+  CountTaken();
   auto job = std::make_shared<AppendJob>();
   job->hold = std::move(hold);
   job->reply.envelope = request->envelope;
@@ -249,15 +282,22 @@ void DataServer::OnAppend(transport::ConnectionId connection, const wire::Envelo
 
 void DataServer::OnFetch(transport::ConnectionId connection, const wire::Envelope& envelope,
                          transport::Message message) {
+  const size_t asked_bytes = wire::WireBytes(message);
   absl::StatusOr<wire::FetchRequest> request = wire::DecodeFetch(std::move(message));
   if (!request.ok()) {
+    probe_->MessageRefused();
     Refuse(connection, envelope, wire::MessageKind::kFetchReply, request.status());
     return;
   }
+  Intake::SharedHold hold =
+      TakeOrRefuse(connection, envelope, wire::MessageKind::kFetchReply,
+                   asked_bytes + AnswerBytes(*request) + Intake::kBytesPerRequest);
+  if (hold == nullptr) return;
+  CountTaken();
   const auto job = std::make_shared<FetchJob>(
       *std::move(request), RequestDeadline(envelope, executor_->clock().Now()), sessions_,
-      [this, connection](const wire::FetchReply& reply) {
-        transport_->Send(connection, wire::Encode(reply), transport::SendMode::kAuto, nullptr);
+      [this, connection, hold = std::move(hold)](const wire::FetchReply& reply) {
+        SendHeld(connection, wire::Encode(reply), transport::SendMode::kAuto, hold);
       });
   executor_->Run([job] { job->Start(); });
 }
@@ -309,7 +349,7 @@ std::vector<wire::NodeConnection> DataServer::Connections() const {
   std::vector<std::pair<transport::ConnectionId, std::string>> peers;
   {
     std::lock_guard lock(mutex_);
-    peers.assign(peers_.begin(), peers_.end());
+    for (const auto& [id, peer] : peers_) peers.emplace_back(id, peer.address);
   }
   std::vector<wire::NodeConnection> connections;
   for (auto& [id, peer] : peers) {

@@ -9,6 +9,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "common/base/executor.h"
+#include "common/policy/liveness.h"
 #include "common/transport/transport.h"
 #include "common/wire/control_service.h"
 #include "kv_node/sampler/scratch_pool.h"
@@ -24,6 +25,9 @@ struct DataServerOptions {
   IntakeOptions intake = {};
   uint64_t max_attends = 1024;  // taken on and not ended
 };
+
+// What requests are told from the moment the node begins to end.
+inline absl::Status ShuttingDown() { return absl::UnavailableError("the node is shutting down"); }
 
 // Thread safe. The transport's thread only decodes: sessions are touched on the executor. A request
 // that cannot be decoded is answered with what was wrong where its envelope could be read, and
@@ -43,15 +47,35 @@ class DataServer final : public transport::TransportEvents {
   void OnMessage(transport::ConnectionId connection, transport::Message message) override;
   void OnClosed(transport::ConnectionId connection, absl::Status reason) override;
 
-  // Takes no messages any more; returns when none is being taken. Requests taken before are still
-  // answered: the executor's end waits for them, so it comes before the transport's.
+  // From now on connections that are silent are probed and, unanswered, closed. Once. Runs on the
+  // executor until its end.
+  void StartHeartbeats(const policy::HeartbeatOptions& options);
+
+  // Refuses requests from now on (UNAVAILABLE: the node is shutting down); returns when none is
+  // being taken. Requests taken before are still answered: the executor's end waits for them, so it
+  // comes before the transport's.
   void Stop();
+  // Waits until what was taken is answered and the answers are on their way; false past `deadline`.
+  bool WaitAnswered(base::Time deadline);
+  // Says goodbye on every connection, and closes those that come later; false if some are still
+  // there at `deadline`.
+  bool CloseConnections(base::Time deadline);
 
   // The open connections and what carries them.
   std::vector<wire::NodeConnection> Connections() const;
 
  private:
   struct AppendJob;
+  struct Peer {
+    std::string address;
+    policy::Heartbeat heartbeat;
+  };
+  std::string AddressOf(transport::ConnectionId connection) const;
+  void CheckSilence();
+  void CountTaken();
+  void OnAnswered();
+  void RefuseStopped(transport::ConnectionId connection, wire::Envelope envelope,
+                     wire::MessageKind reply_kind);
   void OnAttend(transport::ConnectionId connection, const wire::Envelope& envelope,
                 transport::Message message);
   void OnAppend(transport::ConnectionId connection, const wire::Envelope& envelope,
@@ -84,7 +108,11 @@ class DataServer final : public transport::TransportEvents {
   std::mutex taking_mutex_;  // held while a message is taken; before mutex_
   bool stopped_ = false;     // guarded by taking_mutex_
   mutable std::mutex mutex_;
-  absl::flat_hash_map<transport::ConnectionId, std::string> peers_;  // guarded by mutex_
+  absl::flat_hash_map<transport::ConnectionId, Peer> peers_;  // guarded by mutex_
+  size_t unanswered_ = 0;                                     // guarded by mutex_
+  bool leaving_ = false;                                      // guarded by mutex_
+  const std::unique_ptr<base::Condition> changed_;            // of the three above
+  policy::HeartbeatOptions heartbeat_;                        // set before the first CheckSilence
 };
 
 }  // namespace sounder::kv_node

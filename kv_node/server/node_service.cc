@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/config/logging.h"
+#include "kv_node/server/data_server.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -25,6 +26,10 @@ NodeService::NodeService(SessionMap* sessions, base::Executor* executor,
       started_(executor->clock().Now()) {}
 
 void NodeService::Open(const wire::SessionSpec& spec, wire::Reply<wire::OpenResult> reply) {
+  if (shutting_down_) {
+    reply(ShuttingDown());
+    return;
+  }
   if (draining_) {
     reply(absl::UnavailableError("the node is draining and takes no new sessions"));
     return;
@@ -130,7 +135,7 @@ wire::NodeStatus NodeService::CurrentStatus() const {
   status.uptime_seconds = static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::seconds>(executor_->clock().Now() - started_)
           .count());
-  status.draining = draining_;
+  status.draining = draining_ || shutting_down_;
   return status;
 }
 

@@ -35,6 +35,9 @@ class NodeService final : public wire::ControlService {
   void Status(wire::Reply<wire::NodeStatus> reply) override;
 
   bool draining() const { return draining_; }
+  // New sessions are refused with the reason from now on, for good.
+  void ShutDown() { shutting_down_ = true; }
+  bool shutting_down() const { return shutting_down_; }
   wire::NodeStatus CurrentStatus() const;
 
  private:
@@ -44,6 +47,7 @@ class NodeService final : public wire::ControlService {
   const std::function<wire::NodeStatus()> describe_node_;
   const base::Time started_;
   std::atomic<bool> draining_{false};
+  std::atomic<bool> shutting_down_{false};
 };
 
 }  // namespace sounder::kv_node

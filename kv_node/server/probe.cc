@@ -1,5 +1,8 @@
 #include "kv_node/server/probe.h"
 
+#include "common/base/clock.h"
+#include "common/config/logging.h"
+
 namespace sounder::kv_node {
 
 ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions)
@@ -57,6 +60,12 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
       thread_share_(registry.AddGauge("sounder_node_attend_thread_ratio",
                                       "Share of the threads' time that attends got while some "
                                       "waited, as last measured.")),
+      shutdown_refused_(
+          registry.AddCounter("sounder_node_shutdown_refused_requests_total",
+                              "Requests refused because the node was shutting down.")),
+      refused_connections_(registry.AddCounterFamily(
+          "sounder_node_refused_connections_total",
+          "Connections refused or cut off by the node, by port and cause.", {"port", "cause"})),
       connections_(
           registry.AddGauge("sounder_node_open_connections", "Data-plane connections open.")) {
   registry.AddGaugeCallback("sounder_node_open_sessions", "Sessions open on this node.",
@@ -86,6 +95,15 @@ void ServerProbe::AttendCost(const std::array<double, 3>& nanos, double share) {
   const std::array<std::string, 3> kinds{"exact", "lsh_tables", "sketch"};
   for (size_t kind = 0; kind < kinds.size(); ++kind) {
     row_seconds_.With({kinds[kind]}).Set(nanos[kind] * 1e-9);
+  }
+}
+
+void ServerProbe::ConnectionRefused(const std::string& port, const std::string& cause,
+                                    const std::string& what) {
+  refused_connections_.With({port, cause}).Add();
+  const base::Time now = base::SteadyClock().Now();
+  if (const auto line = throttle_.Admit(port + " " + cause, what, now)) {
+    config::LogWarning(port + " port: " + *line);
   }
 }
 

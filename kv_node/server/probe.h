@@ -5,6 +5,7 @@
 #include <array>
 #include <string>
 
+#include "common/config/log_throttle.h"
 #include "common/metrics/registry.h"
 #include "common/wire/messages.h"
 #include "kv_node/session/session_map.h"
@@ -30,6 +31,12 @@ class ServerProbe {
   void CreditGranted(double bytes) { append_credit_.Set(bytes); }
   // Thread time of a row by wire::AttentionKind; share of the threads' time that attends get.
   void AttendCost(const std::array<double, 3>& nanos, double share);
+  // A request that came after the node had begun to shut down.
+  void RequestRefusedAtShutdown() { shutdown_refused_.Add(); }
+  // A connection to `port` (control, data, http) that was refused or cut off, and for what. Counted
+  // always; logged as often as LogThrottle lets it.
+  void ConnectionRefused(const std::string& port, const std::string& cause,
+                         const std::string& what);
   void Accepted() { connections_.Add(1); }
   void Closed() { connections_.Add(-1); }
 
@@ -53,7 +60,10 @@ class ServerProbe {
   metrics::Gauge& append_credit_;
   metrics::Family<metrics::Gauge>& row_seconds_;
   metrics::Gauge& thread_share_;
+  metrics::Counter& shutdown_refused_;
+  metrics::Family<metrics::Counter>& refused_connections_;
   metrics::Gauge& connections_;
+  config::LogThrottle throttle_;
 };
 
 }  // namespace sounder::kv_node

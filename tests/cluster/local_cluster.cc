@@ -76,7 +76,9 @@ LocalCluster::LocalCluster(LocalClusterOptions options, base::Executor* executor
     client_transport_ =
         std::make_unique<TappedTransport>(std::move(client_transport_), options_.client_tap);
   }
-  auto client = gpu_worker::KvClient::Create(options_.client, std::move(channels),
+  gpu_worker::KvClientOptions client_options = options_.client;
+  if (!options_.heartbeats) client_options.liveness = {};
+  auto client = gpu_worker::KvClient::Create(client_options, std::move(channels),
                                              client_transport_.get(), &client_executor_);
   CHECK(client.ok()) << client.status().ToString();
   client_ = *std::move(client);

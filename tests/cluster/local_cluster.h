@@ -31,6 +31,9 @@ struct LocalClusterOptions {
   transport::FaultOptions node_faults;    // of messages the nodes send
   uint64_t fault_seed = 0;
   MessageTap client_tap;  // sees and may lose what the worker sends; may be null
+  // Whether the client watches its nodes, as client.liveness says. Then virtual time never runs
+  // out.
+  bool heartbeats = false;
   base::Duration control_deadline = std::chrono::seconds(2);
   base::Duration close_deadline = std::chrono::seconds(1);
 };

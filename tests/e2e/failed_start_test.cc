@@ -1,6 +1,8 @@
-// A node that cannot start has a data plane already when it notices, and perhaps a client on it.
+// A node that ends, because it cannot start or is told to, while a client connects to it again and
+// again.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <condition_variable>
 #include <mutex>
@@ -74,6 +76,22 @@ TEST(FailedStartTest, EndsCleanlyUnderAClient) {
       EXPECT_THAT(node.errors, testing::HasSubstr(taken));
     }
   }
+}
+
+// UCX (1.13, TCP) crashes or hangs when a listener ends while a client connects to it.
+// (For more of it there is --gtest_repeat=N.)
+TEST(StopTest, EndsCleanlyWhileClientsConnect) {
+  constexpr int kStops = 20;
+  Node node({"--threads", "1"});
+  const Reconnecting client(node.addresses().data);
+  int clean = 0;
+  for (int stop = 0; stop < kStops; ++stop) {
+    if (stop > 0) node.Restart();
+    node.process().Signal(SIGTERM);
+    clean += node.process().Wait(seconds(10)) == 0 ? 1 : 0;
+  }
+  std::printf("clean_stops %d of %d\n", clean, kStops);
+  EXPECT_EQ(clean, kStops) << node.process().Errors();
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include <set>
 #include <sstream>
 
-#include "tests/e2e/processes.h"
+#include "tests/e2e/endless_worker.h"
 
 namespace sounder::e2e {
 namespace {
@@ -17,46 +17,6 @@ namespace {
 using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
-
-constexpr char kModel[] = "tests/golden/llama/gqa_untied";
-
-// A worker that decodes for as long as it is let.
-std::unique_ptr<Process> EndlessWorker(const TemporaryFolder& folder, const std::string& nodes,
-                                       const Arguments& extra = {},
-                                       const std::string& attention = "exact") {
-  std::string lines;
-  for (int i = 0; i < 4; ++i) {
-    json prompt = {{"id", std::to_string(i)}, {"max_tokens", 1000000}};
-    for (int t = 0; t < 40; ++t) prompt["tokens"].push_back(3 + (i * 31 + t * 17) % 80);
-    lines += prompt.dump() + "\n";
-  }
-  // No token ends a sequence: the model's configuration names none.
-  json config = json::parse(ReadFile(std::string(kModel) + "/config.json"));
-  config.erase("eos_token_id");
-  folder.Write("config.json", config.dump());
-  folder.Write("model.safetensors", ReadFile(std::string(kModel) + "/model.safetensors"));
-  Arguments arguments = {"generate",
-                         "--model",
-                         folder.Path(""),
-                         "--nodes",
-                         nodes,
-                         "--attention",
-                         attention,
-                         "--prompts",
-                         folder.Write("prompts.jsonl", lines),
-                         "--output",
-                         folder.Path("answers.jsonl"),
-                         "--window",
-                         "8",
-                         "--sinks",
-                         "2",
-                         "--threads",
-                         "1",
-                         "--ucx-spin",
-                         "5us"};
-  arguments.insert(arguments.end(), extra.begin(), extra.end());
-  return std::make_unique<Process>(Binary("sounder_worker"), arguments);
-}
 
 double MetricOf(const Node& node, const std::string& name) {
   return Metric(HttpGet(node.addresses().http, "/metrics").body, name).value_or(-1);

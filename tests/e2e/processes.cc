@@ -324,4 +324,28 @@ Resources ResourcesOf(const std::string& process) {
   return {count("fd"), count("task")};
 }
 
+int64_t ResidentKib(pid_t pid) {
+  std::istringstream lines(ReadFile("/proc/" + std::to_string(pid) + "/status"));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.compare(0, 6, "VmRSS:") == 0) return std::atoll(line.c_str() + 6);
+  }
+  return -1;
+}
+
+Socket::Socket(const std::string& address) : socket_(ConnectTo(address)) {}
+
+Socket::~Socket() { Close(&socket_); }
+
+bool Socket::Send(const std::string& bytes) {
+  if (socket_ < 0 || HungUp()) return false;
+  const ssize_t sent = ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  return sent >= 0 || errno == EAGAIN;
+}
+
+bool Socket::HungUp() const {
+  pollfd entry{socket_, POLLRDHUP, 0};
+  return socket_ < 0 ||
+         (::poll(&entry, 1, 0) > 0 && (entry.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0);
+}
+
 }  // namespace sounder::e2e

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace sounder::e2e {
@@ -142,6 +143,23 @@ struct Resources {
   friend bool operator==(const Resources&, const Resources&) = default;
 };
 Resources ResourcesOf(const std::string& process);
+// Resident memory of a process, KiB.
+int64_t ResidentKib(pid_t pid);
+
+// A connected TCP socket, closed with this object; -1 inside if the connection was refused.
+class Socket {
+ public:
+  explicit Socket(const std::string& address);
+  Socket(Socket&& other) noexcept : socket_(std::exchange(other.socket_, -1)) {}
+  ~Socket();
+  bool connected() const { return socket_ >= 0; }
+  // False once the peer has gone.
+  bool Send(const std::string& bytes);
+  bool HungUp() const;
+
+ private:
+  int socket_;
+};
 
 }  // namespace sounder::e2e
 

@@ -17,7 +17,7 @@ transport::UcxOptions ShortSpin(const std::string& tls) {
 }
 
 Client::Client(const std::vector<std::unique_ptr<Node>>& nodes, const std::string& tls,
-               base::Duration deadline)
+               base::Duration deadline, const wire::LivenessOptions& liveness)
     : transport_(std::make_unique<transport::UcxTransport>(ShortSpin(tls))) {
   std::vector<std::unique_ptr<wire::ControlChannel>> channels;
   for (const auto& node : nodes) {
@@ -25,6 +25,7 @@ Client::Client(const std::vector<std::unique_ptr<Node>>& nodes, const std::strin
   }
   gpu_worker::KvClientOptions options;
   options.deadline = deadline;
+  options.liveness = liveness;
   auto created =
       gpu_worker::KvClient::Create(options, std::move(channels), transport_.get(), &executor_);
   CHECK(created.ok()) << created.status().ToString();

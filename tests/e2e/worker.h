@@ -24,7 +24,8 @@ namespace sounder::e2e {
 class Client {
  public:
   explicit Client(const std::vector<std::unique_ptr<Node>>& nodes, const std::string& tls = "tcp",
-                  base::Duration deadline = seconds(2));
+                  base::Duration deadline = seconds(2),
+                  const wire::LivenessOptions& liveness = gpu_worker::KvClientOptions().liveness);
   ~Client();
 
   gpu_worker::KvClient& kv() { return *kv_; }

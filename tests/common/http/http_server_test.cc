@@ -11,8 +11,10 @@
 
 #include <atomic>
 #include <latch>
+#include <mutex>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include "common/base/absl_text.h"
 #include "common/config/host_port.h"
@@ -197,28 +199,69 @@ TEST(HttpServer, AClientThatTricklesIsCutOff) {
   EXPECT_EQ(silent.ReadAll(), "") << "a client that says nothing is cut off too";
 }
 
+// A server whose only thread is inside a request until `leave`.
+struct BusyServer {
+  explicit BusyServer(int max_connections) {
+    RouteTable routes;
+    routes["/wait"] = [this](const Request&) -> Response {
+      if (!std::exchange(seen, true)) entered.count_down();
+      leave.wait();
+      return {200, "text/plain", "done"};
+    };
+    HttpServerOptions options = {
+        .threads = 1, .max_connections = max_connections, .exchange_timeout = 60s};
+    options.refused = [this](const std::string& cause, const std::string&) {
+      std::lock_guard lock(mutex);
+      causes.push_back(cause);
+    };
+    server = Start(options, std::move(routes));
+  }
+  std::vector<std::string> Causes() {
+    std::lock_guard lock(mutex);
+    return causes;
+  }
+  bool seen = false;
+  std::latch entered{1};
+  std::latch leave{1};
+  std::mutex mutex;
+  std::vector<std::string> causes;  // guarded by mutex
+  std::unique_ptr<HttpServer> server;
+};
+
 TEST(HttpServer, ConnectionsBeyondTheBoundGet503) {
-  std::latch entered(1);
-  std::latch leave(1);
-  RouteTable routes;
-  routes["/wait"] = [&](const Request&) -> Response {
-    entered.count_down();
-    leave.wait();
-    return {200, "text/plain", "done"};
+  BusyServer busy(2);
+  RawClient first(*busy.server);
+  ASSERT_TRUE(first.Send("GET /wait HTTP/1.1\r\n\r\n"));
+  busy.entered.wait();
+  RawClient second(*busy.server);  // complete, and waits for the thread
+  ASSERT_TRUE(second.Send("GET /wait HTTP/1.1\r\n\r\n"));
+  // Whether the server has read it shows in what becomes of the next ones.
+  std::string answer;
+  while (answer.empty()) answer = RawClient(*busy.server).ReadAll();
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(busy.Causes(), testing::Contains("limit"));
+  busy.leave.count_down();
+  EXPECT_THAT(first.ReadAll(), HasSubstr("done"));
+}
+
+// Who says nothing holds neither a thread nor, when places are short, a place.
+TEST(HttpServer, WhoSaysNothingMakesRoomForWhoDoes) {
+  std::atomic<int> cut_off = 0;
+  HttpServerOptions options = {.threads = 1, .max_connections = 4, .exchange_timeout = 60s};
+  options.refused = [&](const std::string& cause, const std::string&) {
+    EXPECT_EQ(cause, "limit");
+    ++cut_off;
   };
-  const auto server =
-      Start({.threads = 1, .max_connections = 2, .exchange_timeout = 60s}, std::move(routes));
-  std::thread first([&] {
+  const auto server = Start(options);
+  std::vector<std::unique_ptr<RawClient>> silent;
+  for (int i = 0; i < 40; ++i) {
+    silent.push_back(std::make_unique<RawClient>(*server));
+    if (i % 2 == 0) silent.back()->Send("GET /hello HT");
     httplib::Client client("127.0.0.1", PortOf(*server));
-    const auto got = client.Get("/wait");
-    EXPECT_TRUE(got && got->body == "done");
-  });
-  entered.wait();
-  RawClient waiting(*server);  // fills the second place, in order of connecting
-  RawClient refused(*server);
-  EXPECT_THAT(refused.ReadAll(), StartsWith("HTTP/1.1 503 "));
-  leave.count_down();
-  first.join();
+    EXPECT_TRUE(client.Get("/hello")) << "after " << i;
+  }
+  EXPECT_GE(cut_off, 36);
+  EXPECT_EQ(silent[0]->ReadAll(), "");
 }
 
 TEST(HttpServer, StopCutsOffAndJoins) {

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -12,9 +13,12 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <set>
+#include <thread>
 
 #include "common/base/check.h"
 #include "common/transport/address.h"
+#include "common/transport/ucx_strays.h"
 #include "tests/conformance/transport/world.h"
 
 namespace sounder::transport {
@@ -149,6 +153,78 @@ TEST_F(UcxTransportTest, PlainTcpGarbageDoesNoHarm) {
   for (const int fd : open) ::close(fd);
   ASSERT_NO_FATAL_FAILURE(ExpectEcho());
   EXPECT_EQ(server_events_.accepted().size(), std::size(garbage) + 1);
+}
+
+bool HungUp(int fd) {
+  pollfd entry{fd, POLLRDHUP, 0};
+  return ::poll(&entry, 1, 0) > 0;
+}
+
+// On the listener's port and on UCX's own, where it lets whoever says nothing stay for ever.
+TEST_F(UcxTransportTest, StraysAreEndedAndConnectionsAreNot) {
+  UcxOptions options{.tls = "tcp"};
+  options.net_devices = "lo";
+  options.connect_timeout = std::chrono::milliseconds(300);
+  options.connections_max = 40;
+  std::atomic<size_t> told = 0;
+  options.refused = [&](const std::string& cause, const std::string& what) {
+    EXPECT_EQ(cause, "stray") << what;
+    ++told;
+  };
+  const std::set<uint16_t> before = ListeningPorts();
+  ASSERT_NO_FATAL_FAILURE(Start(options));
+  const auto connection = client_->Connect(address_);
+  ASSERT_TRUE(connection.ok());
+  client_->Send(*connection, PatternMessage(9, 100, 1), SendMode::kAuto, nullptr);
+  ASSERT_TRUE(pulse_.WaitFor([&] { return client_events_.message_count() == 1; }));
+  std::vector<int> strays;
+  size_t ports = 0;
+  for (const uint16_t port : ListeningPorts()) {
+    if (before.contains(port)) continue;
+    ++ports;
+    for (int i = 0; i < 25; ++i) strays.push_back(ConnectPlainly(port));
+  }
+  EXPECT_EQ(ports, 2u);
+  size_t ended = 0;
+  while (ended < 10) ended += server_->CloseStrays();  // of 50, 40 may wait
+  while (ended < 50) ended += server_->CloseStrays();
+  EXPECT_EQ(ended, 50u);
+  EXPECT_EQ(told, 50u);
+  for (const int fd : strays) {
+    while (!HungUp(fd)) std::this_thread::yield();
+    ::close(fd);
+  }
+  EXPECT_FALSE(client_events_.IsClosed(*connection));
+  client_->Send(*connection, PatternMessage(9, 100, 2), SendMode::kAuto, nullptr);
+  ASSERT_TRUE(pulse_.WaitFor([&] { return client_events_.message_count() == 2; }));
+}
+
+TEST_F(UcxTransportTest, ConnectionsBeyondTheBoundAreRefused) {
+  UcxOptions options{.tls = "tcp"};
+  options.connections_max = 2;
+  std::atomic<int> refused = 0;
+  options.refused = [&](const std::string& cause, const std::string&) {
+    EXPECT_EQ(cause, "limit");
+    ++refused;
+  };
+  ASSERT_NO_FATAL_FAILURE(Start(options));
+  std::vector<ConnectionId> open;
+  for (size_t i = 1; i <= 2; ++i) {
+    open.push_back(*client_->Connect(address_));
+    client_->Send(open.back(), PatternMessage(9, 100, 1), SendMode::kAuto, nullptr);
+    ASSERT_TRUE(pulse_.WaitFor([&] { return client_events_.message_count() == i; }));
+  }
+  for (int i = 0; i < 5; ++i) {
+    const auto third = client_->Connect(address_);
+    ASSERT_TRUE(third.ok());
+    ASSERT_TRUE(pulse_.WaitFor([&] { return client_events_.IsClosed(*third); }));
+    EXPECT_EQ(client_events_.CloseReason(*third).code(), absl::StatusCode::kUnavailable)
+        << client_events_.CloseReason(*third);
+  }
+  EXPECT_EQ(refused, 5);
+  client_->Close(open[0]);
+  ASSERT_TRUE(pulse_.WaitFor([&] { return server_events_.closed_count() == 1; }));
+  ASSERT_NO_FATAL_FAILURE(ExpectEcho());
 }
 
 TEST_F(UcxTransportTest, RdmaThatIsRequiredAndMissingIsAnError) {

@@ -126,16 +126,21 @@ TEST(DataServerStopTest, WhatWasTakenBeforeIsAnswered) {
     driver.Attend({SessionDriver::Query(*session, sequence, 1, {0, first}, true)});
   }
   driver.server.Stop();
-  driver.Attend({SessionDriver::Query(*session, 0, 0, {0, 0})});  // too late: dropped
+  driver.Attend({SessionDriver::Query(*session, 0, 0, {0, 0})});  // too late
   driver.map.CloseAll(absl::UnavailableError("the node is shutting down"));
   executor.reset();
   std::vector<transport::Message> answers = driver.transport.Take();
-  EXPECT_EQ(answers.size(), 100u);
+  EXPECT_EQ(answers.size(), 101u);
+  int refused = 0;
   for (transport::Message& answer : answers) {
+    const absl::Status whole = wire::DecodeEnvelope(answer)->status;
+    refused += whole == ShuttingDown() ? 1 : 0;
+    EXPECT_TRUE(whole.ok() || whole == ShuttingDown()) << whole;
     if (wire::DecodeEnvelope(answer)->kind != wire::MessageKind::kAppendReply) continue;
     const absl::Status status = wire::DecodeAppendReply(std::move(answer))->items[0].status;
     EXPECT_TRUE(status.ok() || absl::IsUnavailable(status)) << status;
   }
+  EXPECT_EQ(refused, 1) << "the one that came too late is told so at once";
 }
 
 // Index builds lag behind: appends are applied at once, but acknowledged when the backlog is small

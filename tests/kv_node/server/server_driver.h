@@ -24,10 +24,15 @@ class SentMessages final : public transport::Transport {
   absl::StatusOr<transport::ConnectionId> Connect(const std::string&) override { return 1; }
   void Send(transport::ConnectionId connection, transport::Message message, transport::SendMode,
             transport::SendDone done) override {
-    std::lock_guard lock(mutex_);
-    sent_.push_back(std::move(message));
-    // Given up otherwise, as if it had been called.
-    if (connection == slow_ && done != nullptr) dones_.push_back(std::move(done));
+    {
+      std::lock_guard lock(mutex_);
+      sent_.push_back(std::move(message));
+      if (connection == slow_ && done != nullptr) {
+        dones_.push_back(std::move(done));
+        return;
+      }
+    }
+    if (done != nullptr) done(absl::OkStatus());
   }
   void Close(transport::ConnectionId connection) override {
     std::lock_guard lock(mutex_);
@@ -51,6 +56,11 @@ class SentMessages final : public transport::Transport {
   std::vector<transport::ConnectionId> closed() {
     std::lock_guard lock(mutex_);
     return closed_;
+  }
+  // What was closed since the last call.
+  std::vector<transport::ConnectionId> TakeClosed() {
+    std::lock_guard lock(mutex_);
+    return std::exchange(closed_, {});
   }
   // What was sent since the last call.
   std::vector<transport::Message> Take() {
