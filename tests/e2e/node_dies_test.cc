@@ -88,6 +88,11 @@ class NodeDiesTest : public testing::Test {
     }
   }
 
+  // The client tries a node that is away by itself; until it answers, requests to it fail.
+  void ExpectBack(Client& client) {
+    EXPECT_TRUE(Eventually([&] { return client->Reachable(1).ok(); }, seconds(10)));
+  }
+
   // All sessions gone and all memory given back.
   void ExpectEmpty(Node& node) {
     wire::ControlClient control(node.control(), seconds(2));
@@ -121,6 +126,7 @@ TEST_F(NodeDiesTest, KilledWhileDecoding) {
   ExpectEmpty(*nodes_[0]);
 
   nodes_[1]->Restart();
+  ExpectBack(client);
   ExpectAllFinish(healthy, RunWithFault(client, 200, [] {}));
   ExpectEmpty(*nodes_[0]);
   ExpectEmpty(*nodes_[1]);
@@ -151,6 +157,7 @@ TEST_F(NodeDiesTest, StoppedWhileDecoding) {
 
   // What it finds when it goes on does no harm, and the sessions it had are closed.
   nodes_[1]->Continue();
+  ExpectBack(client);
   ExpectAllFinish(healthy, RunWithFault(client, 200, [] {}));
   ExpectEmpty(*nodes_[0]);
   ExpectEmpty(*nodes_[1]);
@@ -164,6 +171,7 @@ TEST_F(NodeDiesTest, StoppedThenKilledThenRestarted) {
   ExpectOnlyNodeOneFailed(healthy, answers);
   nodes_[1]->Kill();
   nodes_[1]->Restart();
+  ExpectBack(client);
   ExpectAllFinish(healthy, RunWithFault(client, 200, [] {}));
   ExpectEmpty(*nodes_[1]);
 }
@@ -197,6 +205,7 @@ TEST_F(NodeDiesTest, StoppedBeforeOpen) {
   EXPECT_LE(SecondsBetween(fault_at_, answers.at("b3").ended),
             3 * std::chrono::duration<double>(kDeadline).count() + 1);
   nodes_[1]->Continue();
+  ExpectBack(client);
   ExpectAllFinish(healthy, RunWithFault(client, 200, [] {}));
   ExpectEmpty(*nodes_[0]);
   ExpectEmpty(*nodes_[1]);
