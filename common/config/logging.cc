@@ -4,11 +4,13 @@
 #include <spdlog/async_logger.h>
 #include <spdlog/details/thread_pool.h>
 #include <spdlog/pattern_formatter.h>
-#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <future>
 #include <memory>
@@ -34,6 +36,23 @@ constexpr std::array kLevels = {
     LevelName{"off", LogLevel::kOff, spdlog::level::off},
 };
 
+// File descriptor 2, a line at a time. Not the stream stderr: a thread that blocks in it holds its
+// lock, and exit() waits for that when it flushes std::cerr.
+class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    for (size_t at = 0; at < line.size();) {
+      const ssize_t written = ::write(STDERR_FILENO, line.data() + at, line.size() - at);
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) return;  // there is nobody to tell
+      at += static_cast<size_t>(written);
+    }
+  }
+  void flush_() override {}
+};
+
 void Prepare(spdlog::logger& logger) {
   logger.set_formatter(std::make_unique<spdlog::pattern_formatter>("%Y-%m-%dT%H:%M:%S.%fZ %-7l %v",
                                                                    spdlog::pattern_time_type::utc));
@@ -44,7 +63,7 @@ void Prepare(spdlog::logger& logger) {
 // Built on first use and never destroyed, so that objects which outlive main() may still log.
 spdlog::logger& DirectLogger() {
   static spdlog::logger* const logger = [] {
-    auto* made = new spdlog::logger("sounder", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    auto* made = new spdlog::logger("sounder", std::make_shared<StderrSink>());
     Prepare(*made);
     return made;
   }();

@@ -101,12 +101,14 @@ class WatchedBytes final : public kj::AsyncIoStream {
   kj::Own<kj::PromiseFulfiller<void>> taken_;
 };
 
-// Counts messages and notes what was wrong with one.
+// Counts messages, refuses those that are too large (Cap'n Proto's own limit would hold for answers
+// too), and notes what was wrong with one.
 class WatchedMessages final : public capnp::MessageStream {
  public:
   using Malformed = kj::Function<void(const kj::Exception&)>;
-  WatchedMessages(WatchedBytes& bytes, kj::Timer& timer, Malformed malformed)
-      : bytes_(bytes),
+  WatchedMessages(WatchedBytes& bytes, kj::Timer& timer, size_t most_bytes, Malformed malformed)
+      : most_bytes_(most_bytes),
+        bytes_(bytes),
         inner_(bytes),
         timer_(timer),
         malformed_(kj::mv(malformed)),
@@ -119,6 +121,7 @@ class WatchedMessages final : public capnp::MessageStream {
       kj::ArrayPtr<kj::AutoCloseFd> fd_space, capnp::ReaderOptions options,
       kj::ArrayPtr<capnp::word> scratch) override {
     bytes_.Await();
+    options.traversalLimitInWords = most_bytes_ / sizeof(capnp::word);
     return inner_.tryReadMessage(fd_space, options, scratch)
         .then(
             [this](kj::Maybe<capnp::MessageReaderAndFds> message) {
@@ -145,6 +148,7 @@ class WatchedMessages final : public capnp::MessageStream {
   kj::Promise<void> end() override { return inner_.end(); }
 
  private:
+  const size_t most_bytes_;
   WatchedBytes& bytes_;
   capnp::AsyncIoMessageStream inner_;
   kj::Timer& timer_;
@@ -162,23 +166,17 @@ struct ControlConnections::Connection {
         peer(PeerOf(*stream)),
         opened(all.timer_.now()),
         bytes(kj::mv(stream), all.timer_),
-        messages(bytes, all.timer_,
+        messages(bytes, all.timer_, all.limits_.message_bytes,
                  [this](const kj::Exception& exception) {
                    owner.Refused("malformed",
                                  absl::StrCat(peer, ": ", exception.getDescription().cStr()));
                  }),
-        network(messages, capnp::rpc::twoparty::Side::SERVER, OptionsOf(all.limits_)),
+        network(messages, capnp::rpc::twoparty::Side::SERVER),
         rpc(capnp::makeRpcServer(network, all.service_)) {
     rpc.setFlowLimit(all.limits_.unanswered_bytes / sizeof(capnp::word));
     owner.open_.emplace(id, this);
   }
   ~Connection() noexcept(false) { owner.open_.erase(id); }
-
-  static capnp::ReaderOptions OptionsOf(const ControlLimits& limits) {
-    capnp::ReaderOptions options;
-    options.traversalLimitInWords = limits.message_bytes / sizeof(capnp::word);
-    return options;
-  }
 
   ControlConnections& owner;
   const uint64_t id;

@@ -4,6 +4,33 @@
 #include "common/config/logging.h"
 
 namespace sounder::kv_node {
+namespace {
+
+// What is read from the sessions at every exposition.
+void AddSessionGauges(metrics::Registry& registry, const SessionMap& sessions) {
+  registry.AddGaugeCallback("sounder_node_open_sessions", "Sessions open on this node.",
+                            [&sessions] { return static_cast<double>(sessions.size()); });
+  registry.AddGaugeCallback(
+      "sounder_node_memory_used_bytes",
+      "Accounted memory of rows and indexes, room reserved for indexes to come included.",
+      [&sessions] { return static_cast<double>(sessions.budget().used()); });
+  registry.AddGaugeCallback("sounder_node_memory_limit_bytes", "The cap on accounted memory.",
+                            [&sessions] { return static_cast<double>(sessions.budget().limit()); });
+  registry.AddGaugeCallback(
+      "sounder_node_index_backlog_rows",
+      "Rows that wait for their index, counted per layer and kv head (--index-backlog-rows).",
+      [&sessions] { return static_cast<double>(sessions.lane().waiting_rows()); });
+  registry.AddGaugeCallback(
+      "sounder_node_queued_append_items",
+      "Appends that wait in their session for an earlier operation.",
+      [&sessions] { return static_cast<double>(sessions.Waiting().operations); });
+  registry.AddGaugeCallback(
+      "sounder_node_waiting_requests",
+      "Attends, acknowledgements and closes that wait for rows or indexes of their session.",
+      [&sessions] { return static_cast<double>(sessions.Waiting().waiters); });
+}
+
+}  // namespace
 
 ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions)
     : attend_requests_(
@@ -68,26 +95,7 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
           "Connections refused or cut off by the node, by port and cause.", {"port", "cause"})),
       connections_(
           registry.AddGauge("sounder_node_open_connections", "Data-plane connections open.")) {
-  registry.AddGaugeCallback("sounder_node_open_sessions", "Sessions open on this node.",
-                            [&sessions] { return static_cast<double>(sessions.size()); });
-  registry.AddGaugeCallback(
-      "sounder_node_memory_used_bytes",
-      "Accounted memory of rows and indexes, room reserved for indexes to come included.",
-      [&sessions] { return static_cast<double>(sessions.budget().used()); });
-  registry.AddGaugeCallback("sounder_node_memory_limit_bytes", "The cap on accounted memory.",
-                            [&sessions] { return static_cast<double>(sessions.budget().limit()); });
-  registry.AddGaugeCallback(
-      "sounder_node_index_backlog_rows",
-      "Rows that wait for their index, counted per layer and kv head (--index-backlog-rows).",
-      [&sessions] { return static_cast<double>(sessions.lane().waiting_rows()); });
-  registry.AddGaugeCallback(
-      "sounder_node_queued_append_items",
-      "Appends that wait in their session for an earlier operation.",
-      [&sessions] { return static_cast<double>(sessions.Waiting().operations); });
-  registry.AddGaugeCallback(
-      "sounder_node_waiting_requests",
-      "Attends, acknowledgements and closes that wait for rows or indexes of their session.",
-      [&sessions] { return static_cast<double>(sessions.Waiting().waiters); });
+  AddSessionGauges(registry, sessions);
 }
 
 void ServerProbe::AttendCost(const std::array<double, 3>& nanos, double share) {

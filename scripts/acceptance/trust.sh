@@ -2,7 +2,7 @@
 # branch. Sourced by scripts/acceptance.sh, which says what line, figure, ratio and the others do.
 # shellcheck shell=bash
 
-line overload "build/release/bin/node_overload" "at 3x load: goodput >= .9 of peak, refusals at once"
+line overload "node_overload" "at 3x load: goodput >= .9 of the peak, refusals at once, bounds"
 check_overload() {
   build node_overload
   build/release/bin/node_overload | tee "$results/overload.output"

@@ -126,7 +126,7 @@ TEST(AsyncLog, ABlockedStderrHoldsUpNobodyAndOnlyTheOldestAreLost) {
   {
     const AsyncLog log(std::chrono::seconds(60));
     for (size_t i = 0; i < kLines; ++i) LogInfo("line " + std::to_string(i));  // 1 MB
-    EXPECT_EQ(QueuedLogLines(), AsyncLog::kLogQueueLines);
+    EXPECT_LE(QueuedLogLines(), AsyncLog::kLogQueueLines);
     EXPECT_GT(DroppedLogLines(), dropped_before);
     blocked.Read();
   }  // writes what is queued

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "common/base/virtual_executor.h"
+#include "common/config/logging.h"
 #include "tests/kv_node/server/server_driver.h"
 
 namespace sounder::kv_node {
@@ -47,7 +48,8 @@ TEST_F(DataServerLifeTest, SilentConnectionsAreProbedAndClosedOnce) {
   Pong(8);
   RunFor(seconds(6));
   EXPECT_THAT(driver_.transport.TakeClosed(), IsEmpty());
-  Pong(8);  // it was probed again
+  Pong(8);                                          // it was probed again
+  config::SetLogLevel(config::LogLevel::kWarning);  // clusters of other tests are silent
   testing::internal::CaptureStderr();
   RunFor(seconds(4));
   Pong(8);

@@ -168,8 +168,7 @@ TEST_F(FlowTest, ASlowReaderIsBoundedAndHarmsNobody) {
   EXPECT_EQ(Refused("memory"), 101);
   EXPECT_EQ(Metric("sounder_node_slow_reader_connections_total"), 1);
   const std::string log = testing::internal::GetCapturedStderr();
-  EXPECT_THAT(log, HasSubstr("closing the data connection of slow:1: it sends requests and does "
-                             "not take its answers"));
+  EXPECT_THAT(log, HasSubstr("data port: slow:1: it sends requests and does not take its answers"));
   // Nothing is taken from it any more, and one line was logged.
   testing::internal::CaptureStderr();
   for (int i = 0; i < 10; ++i) driver_->Attend({Query(64)}, {}, 1);
