@@ -143,9 +143,8 @@ absl::Status AppendVersion(gpu_worker::KvClient& client, gpu_worker::RemoteSessi
 }
 
 std::shared_ptr<gpu_worker::RemoteSession> BuildFromScratch(
-    gpu_worker::KvClient& client, gpu_worker::RemoteSessionOptions options, const RowVersions& rows,
-    const BranchContent& content) {
-  options.id = {};
+    gpu_worker::KvClient& client, const gpu_worker::RemoteSessionOptions& options,
+    const RowVersions& rows, const BranchContent& content) {
   auto session = client.Open(options);
   CHECK(session.ok()) << session.status().ToString();
   for (const base::PositionRange run : Runs(content)) {

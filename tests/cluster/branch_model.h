@@ -47,10 +47,11 @@ struct BranchContent {
 absl::Status AppendVersion(gpu_worker::KvClient& client, gpu_worker::RemoteSession* session,
                            const RowVersions& rows, int version, int64_t count, bool seal,
                            BranchContent* content);
-// A new session of the options with that content, appended in as few calls as there can be.
+// A new session of the options, id included, with that content, appended in as few calls as there
+// can be.
 std::shared_ptr<gpu_worker::RemoteSession> BuildFromScratch(
-    gpu_worker::KvClient& client, gpu_worker::RemoteSessionOptions options, const RowVersions& rows,
-    const BranchContent& content);
+    gpu_worker::KvClient& client, const gpu_worker::RemoteSessionOptions& options,
+    const RowVersions& rows, const BranchContent& content);
 
 // What is wrong with a session, empty if nothing is: rows and token ids read back, exact attention
 // against float64, and, if a session from scratch is given, exact and sampled attention bit for

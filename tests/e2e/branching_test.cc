@@ -20,7 +20,9 @@ class BranchingTest : public testing::Test {
  protected:
   std::string Fault(Client& client, gpu_worker::RemoteSession* session,
                     const tests::BranchContent& content) {
-    const auto scratch = tests::BuildFromScratch(client.kv(), BranchOptions(), rows_, content);
+    gpu_worker::RemoteSessionOptions options = BranchOptions();
+    options.id = {2, ++scratches_};
+    const auto scratch = tests::BuildFromScratch(client.kv(), options, rows_, content);
     std::string fault =
         tests::BranchFault(client.kv(), session, rows_, content, scratch.get(), random_);
     EXPECT_TRUE(client->Close(scratch.get()).ok());
@@ -44,6 +46,7 @@ class BranchingTest : public testing::Test {
 
   const tests::RowVersions rows_ = BranchRows();
   base::PhiloxStream random_{1, 1};
+  uint64_t scratches_ = 0;
   std::vector<std::unique_ptr<Node>> nodes_ = StartNodes(2, {"--ucx-tls", "tcp", "--threads", "1"});
 };
 

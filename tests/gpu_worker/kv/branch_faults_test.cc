@@ -54,7 +54,6 @@ class World {
     options.fault_seed = seed;
     cluster_ = std::make_unique<LocalCluster>(options, &executor_);
     options_ = SessionOptions(rows_.shape(), 0, 8);
-    options_.id = {};
     options_.shard_rows = 8 * random_.NextBelow(4);
     options_.head_shards = 1 + static_cast<int>(random_.NextBelow(2));
     cluster_->SetControlFate([this] {
@@ -106,9 +105,14 @@ class World {
     ADD_FAILURE() << "never succeeded: " << last;
   }
 
+  // Where a session lies depends on its id: it is the seed's.
+  gpu_worker::RemoteSessionOptions NewOptions() {
+    options_.id = {1, ++number_};
+    return options_;
+  }
   void Open() {
     Insist([&] {
-      auto session = cluster_->client().Open(options_);
+      auto session = cluster_->client().Open(NewOptions());
       if (!session.ok()) return session.status();
       live_.push_back(std::make_unique<Live>(Live{*std::move(session), {}}));
       return absl::OkStatus();
@@ -178,7 +182,7 @@ class World {
     if (!Sound(one)) return;
     const base::Position position = Place(one);
     Insist([&] {
-      auto child = cluster_->client().Fork(one.session.get(), position);
+      auto child = cluster_->client().Fork(one.session.get(), position, NewOptions().id);
       if (!child.ok()) return child.status();
       BranchContent content = one.content;
       content.Truncate(position);
@@ -212,6 +216,7 @@ class World {
   bool lossy_ = true;
   std::unique_ptr<LocalCluster> cluster_;
   gpu_worker::RemoteSessionOptions options_;
+  uint64_t number_ = 0;  // of sessions
   std::vector<std::unique_ptr<Live>> live_;
 };
 

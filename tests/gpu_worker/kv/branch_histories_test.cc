@@ -44,7 +44,6 @@ class History {
     cluster_ = std::make_unique<LocalCluster>(options, &executor_);
     const uint32_t seal_rows = 3 + random_.NextBelow(20);
     options_ = SessionOptions(rows_.shape(), 0, seal_rows);
-    options_.id = {};
     options_.shard_rows = int64_t{seal_rows} * random_.NextBelow(4);
     options_.head_shards =
         1 + static_cast<int>(random_.NextBelow(std::min(2u, rows_.shape().kv_heads)));
@@ -79,8 +78,13 @@ class History {
     BranchContent content;
   };
 
+  // Where a session lies depends on its id: it is the seed's.
+  gpu_worker::RemoteSessionOptions NewOptions() {
+    options_.id = {1, ++number_};
+    return options_;
+  }
   void Open() {
-    auto session = cluster_->client().Open(options_);
+    auto session = cluster_->client().Open(NewOptions());
     ASSERT_TRUE(session.ok()) << session.status();
     live_.push_back(std::make_unique<Live>(Live{*std::move(session), {}}));
   }
@@ -127,7 +131,7 @@ class History {
   }
   void Fork(Live& one) {
     const base::Position position = Place(one);
-    auto child = cluster_->client().Fork(one.session.get(), position);
+    auto child = cluster_->client().Fork(one.session.get(), position, NewOptions().id);
     ASSERT_TRUE(child.ok()) << child.status();
     live_.push_back(std::make_unique<Live>(Live{*std::move(child), one.content}));
     live_.back()->content.Truncate(position);
@@ -139,7 +143,7 @@ class History {
     live_.erase(live_.begin() + static_cast<std::ptrdiff_t>(chosen));
   }
   void Compare(const Live& one) {
-    const auto scratch = BuildFromScratch(cluster_->client(), options_, rows_, one.content);
+    const auto scratch = BuildFromScratch(cluster_->client(), NewOptions(), rows_, one.content);
     EXPECT_EQ(BranchFault(cluster_->client(), one.session.get(), rows_, one.content, scratch.get(),
                           random_),
               "");
@@ -153,6 +157,7 @@ class History {
   const RowVersions rows_;
   std::unique_ptr<LocalCluster> cluster_;
   gpu_worker::RemoteSessionOptions options_;
+  uint64_t number_ = 0;  // of sessions
   std::vector<std::unique_ptr<Live>> live_;
 };
 
@@ -188,7 +193,6 @@ TEST(BranchHistoriesTest, WhatIsWrongIsNoticed) {
   LocalCluster cluster(options, &executor);
   const RowVersions rows({2, 2, 1, 16, base::DType::kF32}, kPositions, 3, 1);
   gpu_worker::RemoteSessionOptions session_options = SessionOptions(rows.shape(), 0, 16);
-  session_options.id = {};
   session_options.shard_rows = 32;
   session_options.sketch = {64, 1};
   session_options.indexed_layers = {0, 1};
@@ -196,6 +200,7 @@ TEST(BranchHistoriesTest, WhatIsWrongIsNoticed) {
   const auto session = *cluster.client().Open(session_options);
   ASSERT_TRUE(AppendVersion(cluster.client(), session.get(), rows, 0, 60, false, &content).ok());
   const auto fault = [&](const BranchContent& claimed, const BranchContent& built) {
+    session_options.id.low += 1;
     const auto scratch = BuildFromScratch(cluster.client(), session_options, rows, built);
     std::string found;
     for (uint64_t seed = 1; seed <= 20 && found.empty(); ++seed) {
