@@ -130,6 +130,9 @@ struct Norms {
   hn::Vec<F32> l1[kParts];      // sum |y_j| over the coordinates that give bits
   hn::Vec<F32> square[kParts];  // sum y_j^2 over all coordinates of one rotation
 
+  // Said here, since GCC compiles a constructor that is not without the flags of the SIMD level.
+  HWY_INLINE Norms() {}
+
   static HWY_INLINE void Clear(hn::Vec<F32>* sums) {
     for (size_t k = 0; k < kParts; ++k) sums[k] = hn::Zero(F32());
   }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "common/wire/control_client.h"
@@ -92,6 +93,12 @@ TEST_F(ProgramsTest, TuningIsKeptForTheNextStart) {
   const TemporaryFolder folder;
   const std::string path = folder.Path("cache/schedule.yaml");
   Node node({"--tuning", "auto", "--tuning-cache", path, "--threads", "1"});
+  // A busy machine may need more than the time there is; then nothing is kept.
+  for (int start = 0; start < 20 && !std::filesystem::exists(path); ++start) {
+    EXPECT_THAT(node.process().Errors(), HasSubstr("not all fields in time"));
+    node.Kill();
+    node.Restart();
+  }
   EXPECT_THAT(ReadFile(path), HasSubstr("scan_bytes_ahead="));
   EXPECT_THAT(node.process().Errors(), HasSubstr("kept in " + path));
   node.Kill();
