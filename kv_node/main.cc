@@ -39,8 +39,8 @@
 #include "kv_node/tuning/start_schedule.h"
 
 #ifdef __SANITIZE_ADDRESS__
-// A node ends without destroying its UCX workers (see ShutDown): what UCX keeps of a connection that
-// a client is just opening is not lost by us.
+// A node ends without destroying its UCX workers (see ShutDown): what UCX keeps of a connection
+// that a client is just opening is not lost by us.
 extern "C" const char* __lsan_default_suppressions() { return "leak:libucs.so\n"; }
 extern "C" const char* __lsan_default_options() { return "print_suppressions=0"; }
 #endif
