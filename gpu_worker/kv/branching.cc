@@ -16,15 +16,14 @@ namespace {
 
 // What every node has: per kv head, rows up to the first that a node it should be on has not got.
 base::Position CommittedEnd(const policy::Placement& placement, uint32_t kv_heads,
-                            base::Position begin,
                             const std::vector<std::optional<wire::SessionInfo>>& infos) {
-  base::Position most = begin;
+  base::Position most = 0;
   for (const std::optional<wire::SessionInfo>& info : infos) {
     if (!info.has_value()) continue;
     for (const base::Position end : info->head_ends) most = std::max(most, end);
   }
-  std::vector<base::Position> ends(kv_heads, begin);
-  for (const policy::Shard& shard : placement.ShardsOf({begin, most})) {
+  std::vector<base::Position> ends(kv_heads, 0);
+  for (const policy::Shard& shard : placement.ShardsOf({0, most})) {
     const wire::SessionInfo& info = *infos[static_cast<size_t>(shard.node)];
     for (int head = shard.kv_head_begin; head < shard.kv_head_end; ++head) {
       base::Position& end = ends[static_cast<size_t>(head)];
@@ -34,16 +33,6 @@ base::Position CommittedEnd(const policy::Placement& placement, uint32_t kv_head
     }
   }
   return *std::min_element(ends.begin(), ends.end());
-}
-
-// Its first row; 0 if there is none.
-base::Position FirstPosition(const std::vector<std::optional<wire::SessionInfo>>& infos) {
-  base::Position first = -1;
-  for (const std::optional<wire::SessionInfo>& info : infos) {
-    if (!info.has_value() || info->first_position < 0) continue;
-    first = first < 0 ? info->first_position : std::min(first, info->first_position);
-  }
-  return std::max<base::Position>(first, 0);
 }
 
 }  // namespace
@@ -169,16 +158,14 @@ absl::StatusOr<AdoptedSession> KvClient::Adopt(const base::SessionId& id, uint32
   }
   RETURN_IF_ERROR(CheckInfos(*make(), infos));
   AdoptedSession adopted;
-  adopted.begin = FirstPosition(infos);
-  start.end = CommittedEnd(placement, options.model.kv_heads, adopted.begin, infos);
+  start.end = CommittedEnd(placement, options.model.kv_heads, infos);
   adopted.session = make();
   RETURN_IF_ERROR(Truncate(adopted.session.get(), start.end));
   const bool any_tokens = std::any_of(infos.begin(), infos.end(), [](const auto& info) {
     return info.has_value() && info->tokens > 0;
   });
   if (any_tokens) {
-    ASSIGN_OR_RETURN(adopted.tokens,
-                     FetchTokens(adopted.session.get(), {adopted.begin, start.end}));
+    ASSIGN_OR_RETURN(adopted.tokens, FetchTokens(adopted.session.get(), {0, start.end}));
   }
   Remember(adopted.session);
   return adopted;

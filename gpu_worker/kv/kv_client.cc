@@ -224,9 +224,17 @@ void KvClient::CloseLeftBehind(Node& node) {
 absl::Status KvClient::Append(RemoteSession* session, const AppendRows& rows) {
   const base::PositionRange range{rows.first_position, rows.first_position + rows.row_count};
   RETURN_IF_ERROR(session->status());
-  session->Extend(range.end);
+  if (const base::Position end = session->end(); range.begin != end) {
+    return absl::InvalidArgumentError(absl::StrCat("session ", session->id().ToString(),
+                                                   ": rows from position ", range.begin,
+                                                   ", expected ", end, ", where it ends"));
+  }
   for (const policy::Shard& shard : session->placement().ShardsOf(range)) {
-    RETURN_IF_ERROR(AppendToShard(session, rows, shard));
+    const absl::Status status = AppendToShard(session, rows, shard);
+    if (status.ok()) continue;
+    // Some of the rows are on their way: as when one of them is lost.
+    if (session->end() != range.begin) session->Fail(status);
+    return status;
   }
   return session->status();
 }
@@ -249,6 +257,7 @@ absl::Status KvClient::AppendToShard(RemoteSession* session, const AppendRows& r
                        " does not keep up with appends"));
     }
     RETURN_IF_ERROR(session->status());
+    session->Extend(rows.first_position + rows.row_count);
     RETURN_IF_ERROR(SendRows(session, rows, shard, part));
   }
   return absl::OkStatus();

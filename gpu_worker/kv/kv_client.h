@@ -77,8 +77,7 @@ struct RemoteRows {
 // A session that another worker left.
 struct AdoptedSession {
   std::shared_ptr<RemoteSession> session;  // its end() is where to go on
-  base::Position begin = 0;                // its first row
-  std::vector<int32_t> tokens;             // of [begin, end); empty if none were recorded
+  std::vector<int32_t> tokens;             // of [0, end); empty if none were recorded
 };
 
 // Thread safe. Blocking calls wait at most for their deadline.
@@ -106,9 +105,10 @@ class KvClient {
   // not answer are found out by whatever is asked of them next.
   void KeepAlive();
 
-  // Rows of every layer at [first_position, +row_count), to the nodes that hold them. Returns when
-  // they are on their way (waiting for earlier ones when too many are); failures show in
-  // WaitAppended and in the session's status.
+  // Rows of every layer at [first_position, +row_count), to the nodes that hold them; they begin
+  // where the session ends (INVALID_ARGUMENT), and a new one at 0. Returns when they are on their
+  // way (waiting for earlier ones when too many are); failures show in WaitAppended and in the
+  // session's status. After an error that does not show there nothing was sent.
   absl::Status Append(RemoteSession* session, const AppendRows& rows);
   // Waits until the nodes have acknowledged every row before `position`.
   absl::Status WaitAppended(RemoteSession* session, base::Position position);

@@ -81,6 +81,14 @@ absl::Status RemoteSession::status() const {
                    cut_->position, " has not reached every node; truncate it again"));
 }
 
+void RemoteSession::Fail(const absl::Status& status) {
+  {
+    std::lock_guard lock(mutex_);
+    if (failed_.ok()) failed_ = status;
+  }
+  changed_->NotifyAll();
+}
+
 base::Position RemoteSession::end() const {
   std::lock_guard lock(mutex_);
   return end_;

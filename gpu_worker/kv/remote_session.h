@@ -114,6 +114,9 @@ class RemoteSession : public std::enable_shared_from_this<RemoteSession> {
   // has not reached every node yet.
   absl::Status status() const;
 
+  // Nothing more can be asked of it, see status().
+  void Fail(const absl::Status& status);
+
   // One past the last row that was appended, or is on its way.
   base::Position end() const;
   void Extend(base::Position end);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status_macros.h"
 
 namespace sounder::tests {
 namespace {
@@ -142,18 +143,27 @@ absl::Status AppendVersion(gpu_worker::KvClient& client, gpu_worker::RemoteSessi
   return client.Append(session, RowsOf(rows, range, version, seal, &tokens));
 }
 
+absl::Status AppendContent(gpu_worker::KvClient& client, gpu_worker::RemoteSession* session,
+                           const RowVersions& rows, const BranchContent& content,
+                           base::Position begin) {
+  for (base::PositionRange run : Runs(content)) {
+    run.begin = std::max(run.begin, begin);
+    if (run.begin >= run.end) continue;
+    std::vector<int32_t> tokens;
+    const int version = content.versions[static_cast<size_t>(run.begin)];
+    RETURN_IF_ERROR(client.Append(
+        session, RowsOf(rows, run, version, content.marks.contains(run.end), &tokens)));
+  }
+  return absl::OkStatus();
+}
+
 std::shared_ptr<gpu_worker::RemoteSession> BuildFromScratch(
     gpu_worker::KvClient& client, const gpu_worker::RemoteSessionOptions& options,
     const RowVersions& rows, const BranchContent& content) {
   auto session = client.Open(options);
   CHECK(session.ok()) << session.status().ToString();
-  for (const base::PositionRange run : Runs(content)) {
-    std::vector<int32_t> tokens;
-    const int version = content.versions[static_cast<size_t>(run.begin)];
-    const absl::Status appended = client.Append(
-        session->get(), RowsOf(rows, run, version, content.marks.contains(run.end), &tokens));
-    CHECK(appended.ok()) << appended.ToString();
-  }
+  const absl::Status appended = AppendContent(client, session->get(), rows, content, 0);
+  CHECK(appended.ok()) << appended.ToString();
   return *std::move(session);
 }
 

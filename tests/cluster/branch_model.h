@@ -47,6 +47,10 @@ struct BranchContent {
 absl::Status AppendVersion(gpu_worker::KvClient& client, gpu_worker::RemoteSession* session,
                            const RowVersions& rows, int version, int64_t count, bool seal,
                            BranchContent* content);
+// Appends what `content` says from `begin` on, in as few calls as there can be.
+absl::Status AppendContent(gpu_worker::KvClient& client, gpu_worker::RemoteSession* session,
+                           const RowVersions& rows, const BranchContent& content,
+                           base::Position begin);
 // A new session of the options, id included, with that content, appended in as few calls as there
 // can be.
 std::shared_ptr<gpu_worker::RemoteSession> BuildFromScratch(
