@@ -23,6 +23,9 @@ namespace sounder::gpu_worker {
 
 struct KvClientOptions {
   base::Duration deadline = std::chrono::seconds(2);  // of every request
+  // Of an Attend with a block of several queries instead, where it is longer: a node computes as
+  // many times what one query asks for.
+  base::Duration block_deadline{};
   int64_t append_message_bytes = int64_t{4} << 20;  // rows are sent in messages of about this size
   int64_t append_window_bytes = int64_t{64} << 20;  // appends in flight before Append waits
   size_t attend_message_bytes = base::kMaxPayloadBytes;  // most of one Attend, and of its answer

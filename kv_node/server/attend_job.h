@@ -24,8 +24,6 @@ namespace sounder::kv_node {
 // spans point into the job, which lives until `done` returns.
 class AttendJob : public std::enable_shared_from_this<AttendJob> {
  public:
-  // Most bytes of partial outputs of one request; an item that passes it is RESOURCE_EXHAUSTED.
-  static constexpr size_t kMaxPartialBytes = size_t{256} << 20;
   using Done = std::function<void(const wire::AttendReply& reply)>;
 
   AttendJob(wire::AttendRequest request, base::Time arrival, SessionMap* sessions,
