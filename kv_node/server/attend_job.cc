@@ -15,6 +15,10 @@
 namespace sounder::kv_node {
 namespace {
 
+// Of the units that a thread works on before requests that came later get their turn: about 4 ms
+// (work_split.h), against which a turn costs nothing.
+constexpr int64_t kTurnCost = 40 * base::kUnitRows;
+
 uint32_t MicrosBetween(base::Time from, base::Time to) {
   const int64_t micros = std::chrono::duration_cast<std::chrono::microseconds>(to - from).count();
   return static_cast<uint32_t>(std::clamp<int64_t>(micros, 0, UINT32_MAX));
@@ -143,26 +147,32 @@ absl::Status AttendJob::AddItem(size_t item, const AttendPlan& plan) {
 
 void AttendJob::OrderUnits() {
   std::vector<int64_t> costs;
-  for (const Unit& unit : units_) {
-    const wire::AttendItem& item = request_.items[heads_[unit.head_work].item];
-    costs.push_back(CostOf(unit.piece, size_t{item.query_count} * item.group,
-                           /*sampled=*/unit.sampler != nullptr));
-  }
+  for (const Unit& unit : units_) costs.push_back(UnitCost(unit));
   order_ = DearestFirst(costs);
 }
 
+int64_t AttendJob::UnitCost(const Unit& unit) const {
+  const wire::AttendItem& item = request_.items[heads_[unit.head_work].item];
+  return CostOf(unit.piece, size_t{item.query_count} * item.group,
+                /*sampled=*/unit.sampler != nullptr);
+}
+
+// A block of a prompt's queries may be seconds of work: others get their turn in between.
 void AttendJob::RunUnits() {
   ScratchPool::Lease scratch = scratches_->Take();
-  for (;;) {
+  for (int64_t cost = 0; cost < kTurnCost;) {
     const size_t index = next_unit_.fetch_add(1);
     if (index >= units_.size()) return;
     if (index == 0) attended_ = executor_->clock().Now();  // read by whoever ends last
     Unit& unit = units_[order_[index]];
+    cost += UnitCost(unit);
     RunUnit(unit, *scratch);
     HeadWork& work = heads_[unit.head_work];
     if (work.unfinished.fetch_sub(1) == 1) MergeHead(work);
     if (unfinished_.fetch_sub(1) == 1) Finish();
   }
+  if (next_unit_ >= units_.size()) return;
+  executor_->Run([self = shared_from_this()] { self->RunUnits(); });
 }
 
 bool AttendJob::SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const {

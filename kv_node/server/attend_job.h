@@ -65,6 +65,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   absl::Status TakePartialBytes(const wire::AttendItem& item, size_t num_units);
   absl::Status AddItem(size_t item, const AttendPlan& plan);
   void OrderUnits();
+  int64_t UnitCost(const Unit& unit) const;
   void RunUnits();
   void RunUnit(Unit& unit, Scratch& scratch);
   void RunExact(const wire::AttendItem& item, const HeadWork& work, Unit& unit) const;

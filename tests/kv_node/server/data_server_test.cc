@@ -138,6 +138,37 @@ TEST(DataServerStopTest, WhatWasTakenBeforeIsAnswered) {
   }
 }
 
+// A block of a prompt's queries that came first holds nobody up until it is done.
+TEST(DataServerTurnsTest, ADecodeStepDoesNotWaitForAWholeBlock) {
+  base::VirtualExecutor time(1);
+  BusyExecutor executor(&time);
+  ServerDriver driver(&executor);
+  const auto session = driver.Open(SessionDriver::Spec(1));
+  constexpr base::Position kRows = 16 * 260;
+  driver.Append({SessionDriver::Item(*session, 1, 0, 0, kRows)});
+  executor.GoOn();
+  driver.AppendReplies();
+  wire::AttendItem step = SessionDriver::Query(*session, 1, 0, {0, kRows});
+  wire::AttendItem block = step;
+  block.query_count = 512;
+  wire::Envelope envelope;
+  envelope.ticket = 1;
+  driver.Attend({block}, envelope);
+  envelope.ticket = 2;
+  driver.Attend({step}, envelope);
+  std::vector<uint64_t> tickets;
+  executor.StepUntil([&] {
+    for (const wire::AttendReply& reply : driver.AttendReplies()) {
+      EXPECT_TRUE(reply.items.at(0).status.ok()) << reply.items.at(0).status;
+      tickets.push_back(reply.envelope.ticket);
+    }
+    return tickets.size() == 2;
+  });
+  EXPECT_THAT(tickets, testing::ElementsAre(2, 1));
+  driver.map.CloseAll(absl::UnavailableError("over"));
+  executor.GoOn();
+}
+
 // Index builds lag behind: appends are applied at once, but acknowledged when the backlog is small
 // again, and in any case well before their deadline.
 class BacklogTest : public testing::Test {
