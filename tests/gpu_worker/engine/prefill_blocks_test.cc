@@ -94,6 +94,36 @@ TEST(PrefillBlocksTest, EqualFullAttentionInSampledLayersToo) {
   EXPECT_EQ(sequence->counts.positions, 0u) << "prefill is no decode";
 }
 
+// More partial outputs than a node keeps for one request: the block goes out in parts.
+TEST(PrefillBlocksTest, BlocksThatDoNotFitAreCut) {
+  constexpr int64_t kBefore = 16 * 140, kNew = 1024;
+  const Shape shape{1, 1, 1, 512, base::DType::kBF16};
+  const TestRows rows = TestRows::Gaussian(shape, kBefore + kNew, 1);
+  Feeder feeder(shape, /*sinks=*/0, /*window=*/1, {}, 1);
+  const auto sequence = feeder.NewSequence(1, 0, 1);
+  for (base::Position at = 0; at < kBefore; ++at) {
+    std::vector<float> key, value;
+    for (int i = 0; i < 512; ++i) {
+      key.push_back(rows.Keys(0, 0).At(at, i));
+      value.push_back(rows.Values(0, 0).At(at, i));
+    }
+    sequence->rows[0][0].Append(key.data(), value.data());
+  }
+  sequence->positions = kBefore;
+  feeder.Ship(sequence.get(), rows, 0, true);
+  const auto queries = tests::GaussianQueries(shape, kNew, 1);
+  std::vector<AttendQuery> whole{tests::ExactQuery(sequence->session.get(), queries, {0, kBefore})};
+  feeder.cluster_.client().StartAttend(0, whole)->Wait();
+  EXPECT_EQ(whole[0].status.code(), absl::StatusCode::kResourceExhausted) << whole[0].status;
+  const auto out = feeder.Feed({{sequence.get(), &rows}}, kNew, queries, /*prefill=*/true)[0];
+  EXPECT_EQ(sequence->counts.prefill_blocks, 2u);
+  EXPECT_EQ(sequence->counts.prefill_rows_loaded, uint64_t{kBefore})
+      << "each row once all the same";
+  const tests::Reference reference =
+      tests::ReferenceOf(rows, 0, {queries.data(), 512}, {0, kBefore + 1}, 1 / std::sqrt(512.0f));
+  for (size_t i = 0; i < 512; ++i) ASSERT_NEAR(out[i], reference.outputs[i], 1e-5);
+}
+
 // 512 new tokens over 65,536 rows on two nodes, in two layers.
 TEST(PrefillBlocksTest, RowsAreReadOncePerBlock) {
   constexpr uint32_t kLayers = 2;
