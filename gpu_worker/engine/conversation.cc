@@ -1,0 +1,119 @@
+#include "gpu_worker/engine/conversation.h"
+
+#include <chrono>
+#include <utility>
+
+#include "common/base/status_macros.h"
+
+namespace sounder::gpu_worker {
+
+Conversation::Conversation(GeneratorOptions options, LlamaModel* model, KvClient* client,
+                           const base::Clock* clock)
+    : runner_(std::move(options), model, client, clock), client_(client), clock_(clock) {}
+
+Conversation::~Conversation() { Reset(); }
+
+std::span<const int32_t> Conversation::tokens() const {
+  return sequence_ != nullptr ? sequence_->tokens : history_;
+}
+
+absl::Status Conversation::Say(Turn turn, const OnTokens& on_tokens) {
+  RETURN_IF_ERROR(runner_.CheckOptions());
+  RETURN_IF_ERROR(runner_.CheckTurn(turn));
+  const size_t begin = tokens().size();
+  figures_ = TurnFigures{};
+  figures_.prompt_tokens = static_cast<int64_t>(turn.tokens.size());
+  absl::Status status = Answer(std::move(turn), on_tokens);
+  if (status.ok() || absl::IsCancelled(status)) {
+    begins_.push_back(begin);
+  } else {
+    Rewind(begin);
+  }
+  return status;
+}
+
+absl::Status Conversation::Open(Turn* turn) {
+  figures_.recomputed = static_cast<int64_t>(history_.size());
+  turn->tokens.insert(turn->tokens.begin(), history_.begin(), history_.end());
+  Prompt first;
+  first.id = "chat";
+  first.tokens = turn->tokens;
+  const uint64_t sample_key = SampleKeyOf(runner_.options().seed, first);
+  ASSIGN_OR_RETURN(sequence_, runner_.Open({}, sample_key));
+  history_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status Conversation::Answer(Turn turn, const OnTokens& on_tokens) {
+  const base::Time start = clock_->Now();
+  if (sequence_ == nullptr) RETURN_IF_ERROR(Open(&turn));
+  Sequence& sequence = *sequence_;
+  runner_.BeginTurn(&sequence, std::move(turn));
+  RETURN_IF_ERROR(runner_.Prefill(&sequence));
+  const uint64_t bytes = AttendBytes();
+  const uint64_t audits = runner_.audit_bytes();
+  Sequence* const alone[] = {&sequence};
+  while (!runner_.TurnEnded(sequence)) {
+    if (runner_.Stopped()) {
+      sequence.status = absl::CancelledError("stopped");
+      break;
+    }
+    RETURN_IF_ERROR(runner_.Decode(alone, nullptr));
+    if (sequence.generated() == 0) break;  // failed at its first step
+    if (sequence.generated() == 1 && figures_.first_token_seconds == 0) {
+      figures_.first_token_seconds = std::chrono::duration<double>(clock_->Now() - start).count();
+    }
+    if (sequence.status.ok()) {
+      on_tokens(std::span(sequence.tokens).subspan(sequence.prompt_tokens));
+    }
+  }
+  runner_.MeasureNodes(&sequence);
+  NoteFigures(sequence, bytes, audits);
+  // Stopped, it can go on: whatever is not computed yet is computed with the next turn.
+  if (absl::IsCancelled(sequence.status)) return std::exchange(sequence.status, absl::OkStatus());
+  return sequence.status;
+}
+
+void Conversation::NoteFigures(const Sequence& sequence, uint64_t bytes_before,
+                               uint64_t audits_before) {
+  figures_.generated = static_cast<int64_t>(sequence.generated());
+  figures_.decode_seconds = sequence.decode_seconds;
+  figures_.decode_steps = sequence.decode_steps;
+  figures_.counts = sequence.counts;
+  figures_.attend_bytes = AttendBytes() - bytes_before - (runner_.audit_bytes() - audits_before);
+  figures_.node_memory = sequence.node_memory;
+}
+
+uint64_t Conversation::AttendBytes() const {
+  if (client_ == nullptr) return 0;
+  const wire::DataClientCounters counters = client_->counters();
+  return counters.attend_bytes_sent + counters.attend_bytes_received;
+}
+
+absl::Status Conversation::Undo() {
+  if (begins_.empty()) return absl::FailedPreconditionError("there is no turn to undo");
+  Rewind(begins_.back());
+  begins_.pop_back();
+  return absl::OkStatus();
+}
+
+void Conversation::Reset() {
+  Rewind(0);
+  begins_.clear();
+}
+
+void Conversation::Rewind(size_t tokens) {
+  if (sequence_ != nullptr) {
+    history_ = std::move(sequence_->tokens);
+    const absl::Status closed = runner_.Close(sequence_.get());
+    if (close_failure_.ok()) close_failure_ = closed;
+    sequence_ = nullptr;
+  }
+  history_.resize(tokens);
+}
+
+absl::Status Conversation::TakeCloseFailure() {
+  return std::exchange(close_failure_, absl::OkStatus());
+}
+
+}  // namespace sounder::gpu_worker
