@@ -218,16 +218,25 @@ TEST_F(ChatTest, GoesOnWhenANodeIsBack) {
   ASSERT_TRUE(Says(*chat, "failed: "));
   EXPECT_THAT(chat->Errors(), AllOf(HasSubstr("node 127.0.0.1:"), HasSubstr("/reset begins anew")));
   nodes_[1]->Restart();
-  // The turn that was answered is still known: it is computed again with the next.
-  chat->Send(std::string(kTurns[1]) + "\n");
-  ASSERT_TRUE(Says(*chat, "[turn 2: 11 tokens (+ 18 again)")) << chat->Errors();
+  // The turn that was answered is still known: it is computed again with the next that the node,
+  // which is away until it was tried again, can answer.
+  const char kAnswered[] = "[turn 2: 11 tokens (+ 18 again)";
+  for (int failures = 1; Count(chat->Errors(), kAnswered) == 0; ++failures) {
+    ASSERT_EQ(Count(chat->Errors(), "failed: "), failures);
+    ASSERT_LT(failures, 1000);
+    chat->Send(std::string(kTurns[1]) + "\n");
+    ASSERT_TRUE(Eventually([&] {
+      return Count(chat->Errors(), "failed: ") > failures || Count(chat->Errors(), kAnswered) > 0;
+    }));
+  }
   chat->Send(std::string("/reset\n") + kTurns[0] + "\n");
   chat->CloseInput();
   EXPECT_EQ(chat->Wait(seconds(10)), 4) << "a turn failed: " << chat->Errors();
   const std::vector<std::string> answers = Lines(chat->Output());
-  ASSERT_EQ(answers.size(), 4u);
+  ASSERT_GE(answers.size(), 4u);
   EXPECT_EQ(answers[1], "");
-  EXPECT_EQ(answers[3], answers[0]);
+  EXPECT_NE(answers[answers.size() - 2], "");
+  EXPECT_EQ(answers.back(), answers[0]);
   EXPECT_EQ(SessionsOnNodes(), 0u);
 }
 
