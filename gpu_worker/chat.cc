@@ -113,8 +113,9 @@ bool Chat::Obey(const std::string& command) {
     Notice("begun anew");
   } else if (name == "/undo") {
     const absl::Status status = conversation_->Undo();
-    Notice(status.ok() ? absl::StrFormat("undone; turns left: %d, computed again with the next",
-                                         conversation_->turns())
+    Notice(status.ok() ? absl::StrFormat(
+                             "undone; turns left: %d%s", conversation_->turns(),
+                             conversation_->recomputes() ? ", computed again with the next" : "")
                        : base::MessageOf(status));
   } else if (name == "/stats") {
     ShowConversation();

@@ -20,16 +20,25 @@ std::span<const int32_t> Conversation::tokens() const {
 absl::Status Conversation::Say(Turn turn, const OnTokens& on_tokens) {
   RETURN_IF_ERROR(runner_.CheckOptions());
   RETURN_IF_ERROR(runner_.CheckTurn(turn));
-  const size_t begin = tokens().size();
+  const TurnBegin begin = Now();
   figures_ = TurnFigures{};
   figures_.prompt_tokens = static_cast<int64_t>(turn.tokens.size());
   absl::Status status = Answer(std::move(turn), on_tokens);
-  if (status.ok() || absl::IsCancelled(status)) {
+  if (status.ok() || (absl::IsCancelled(status) && sequence_ != nullptr)) {
     begins_.push_back(begin);
   } else {
-    Rewind(begin);
+    GiveUp(begin.tokens);
   }
   return status;
+}
+
+// Of tokens that will be computed again the last has no row yet, as after an answer.
+Conversation::TurnBegin Conversation::Now() const {
+  if (sequence_ != nullptr) {
+    return {sequence_->tokens.size(), sequence_->positions, sequence_->steps};
+  }
+  const size_t rows = history_.empty() ? 0 : history_.size() - 1;
+  return {history_.size(), static_cast<base::Position>(rows), 0};
 }
 
 absl::Status Conversation::Open(Turn* turn) {
@@ -41,6 +50,7 @@ absl::Status Conversation::Open(Turn* turn) {
   const uint64_t sample_key = SampleKeyOf(runner_.options().seed, first);
   ASSIGN_OR_RETURN(sequence_, runner_.Open({}, sample_key));
   history_.clear();
+  for (TurnBegin& begin : begins_) begin.steps = 0;  // none of theirs is taken again
   return absl::OkStatus();
 }
 
@@ -92,17 +102,29 @@ uint64_t Conversation::AttendBytes() const {
 
 absl::Status Conversation::Undo() {
   if (begins_.empty()) return absl::FailedPreconditionError("there is no turn to undo");
-  Rewind(begins_.back());
+  const TurnBegin begin = begins_.back();
   begins_.pop_back();
+  // What a sequence draws from is a hash of its first turn: another one has a sequence of its own.
+  if (begins_.empty() || !TakeBack(begin)) GiveUp(begin.tokens);
   return absl::OkStatus();
 }
 
+bool Conversation::TakeBack(const TurnBegin& begin) {
+  if (sequence_ == nullptr || !runner_.TakeBack(sequence_.get(), begin.positions).ok())
+    return false;
+  sequence_->tokens.resize(begin.tokens);
+  sequence_->turn_begin = sequence_->prompt_tokens = begin.tokens;
+  sequence_->steps = begin.steps;
+  sequence_->turn = turns();
+  return true;
+}
+
 void Conversation::Reset() {
-  Rewind(0);
+  GiveUp(0);
   begins_.clear();
 }
 
-void Conversation::Rewind(size_t tokens) {
+void Conversation::GiveUp(size_t tokens) {
   if (sequence_ != nullptr) {
     history_ = std::move(sequence_->tokens);
     const absl::Status closed = runner_.Close(sequence_.get());

@@ -40,16 +40,22 @@ class Conversation {
 
   // Called after each token, with all that the turn has generated so far.
   using OnTokens = std::function<void(std::span<const int32_t> generated)>;
-  // Adds a turn and generates its answer. CANCELLED when it was stopped: what there is of it stays.
-  // After any other failure the conversation is what it was before, but its session is gone: the
-  // next turn opens another and computes everything again.
+  // Adds a turn and generates its answer. CANCELLED when it was stopped: what there is of it stays
+  // (nothing, if it was stopped before it had a session). After any other failure the conversation
+  // is what it was before, but its session is gone: the next turn opens another and computes
+  // everything again.
   absl::Status Say(Turn turn, const OnTokens& on_tokens);
 
-  // Forgets the last turn and its answer. FAILED_PRECONDITION if there is none.
+  // Forgets the last turn and its answer: the session is cut off where they began, and goes on from
+  // there as if they had never been. Where that is not possible (no session is open after a turn
+  // failed, the nodes do not answer, or nothing is left) the session is given up, and the next turn
+  // opens another and computes everything again. FAILED_PRECONDITION if there is no turn.
   absl::Status Undo();
   // Forgets everything.
   void Reset();
 
+  // Whether the next turn computes the earlier ones again.
+  bool recomputes() const { return sequence_ == nullptr && !history_.empty(); }
   int64_t turns() const { return static_cast<int64_t>(begins_.size()); }
   // Of all turns and answers.
   std::span<const int32_t> tokens() const;
@@ -63,16 +69,24 @@ class Conversation {
   absl::Status Open(Turn* turn);
   void NoteFigures(const Sequence& sequence, uint64_t bytes_before, uint64_t audits_before);
   uint64_t AttendBytes() const;
-  // Takes the conversation back to its first tokens. The session's rows are given up: the next turn
-  // computes those tokens again. (The one place that changes once sessions can be cut off.)
-  void Rewind(size_t tokens);
+  // What there was before a turn.
+  struct TurnBegin {
+    size_t tokens = 0;
+    base::Position positions = 0;  // rows
+    int64_t steps = 0;             // of the sequence
+  };
+  TurnBegin Now() const;
+  // Takes the open sequence back to there; false: it can only be given up.
+  bool TakeBack(const TurnBegin& begin);
+  // Keeps the first tokens and closes the session.
+  void GiveUp(size_t tokens);
 
   SequenceRunner runner_;
   KvClient* const client_;
   const base::Clock* const clock_;
   std::unique_ptr<Sequence> sequence_;  // null: to be made of history_
   std::vector<int32_t> history_;        // while there is no sequence
-  std::vector<size_t> begins_;          // of the turns, in tokens
+  std::vector<TurnBegin> begins_;       // of the turns
   TurnFigures figures_;
   absl::Status close_failure_;
 };

@@ -67,6 +67,10 @@ class SequenceRunner {
   absl::Status Decode(std::span<Sequence* const> sequences, const LogitsSink& logits);
   // The turn is answered, or the sequence has failed.
   bool TurnEnded(const Sequence& sequence) const;
+  // Takes the sequence back to its first `positions` rows: those behind are given up, here and on
+  // the nodes, and what the window wants of those before comes back from there. Its tokens are the
+  // caller's to cut. After an error it can only be closed.
+  absl::Status TakeBack(Sequence* sequence, base::Position positions);
   // Sets node_memory, if it is to be measured.
   void MeasureNodes(Sequence* sequence) const;
   // Frees the session on the nodes. What could not be closed ends by its TTL.
@@ -80,6 +84,10 @@ class SequenceRunner {
   bool AnyRemote() const;
   double SecondsSince(base::Time start) const;
   absl::Status PrefillBlock(Sequence* sequence, int64_t count);
+  // Reads back what is kept here of the sequence's rows, where it is not here.
+  absl::Status LoadRows(Sequence* sequence);
+  absl::Status LoadRows(const Sequence& sequence, uint32_t layer, base::PositionRange range,
+                        std::vector<LocalRows>* heads);
   // How many tokens of `left` the next pass of a prefill takes.
   int64_t NextBlock(const Sequence& sequence, int64_t left) const;
   // Whether the end of a turn's prompt, where the sequence is now, is a seal mark.

@@ -139,9 +139,10 @@ TEST_F(ChatTest, Commands) {
   chat->Send("/stats\n/undo\n");
   ASSERT_TRUE(Says(*chat, "turns left: 2"));
   EXPECT_THAT(chat->Errors(), HasSubstr("\n3 turns, "));
-  EXPECT_EQ(SessionsOnNodes(), 0u) << "undo gives the session up";
+  EXPECT_EQ(SessionsOnNodes(), 2u) << "undo cuts the session off";
   chat->Send(std::string(kTurns[2]) + "\n");
-  ASSERT_TRUE(Says(*chat, " again)"));
+  ASSERT_TRUE(Says(*chat, "[turn 3:", 2));
+  EXPECT_THAT(chat->Errors(), Not(HasSubstr(" again)")));
   chat->Send("/reset\n");
   chat->Send(std::string(kTurns[0]) + "\n/quit\nnever read\n");
   EXPECT_EQ(chat->Wait(seconds(10)), 0) << chat->Errors();
@@ -160,6 +161,7 @@ TEST_F(ChatTest, UndoneTurnsLeaveNothing) {
   const std::vector<std::string> answers = Lines(chat->Output());
   ASSERT_EQ(answers.size(), 4u);
   EXPECT_EQ(answers[3], answers[1]) << "exact: as if the other turn had never been";
+  EXPECT_THAT(chat->Errors(), Not(HasSubstr(" again)"))) << "and nothing was computed again";
 }
 
 TEST_F(ChatTest, InterruptsEndTheAnswerThenTheProgram) {

@@ -96,14 +96,105 @@ TEST_F(ConversationTest, UndoAndReset) {
   EXPECT_EQ(conversation->tokens().size(), tokens);
   ASSERT_TRUE(conversation->Undo().ok());
   EXPECT_EQ(conversation->turns(), 1);
-  ExpectNothingLeft();
+  EXPECT_EQ(cluster_->Sessions(), 2u) << "the session goes on";
+  EXPECT_FALSE(conversation->recomputes());
   EXPECT_EQ(Say(*conversation, turns_[1]), second);
-  EXPECT_EQ(conversation->figures().recomputed, 36);
+  EXPECT_EQ(conversation->figures().recomputed, 0);
+  ASSERT_TRUE(conversation->Undo().ok());
+  ASSERT_TRUE(conversation->Undo().ok());
+  EXPECT_EQ(conversation->turns(), 0);
+  ExpectNothingLeft();
+  EXPECT_EQ(Say(*conversation, turns_[0]), first);
   conversation->Reset();
   ExpectNothingLeft();
   EXPECT_EQ(Say(*conversation, turns_[0]), first);
   EXPECT_EQ(conversation->figures().recomputed, 0);
   EXPECT_TRUE(conversation->TakeCloseFailure().ok());
+}
+
+// Another turn is answered as if the one that was undone had never been: the same rows are read,
+// and nothing is computed for undoing it.
+TEST_F(ConversationTest, UndoneTurnsWereNever) {
+  for (const LayerMode mode : {LayerMode::kExact, LayerMode::kLsh, LayerMode::kSketch}) {
+    for (const bool local_layer : {false, true}) {
+      SCOPED_TRACE(testing::Message() << static_cast<int>(mode) << local_layer);
+      options_ = GoldenOptions(*golden_.model, mode, base::DType::kBF16, 16);
+      options_.session.shard_rows = 16;
+      options_.session.min_indexed_rows = 8;
+      AddIndex(mode, &options_);
+      if (local_layer) options_.attention.layers[0] = LayerMode::kExactLocal;
+      const auto fresh = Begin();
+      Say(*fresh, turns_[0]);
+      const std::vector<int32_t> expected = Say(*fresh, turns_[2]);
+      const auto undone = Begin();
+      Say(*undone, turns_[0]);
+      Say(*undone, turns_[1]);
+      const uint64_t asked = cluster_->client().counters().attend_bytes_sent;
+      ASSERT_TRUE(undone->Undo().ok());
+      EXPECT_EQ(cluster_->client().counters().attend_bytes_sent, asked);
+      EXPECT_EQ(Say(*undone, turns_[2]), expected);
+      const TurnFigures& figures = undone->figures();
+      EXPECT_EQ(figures.recomputed, 0);
+      EXPECT_EQ(figures.counts.rows_read, fresh->figures().counts.rows_read);
+      EXPECT_EQ(figures.counts.prefill_rows_loaded, fresh->figures().counts.prefill_rows_loaded);
+    }
+  }
+}
+
+TEST_F(ConversationTest, WhereTheNodesLostItUndoComputesAgain) {
+  const auto conversation = Begin();
+  Say(*conversation, turns_[0]);
+  const std::vector<int32_t> second = Say(*conversation, turns_[1]);
+  Say(*conversation, turns_[2]);
+  for (int node = 0; node < 2; ++node) {
+    cluster_->Kill(node);
+    cluster_->Restart(node);
+  }
+  ASSERT_TRUE(conversation->Undo().ok());
+  EXPECT_TRUE(conversation->recomputes());
+  ASSERT_TRUE(conversation->Undo().ok());
+  EXPECT_EQ(Say(*conversation, turns_[1]), second);
+  EXPECT_EQ(conversation->figures().recomputed, 36);
+  // From then on it goes on as any other.
+  Say(*conversation, turns_[2]);
+  ASSERT_TRUE(conversation->Undo().ok());
+  ASSERT_TRUE(conversation->Undo().ok());
+  EXPECT_EQ(Say(*conversation, turns_[1]), second);
+  EXPECT_EQ(conversation->figures().recomputed, 0);
+}
+
+// Also where the turn before it was stopped before anything was computed.
+TEST_F(ConversationTest, UndoGoesBackToATurnWithoutRows) {
+  const auto conversation = Begin();
+  stop_ = true;
+  EXPECT_FALSE(conversation->Say(turns_[0], nullptr).ok()) << "no session yet";
+  stop_ = false;
+  std::vector<int32_t> first;
+  EXPECT_EQ(conversation
+                ->Say(turns_[0],
+                      [&](std::span<const int32_t> generated) {
+                        first.assign(generated.begin(), generated.end());
+                        stop_ = true;
+                      })
+                .code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_EQ(conversation->Say(turns_[1], nullptr).code(), absl::StatusCode::kCancelled);
+  stop_ = false;
+  Say(*conversation, turns_[2]);
+  ASSERT_TRUE(conversation->Undo().ok());
+  ASSERT_TRUE(conversation->Undo().ok());
+  EXPECT_EQ(conversation->turns(), 1);
+  EXPECT_EQ(conversation->tokens().size(), 31u);
+  const std::vector<int32_t> answer = Say(*conversation, turns_[2]);
+  EXPECT_EQ(conversation->figures().recomputed, 0);
+  Prompt at_once;
+  at_once.id = "all";
+  at_once.forced.emplace();
+  at_once.max_tokens = 6;
+  at_once.tokens.assign(conversation->tokens().begin(), conversation->tokens().end() - 6);
+  const GoldenRun run = Generate(options_, golden_.model.get(), &cluster_->client(), {at_once});
+  EXPECT_EQ(std::vector<int32_t>(run.tokens.at("all").end() - 6, run.tokens.at("all").end()),
+            answer);
 }
 
 // What was generated until then stays, and so does the session.
