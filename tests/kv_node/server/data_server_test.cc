@@ -187,6 +187,34 @@ TEST(DataServerTurnsTest, ADecodeStepDoesNotWaitForAWholeBlock) {
   }
 }
 
+// On real threads: runners that yield while others end the job, and jobs that end while some wait.
+TEST(DataServerStopTest, BlocksThatTakeTurnsAreAnswered) {
+  auto executor = std::make_unique<base::ThreadExecutor>(2, "turns");
+  ServerDriver driver(executor.get());
+  const auto session = driver.Open(SessionDriver::Spec(1));
+  constexpr base::Position kRows = 16 * 64;
+  driver.Append({SessionDriver::Item(*session, 1, 0, 0, kRows)});
+  wire::Envelope patient;
+  patient.deadline_us = 60'000'000;
+  for (uint64_t ticket = 1; ticket <= 12; ++ticket) {
+    wire::AttendItem item = SessionDriver::Query(*session, 1, 0, {0, kRows});
+    item.query_count = ticket % 3 == 0 ? 1 : 512;
+    patient.ticket = ticket;
+    driver.Attend({item}, patient, /*connection=*/1 + ticket % 3);
+  }
+  executor.reset();
+  driver.map.CloseAll(absl::UnavailableError("over"));
+  size_t answered = 0;
+  for (transport::Message& message : driver.transport.Take()) {
+    if (wire::DecodeEnvelope(message)->kind != wire::MessageKind::kAttendReply) continue;
+    const auto reply = wire::DecodeAttendReply(std::move(message));
+    EXPECT_TRUE(reply->envelope.status.ok()) << reply->envelope.status;
+    EXPECT_TRUE(reply->items.at(0).status.ok()) << reply->items.at(0).status;
+    ++answered;
+  }
+  EXPECT_EQ(answered, 12u);
+}
+
 // Index builds lag behind: appends are applied at once, but acknowledged when the backlog is small
 // again, and in any case well before their deadline.
 class BacklogTest : public testing::Test {
