@@ -165,8 +165,10 @@ void Chat::Stream(std::span<const int32_t> generated) {
 void Chat::ShowFigures() { Notice(Describe(conversation_->turns(), conversation_->figures())); }
 
 void Chat::ShowConversation() const {
-  Notice(absl::StrFormat("%d turns, %d tokens", conversation_->turns(),
-                         conversation_->tokens().size()));
+  const base::SessionId session = conversation_->session();
+  Notice(absl::StrFormat("%d turns, %d tokens%s", conversation_->turns(),
+                         conversation_->tokens().size(),
+                         session.empty() ? "" : ", session " + session.ToString()));
   if (conversation_->turns() > 0) {
     Notice(Describe(conversation_->turns(), conversation_->figures()));
   }

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "common/config/option_set.h"
@@ -32,6 +33,16 @@ void MentionTemplate(const std::string& model) {
       stderr);
 }
 
+// Where the conversation is.
+void ShowAdopted(const Conversation& conversation, const Tokenizer& words) {
+  constexpr size_t kTokens = 40;
+  const std::span<const int32_t> tokens = conversation.tokens();
+  const absl::StatusOr<std::string> text =
+      words.Decode(tokens.last(std::min(kTokens, tokens.size())));
+  std::fprintf(stderr, "taken over: %zu tokens, which end with\n%s\n", tokens.size(),
+               text.ok() ? text->c_str() : "?");
+}
+
 int RunChat(const ChatOptions& options) {
   StopSignals signals(StopSignals::Interrupt::kEndAnswer);
   Worker worker(options);
@@ -53,6 +64,11 @@ int RunChat(const ChatOptions& options) {
 
   Conversation conversation(worker.generator_options(), worker.model(), worker.client(),
                             worker.clock());
+  if (!options.adopt.empty()) {
+    const absl::Status adopted = conversation.Adopt(*base::SessionId::Parse(options.adopt));
+    if (!adopted.ok()) return Fail(ExitCodeOf(adopted), adopted);
+    ShowAdopted(conversation, *worker.words());
+  }
   LineReader input(STDIN_FILENO, signals.descriptor());
   ChatStyle style{options.begin, options.turn_prefix, options.turn_suffix, options.max_tokens,
                   ::isatty(STDIN_FILENO) == 1};

@@ -198,7 +198,8 @@ void DeclareWorker(config::OptionSet& set, WorkerOptions* options) {
 
 void Declare(config::OptionSet& set, GenerateOptions* options) {
   DeclareWorker(set, options);
-  set.AddText("prompts", &options->prompts, "JSON lines: id, text or tokens or turns, max_tokens");
+  set.AddText("prompts", &options->prompts,
+              "JSON lines: id, text or tokens or turns, max_tokens, adopt");
   set.AddText("output", &options->output, "where answers go, as JSON lines; empty: stdout");
   set.AddText("summary", &options->summary, "where figures of the whole run go, as JSON");
   set.AddInt("batch", &options->batch, "sequences decoded together", {.min = 1, .max = 1024});
@@ -212,6 +213,15 @@ void Declare(config::OptionSet& set, ChatOptions* options) {
   set.AddText("begin", &options->begin, "text before the first turn, such as <s>");
   set.AddText("turn_prefix", &options->turn_prefix, "text before each line that is entered");
   set.AddText("turn_suffix", &options->turn_suffix, "text behind each line that is entered");
+  set.AddText("adopt", &options->adopt,
+              "go on with this session, which another worker left on the nodes");
+  set.AddCheck([options]() -> absl::Status {
+    if (options->adopt.empty()) return absl::OkStatus();
+    const auto id = base::SessionId::Parse(options->adopt);
+    if (id.has_value() && !id->empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError("--adopt: '" + options->adopt +
+                                      "' is no session, expected 32 hexadecimal digits");
+  });
 }
 
 absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const WorkerOptions& options,

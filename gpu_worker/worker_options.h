@@ -67,6 +67,7 @@ struct ChatOptions : WorkerOptions {
   std::string begin;
   std::string turn_prefix;
   std::string turn_suffix;
+  std::string adopt;  // a session's id, or empty
 };
 
 void Declare(config::OptionSet& set, GenerateOptions* options);

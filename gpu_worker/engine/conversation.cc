@@ -3,9 +3,15 @@
 #include <chrono>
 #include <utility>
 
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 
 namespace sounder::gpu_worker {
+namespace {
+
+constexpr char kPromptId[] = "chat";  // of SampleKeyOf
+
+}  // namespace
 
 Conversation::Conversation(GeneratorOptions options, LlamaModel* model, KvClient* client,
                            const base::Clock* clock)
@@ -41,11 +47,38 @@ Conversation::TurnBegin Conversation::Now() const {
   return {history_.size(), static_cast<base::Position>(rows), 0};
 }
 
+absl::Status Conversation::Adopt(const base::SessionId& id) {
+  CHECK(tokens().empty() && begins_.empty());
+  RETURN_IF_ERROR(runner_.CheckOptions());
+  ASSIGN_OR_RETURN(std::unique_ptr<Sequence> sequence, runner_.Adopt(id, 0));
+  if (sequence->adopted.empty()) {
+    return absl::FailedPreconditionError("session " + id.ToString() + " holds no rows");
+  }
+  Prompt all;
+  all.id = kPromptId;
+  all.tokens = sequence->adopted;
+  all.max_tokens = 1;
+  sequence->sample_key = SampleKeyOf(runner_.options().seed, all);
+  runner_.BeginTurn(sequence.get(), std::move(all));
+  sequence->marks.clear();  // where they are is not known
+  Sequence* const alone[] = {sequence.get()};
+  if (sequence->status.ok()) RETURN_IF_ERROR(runner_.Decode(alone, nullptr));
+  RETURN_IF_ERROR(sequence->status);
+  sequence_ = std::move(sequence);
+  begins_.emplace_back();
+  return absl::OkStatus();
+}
+
+base::SessionId Conversation::session() const {
+  if (sequence_ == nullptr || sequence_->session == nullptr) return {};
+  return sequence_->session->id();
+}
+
 absl::Status Conversation::Open(Turn* turn) {
   figures_.recomputed = static_cast<int64_t>(history_.size());
   turn->tokens.insert(turn->tokens.begin(), history_.begin(), history_.end());
   Prompt first;
-  first.id = "chat";
+  first.id = kPromptId;
   first.tokens = turn->tokens;
   const uint64_t sample_key = SampleKeyOf(runner_.options().seed, first);
   ASSIGN_OR_RETURN(sequence_, runner_.Open({}, sample_key));

@@ -38,6 +38,14 @@ class Conversation {
   Conversation(const Conversation&) = delete;
   Conversation& operator=(const Conversation&) = delete;
 
+  // Goes on with the session that another worker left, where nothing was said yet: all of it counts
+  // as one turn. The newest token, whose row no node has, is decoded again. As
+  // SequenceRunner::Adopt, and FAILED_PRECONDITION for a session without rows; after an error the
+  // session is left to whoever adopts it next.
+  absl::Status Adopt(const base::SessionId& id);
+  // Of the open session on the nodes; empty: there is none.
+  base::SessionId session() const;
+
   // Called after each token, with all that the turn has generated so far.
   using OnTokens = std::function<void(std::span<const int32_t> generated)>;
   // Adds a turn and generates its answer. CANCELLED when it was stopped: what there is of it stays

@@ -72,7 +72,9 @@ absl::Status Generator::RunAll(std::vector<Prompt>* prompts, std::vector<Active>
 absl::Status Generator::Admit(Prompt prompt, std::vector<Active>* active, const Done& done) {
   const auto open = [&]() -> absl::StatusOr<std::unique_ptr<Sequence>> {
     RETURN_IF_ERROR(runner_.CheckTurn(prompt));
-    return runner_.Open(prompt.session, SampleKeyOf(runner_.options().seed, prompt));
+    const uint64_t sample_key = SampleKeyOf(runner_.options().seed, prompt);
+    return prompt.adopt.empty() ? runner_.Open(prompt.session, sample_key)
+                                : runner_.Adopt(prompt.adopt, sample_key);
   };
   absl::StatusOr<std::unique_ptr<Sequence>> opened = open();
   if (!opened.ok()) {  // this prompt cannot be served; the others can

@@ -35,10 +35,15 @@ void SequenceRunner::BeginTurn(Sequence* sequence, Turn turn) {
   if (!sequence->status.ok()) return;
   sequence->tokens.insert(sequence->tokens.end(), turn.tokens.begin(), turn.tokens.end());
   sequence->prompt_tokens = sequence->tokens.size();
+  if (sequence->adopted.empty()) return;
+  sequence->status = Replay(sequence);
+  if (!sequence->status.ok()) sequence->session = nullptr;
 }
 
 absl::Status SequenceRunner::Prefill(Sequence* sequence) {
   if (!sequence->status.ok()) return absl::OkStatus();
+  // Of an adopted sequence that is further.
+  if (sequence->generated() > 0 || !sequence->adopted.empty()) return absl::OkStatus();
   const base::Time start = clock_->Now();
   const auto end = static_cast<int64_t>(sequence->tokens.size()) - 1;
   while (sequence->positions < end && sequence->status.ok()) {
@@ -53,7 +58,7 @@ absl::Status SequenceRunner::Prefill(Sequence* sequence) {
     if (sequence->positions < end && (full || sequence->shipped > 0)) Ship(sequence, false);
   }
   if (sequence->status.ok()) {
-    const bool mark = IsMark(*sequence);
+    const bool mark = IsMark(*sequence, sequence->positions);
     if (mark) sequence->marks.push_back(sequence->positions);
     Ship(sequence, mark);
   }
@@ -73,13 +78,14 @@ int64_t SequenceRunner::NextBlock(const Sequence& sequence, int64_t left) const 
 // Always after the first turn: that is the bulk of most sessions. Short turns after it, each a
 // segment that is too short for an index, would be attended exactly for as long as the session
 // lives.
-bool SequenceRunner::IsMark(const Sequence& sequence) const {
-  if (sequence.positions == 0) return false;
+bool SequenceRunner::IsMark(const Sequence& sequence, base::Position position) const {
+  if (position == 0) return false;
   if (sequence.turn == 1) return true;
-  const int64_t seal_rows = options_.session.seal_rows;
-  base::Position last = sequence.positions / seal_rows * seal_rows;
+  const RemoteSessionOptions& session =
+      sequence.session != nullptr ? sequence.session->options() : options_.session;
+  base::Position last = position / session.seal_rows * session.seal_rows;
   if (!sequence.marks.empty()) last = std::max(last, sequence.marks.back());
-  return sequence.positions - last >= int64_t{options_.session.min_indexed_rows};
+  return position - last >= int64_t{session.min_indexed_rows};
 }
 
 absl::Status SequenceRunner::PrefillBlock(Sequence* sequence, int64_t count) {

@@ -25,6 +25,7 @@ struct Prompt : Turn {
   std::vector<Turn> later_turns;  // each begins when the one before it has been answered
   bool in_turns = false;          // it came as a list of turns, if only of one
   base::SessionId session;        // on the nodes, decides placement; empty: random
+  base::SessionId adopt;          // the session that another worker began it in; empty: none
 };
 
 // What a prompt's sequence draws its samples from: a function of the seed, the prompt's id and the

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -103,6 +104,14 @@ absl::StatusOr<Prompt> ParsePrompt(const std::string& line, const Tokenizer* tok
     }
     prompt.numeric_id = id->is_number_integer();
     prompt.id = prompt.numeric_id ? id->dump() : id->get<std::string>();
+  }
+  if (const auto adopt = json.find("adopt"); adopt != json.end()) {
+    const auto id =
+        adopt->is_string() ? base::SessionId::Parse(adopt->get<std::string>()) : std::nullopt;
+    if (!id.has_value() || id->empty()) {
+      return absl::InvalidArgumentError("\"adopt\" is no session, expected 32 hexadecimal digits");
+    }
+    prompt.adopt = *id;
   }
   const auto turns = json.find("turns");
   if (turns == json.end()) {

@@ -6,6 +6,9 @@
 // max_tokens to 16; other members are ignored. "forced": [4, 5] are tokens that are fed instead of
 // those that the model chooses (teacher forcing); they do not end at an end of sequence.
 //
+// "adopt": "32 hexadecimal digits" names the session on the nodes that another worker left with the
+// same prompt: what it had done of it is taken over. (sounderctl status --sessions lists sessions.)
+//
 // A conversation has a list of turns instead, each a text (as in MT-bench's question files) or an
 // object with members as above; the line's max_tokens holds for turns that say none:
 //

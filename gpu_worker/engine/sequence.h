@@ -50,7 +50,9 @@ struct Sequence {
   bool numeric_id = false;  // it came as an integer, and goes as one
   bool in_turns = false;    // it came as a list of turns, and its answers are numbered
 
-  std::vector<int32_t> tokens;               // of all turns: what was asked, what was generated
+  std::vector<int32_t> tokens;  // of all turns: what was asked, what was generated
+  // Those of the rows that another worker computed, until `tokens` has got as far. Empty: none.
+  std::vector<int32_t> adopted;
   std::shared_ptr<RemoteSession> session;    // null when every layer is local
   std::vector<std::vector<LocalRows>> rows;  // [layer][kv head]
   int64_t positions = 0;                     // rows computed so far

@@ -67,11 +67,16 @@ absl::Status SequenceRunner::CheckOptions() const {
         absl::StrCat("sinks ", attention.sinks, ", window ", attention.window,
                      "; expected 0 or more and 1 or more: the newest row is on no node yet"));
   }
-  const std::vector<uint32_t>& indexed = options_.session.indexed_layers;
-  for (size_t layer = 0; layer < attention.layers.size(); ++layer) {
-    if (!IsSampled(attention.layers[layer])) continue;
-    const bool sketch = attention.layers[layer] == LayerMode::kSketch;
-    if ((sketch ? options_.session.sketch.bits : options_.session.lsh.num_tables) == 0 ||
+  return CheckIndex(options_.session);
+}
+
+absl::Status SequenceRunner::CheckIndex(const RemoteSessionOptions& session) const {
+  const std::vector<LayerMode>& layers = options_.attention.layers;
+  const std::vector<uint32_t>& indexed = session.indexed_layers;
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    if (!IsSampled(layers[layer])) continue;
+    const bool sketch = layers[layer] == LayerMode::kSketch;
+    if ((sketch ? session.sketch.bits : session.lsh.num_tables) == 0 ||
         std::find(indexed.begin(), indexed.end(), layer) == indexed.end()) {
       return absl::InvalidArgumentError(
           absl::StrCat("layer ", layer, " is to be sampled, but its sessions have no ",
@@ -81,9 +86,7 @@ absl::Status SequenceRunner::CheckOptions() const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Sequence>> SequenceRunner::Open(const base::SessionId& id,
-                                                               uint64_t sample_key) {
-  if (Stopped()) return absl::CancelledError("stopped");
+std::unique_ptr<Sequence> SequenceRunner::NewSequence(uint64_t sample_key) const {
   const ModelConfig& config = model_->config();
   auto sequence = std::make_unique<Sequence>();
   sequence->sample_key = sample_key;
@@ -94,6 +97,13 @@ absl::StatusOr<std::unique_ptr<Sequence>> SequenceRunner::Open(const base::Sessi
                          options_.attention.sinks);
     }
   }
+  return sequence;
+}
+
+absl::StatusOr<std::unique_ptr<Sequence>> SequenceRunner::Open(const base::SessionId& id,
+                                                               uint64_t sample_key) {
+  if (Stopped()) return absl::CancelledError("stopped");
+  std::unique_ptr<Sequence> sequence = NewSequence(sample_key);
   if (AnyRemote()) {
     RemoteSessionOptions session = options_.session;
     session.id = id;

@@ -57,7 +57,15 @@ class SequenceRunner {
 
   // A sequence without tokens, and its session on the nodes. `sample_key`: see SampleKeyOf.
   absl::StatusOr<std::unique_ptr<Sequence>> Open(const base::SessionId& id, uint64_t sample_key);
-  // Appends the turn's tokens; as CheckTurn, in the sequence's status.
+  // A sequence that another worker began, with the session it left on the nodes. Its turns are to
+  // be given again, from the first: as far as the nodes have rows, they are answered with the
+  // tokens of those, and from there on computed. The same sequence, but for what hints a sketch's
+  // first steps would have had. FAILED_PRECONDITION for a session of another model or dtype,
+  // without the index that is wanted, or without tokens; NOT_FOUND.
+  absl::StatusOr<std::unique_ptr<Sequence>> Adopt(const base::SessionId& id, uint64_t sample_key);
+  // Appends the turn's tokens; as CheckTurn, in the sequence's status, and FAILED_PRECONDITION
+  // where the nodes have other tokens of an adopted sequence. If it cannot go on, its session is
+  // left to whoever adopts it next.
   void BeginTurn(Sequence* sequence, Turn turn);
   // Computes the rows that are missing of all tokens but the last, exactly, and has them shipped.
   // The last token is the first to be decoded: so every token that is generated was computed with
@@ -83,6 +91,10 @@ class SequenceRunner {
  private:
   bool AnyRemote() const;
   double SecondsSince(base::Time start) const;
+  std::unique_ptr<Sequence> NewSequence(uint64_t sample_key) const;
+  absl::Status CheckIndex(const RemoteSessionOptions& session) const;
+  // Of a turn that was begun: what of it is known, and on from there.
+  absl::Status Replay(Sequence* sequence);
   absl::Status PrefillBlock(Sequence* sequence, int64_t count);
   // Reads back what is kept here of the sequence's rows, where it is not here.
   absl::Status LoadRows(Sequence* sequence);
@@ -90,8 +102,8 @@ class SequenceRunner {
                         std::vector<LocalRows>* heads);
   // How many tokens of `left` the next pass of a prefill takes.
   int64_t NextBlock(const Sequence& sequence, int64_t left) const;
-  // Whether the end of a turn's prompt, where the sequence is now, is a seal mark.
-  bool IsMark(const Sequence& sequence) const;
+  // Whether the end of a turn's prompt, at `position`, is a seal mark.
+  bool IsMark(const Sequence& sequence, base::Position position) const;
   void Choose(Sequence* sequence, std::span<const float> logits, const LogitsSink& sink);
   // Sends the rows that the nodes do not have yet and forgets what left the window.
   void Ship(Sequence* sequence, bool seal);

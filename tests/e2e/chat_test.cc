@@ -268,6 +268,83 @@ TEST_F(ChatTest, PausesDoNotEndTheSession) {
   EXPECT_THAT(chat->Errors(), AllOf(HasSubstr("[turn 2:"), Not(HasSubstr("again)"))));
 }
 
+// Whoever types goes on where a worker ended that was killed between turns.
+TEST_F(ChatTest, AnotherWorkerTakesOver) {
+  const auto undisturbed = Chat();
+  for (const char* turn : kTurns) undisturbed->Send(std::string(turn) + "\n");
+  undisturbed->CloseInput();
+  EXPECT_EQ(undisturbed->Wait(seconds(10)), 0) << undisturbed->Errors();
+
+  const auto killed = Chat();
+  killed->Send(std::string(kTurns[0]) + "\n" + kTurns[1] + "\n/stats\n");
+  ASSERT_TRUE(Says(*killed, "2 turns, "));
+  const std::string stats = killed->Errors();
+  const std::string session = stats.substr(stats.find(", session ") + 10, 32);
+  ASSERT_TRUE(base::SessionId::Parse(session).has_value()) << stats;
+  killed->Signal(SIGKILL);
+  EXPECT_EQ(killed->Wait(seconds(10)), -SIGKILL);
+
+  const auto other = Chat({"--max-tokens", "6", "--adopt", session});
+  other->Send(std::string(kTurns[2]) + "\n");
+  other->CloseInput();
+  EXPECT_EQ(other->Wait(seconds(10)), 0) << other->Errors();
+  EXPECT_THAT(other->Errors(), AllOf(HasSubstr("taken over: "), Not(HasSubstr(" again)"))));
+  const std::vector<std::string> answers = Lines(undisturbed->Output());
+  ASSERT_EQ(answers.size(), 3u);
+  EXPECT_THAT(Lines(other->Output()), testing::ElementsAre(answers[2]));
+  EXPECT_EQ(SessionsOnNodes(), 0u);
+
+  const Ran wrong = RunProgram("sounder_worker", Options("chat", {"--adopt", "no session"}));
+  EXPECT_EQ(wrong.exit, 2);
+  EXPECT_THAT(wrong.errors, HasSubstr("--adopt"));
+  const Ran gone = RunProgram("sounder_worker", Options("chat", {"--adopt", session}));
+  EXPECT_EQ(gone.exit, 3);
+  EXPECT_THAT(gone.errors, HasSubstr("no node has session " + session));
+}
+
+// A worker is killed in the middle of an answer; with the same line another gives the whole of it.
+TEST_F(ChatTest, AnotherWorkerFinishesTheAnswer) {
+  const TemporaryFolder folder;
+  nlohmann::json prompt = {{"id", "p"}, {"max_tokens", 300}};
+  prompt["turns"] = {"<s> " + std::string(kTurns[0]), kTurns[1]};
+  const auto arguments = [&] {
+    return Options("generate", {"--prompts", folder.Write("prompts.jsonl", prompt.dump() + "\n")});
+  };
+  const auto tokens = [](const std::string& output) {
+    std::vector<std::vector<int32_t>> answers;
+    for (const std::string& line : Lines(output)) {
+      const nlohmann::json answer = nlohmann::json::parse(line);
+      EXPECT_EQ(answer.at("status"), "OK");
+      answers.push_back(answer.at("tokens"));
+    }
+    return answers;
+  };
+  const Ran undisturbed = RunProgram("sounder_worker", arguments());
+  ASSERT_EQ(undisturbed.exit, 0) << undisturbed.errors;
+  const auto expected = tokens(undisturbed.output);
+  ASSERT_EQ(expected.size(), 2u);
+
+  wire::ControlClient control(nodes_[0]->control(), seconds(2));
+  for (const uint64_t rows : {40, 200}) {  // of about 310, of one node
+    prompt.erase("adopt");
+    Process killed(Binary("sounder_worker"), arguments());
+    base::SessionId session;
+    ASSERT_TRUE(Eventually([&] {
+      const auto list = control.List();
+      if (!list.ok() || list->empty() || list->front().tokens < rows) return false;
+      session = list->front().spec.session.id;
+      return true;
+    }));
+    killed.Signal(SIGKILL);
+    ASSERT_EQ(killed.Wait(seconds(10)), -SIGKILL) << "it was faster than this test";
+    prompt["adopt"] = session.ToString();
+    const Ran other = RunProgram("sounder_worker", arguments());
+    EXPECT_EQ(other.exit, 0) << other.errors;
+    EXPECT_EQ(tokens(other.output), expected);
+    EXPECT_EQ(SessionsOnNodes(), 0u);
+  }
+}
+
 TEST(ChatWithoutNodesTest, RefusalsAndLocalLayers) {
   Ran ran = RunProgram("sounder_worker", {"chat", "--model", kModel});
   EXPECT_EQ(ran.exit, 2);

@@ -56,6 +56,22 @@ TEST_F(PromptFileTest, ReadsTokensAndText) {
   EXPECT_TRUE((*prompts)[2].tokens.empty());
 }
 
+TEST_F(PromptFileTest, SessionsToTakeOver) {
+  const auto prompts = Read(
+      "{\"tokens\": [5], \"adopt\": \"000000000000000A0000000000000002\"}\n"
+      "{\"turns\": [\"apple\"], \"adopt\": \"00000000000000000000000000000003\"}\n{\"tokens\": "
+      "[]}");
+  ASSERT_TRUE(prompts.ok()) << prompts.status();
+  EXPECT_EQ((*prompts)[0].adopt, (base::SessionId{10, 2}));
+  EXPECT_EQ((*prompts)[1].adopt, (base::SessionId{0, 3}));
+  EXPECT_TRUE((*prompts)[2].adopt.empty());
+  for (const char* wrong : {"3", "\"3\"", "\"00000000000000000000000000000000\"",
+                            "\"0000000000000001000000000000000g\""}) {
+    EXPECT_THAT(Refusal(std::string("{\"tokens\": [5], \"adopt\": ") + wrong + "}"),
+                HasSubstr("\"adopt\" is no session"));
+  }
+}
+
 TEST_F(PromptFileTest, IdsComeBackAsTheyCame) {
   for (const std::string id : {"7", "-3", "0", "18446744073709551615", "\"7\"", "\"a\""}) {
     const auto prompts = Read("{\"id\": " + id + ", \"tokens\": [1]}");
