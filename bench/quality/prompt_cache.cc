@@ -57,7 +57,7 @@ absl::StatusOr<PromptCache> PromptCache::Create(const CacheShape& shape,
     gpu_worker::ForwardBatch batch;
     batch.tokens = std::span(sequence.tokens).subspan(first, static_cast<size_t>(chunk));
     batch.positions = std::span(positions).subspan(first, static_cast<size_t>(chunk));
-    attention.Begin({{&sequence, 0, chunk}});
+    attention.Begin({{&sequence, 0, chunk, /*prefill=*/true}});
     RETURN_IF_ERROR(model.Forward(batch, attention, {}));
     sequence.positions += chunk;
   }

@@ -19,6 +19,10 @@ inline constexpr int kMaxQueryBlock = 4096;  // T of one Attend item
 inline constexpr size_t kMaxHeaderBytes = 1024;
 inline constexpr size_t kMaxPayloadBytes = size_t{256} << 20;
 inline constexpr size_t kMaxItems = 4096;  // items of one Attend
+// Of the partial outputs that a node keeps for one Attend until the last is there: one per query
+// and unit of work. Units are rows between seal marks, and longer ones are cut.
+inline constexpr size_t kMaxPartialBytes = size_t{256} << 20;
+inline constexpr int64_t kUnitRows = 4096;  // the smallest multiple of which they are cut at
 inline constexpr size_t kMaxNameBytes = 256;
 
 static_assert(kMaxHeaderBytes <= 8140, "UCX over TCP caps active message headers at 8,140 bytes");

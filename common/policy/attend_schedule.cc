@@ -98,11 +98,34 @@ void AttendSchedule::Park(uint64_t job) {
 
 void AttendSchedule::MakeReady(uint64_t job, base::Time now) {
   Job& entry = jobs_.at(job);
-  Flow& flow = flows_.at(entry.flow);
   entry.ready = true;
-  if (std::exchange(entry.parked, false)) flow.pending += entry.work;
+  if (std::exchange(entry.parked, false)) flows_.at(entry.flow).pending += entry.work;
+  AddReady(job, now);
+}
+
+// What a turn took beyond what it was charged when it began is charged now. It counts for the share
+// as it is done: the end of a long job may be long after.
+bool AttendSchedule::Yield(uint64_t job, base::Duration used, base::Time now) {
+  const auto found = jobs_.find(job);
+  if (found == jobs_.end()) return false;
+  Job& entry = found->second;
+  Flow& flow = flows_.at(entry.flow);
+  entry.used += used;
+  measured_work_ += used;
+  flow.start += std::max(used - kTurn, base::Duration(0));
+  const base::Duration done = std::min(used, entry.work);
+  flow.pending -= done;
+  entry.work -= done;
+  AddReady(job, now);
+  return true;
+}
+
+void AttendSchedule::AddReady(uint64_t job, base::Time now) {
+  Job& entry = jobs_.at(job);
+  Flow& flow = flows_.at(entry.flow);
   if (flow.ready.empty()) flow.start = std::max(flow.start, virtual_now_);
   flow.ready.push_back(job);
+  ++entry.waiting;
   ++ready_;
   if (measuring_) return;
   measuring_ = true;
@@ -112,9 +135,9 @@ void AttendSchedule::MakeReady(uint64_t job, base::Time now) {
 }
 
 // Until nobody waits any more: then threads may have nothing to do.
-void AttendSchedule::MeasureShare(const WorkTimes& took, base::Time now) {
+void AttendSchedule::MeasureShare(base::Duration took, base::Time now) {
   if (!measuring_) return;
-  for (const base::Duration each : took) measured_work_ += each;
+  measured_work_ += took;
   if (++measured_jobs_ < kShareJobs || now <= measured_from_) return;
   const double newest = static_cast<double>(measured_work_.count()) /
                         (static_cast<double>((now - measured_from_).count()) * options_.threads);
@@ -140,14 +163,16 @@ uint64_t AttendSchedule::Take(base::Time now, std::vector<uint64_t>* expired) {
     const uint64_t id = next->second.ready.front();
     next->second.ready.pop_front();
     --ready_;
-    const Job& job = jobs_.at(id);
-    if (TooLate(job, now)) {
+    Job& job = jobs_.at(id);
+    --job.waiting;
+    if (!job.taken && TooLate(job, now)) {
       expired->push_back(id);
       Forget(id);
       continue;
     }
     virtual_now_ = next->second.start;
-    next->second.start += job.work;
+    next->second.start += job.taken ? kTurn : std::min(job.work, job.threads * kTurn);
+    job.taken = true;
     if (ready_ == 0) measuring_ = false;
     return id;
   }
@@ -159,7 +184,9 @@ void AttendSchedule::End(uint64_t job, const WorkTimes& took, base::Time now) {
   const auto found = jobs_.find(job);
   CHECK(found != jobs_.end()) << "job " << job << " is over already";
   times_.Measured(found->second.rows, took);
-  MeasureShare(took, now);
+  base::Duration rest = -found->second.used;
+  for (const base::Duration each : took) rest += each;
+  MeasureShare(rest, now);
   Forget(job);
 }
 
@@ -167,6 +194,7 @@ void AttendSchedule::End(uint64_t job, const WorkTimes& took, base::Time now) {
 void AttendSchedule::Forget(uint64_t job) {
   const auto found = jobs_.find(job);
   Flow& flow = flows_.at(found->second.flow);
+  if (found->second.waiting > 0) ready_ -= std::erase(flow.ready, job);
   if (!found->second.parked) flow.pending -= found->second.work;
   --flow.jobs;
   requests_.Give(found->second.flow, 1);

@@ -33,6 +33,10 @@ class ServiceTimes {
   std::array<double, kWorkKinds> nanos_per_row_{};  // 0: not measured yet
 };
 
+// A thread that has worked on a job for so long lets others have their turn: far less than a
+// deadline, and far more than taking turns costs.
+inline constexpr base::Duration kTurn = std::chrono::milliseconds(4);
+
 struct ScheduleOptions {
   int threads = 1;               // that work at the same time
   uint64_t max_requests = 1024;  // admitted and not ended; shared as SharedQuota does
@@ -41,8 +45,9 @@ struct ScheduleOptions {
 // Pure: the time is passed in, and jobs are numbers. Not thread safe.
 //
 // A request is offered when it arrives, becomes ready (its rows and indexes are there), is taken
-// when a thread is free, and ends. Flows take turns by the thread time they use (start-time fair
-// queueing, Goyal et al. 1996); requests of one flow are taken in the order they became ready.
+// when a thread is free, and ends. A long one yields after each kTurn of a thread, and is taken
+// again. Flows take turns by the thread time they use (start-time fair queueing, Goyal et al.
+// 1996); requests of one flow are taken in the order they became ready or yielded.
 //
 // The threads do other work as well (they plan, copy rows, build indexes), and somebody else may
 // need the cores: while requests wait, the share of the threads' time that attends get is measured,
@@ -72,6 +77,9 @@ class AttendSchedule {
   // The next job to work on; 0: none is ready. Those that cannot be in time any more are passed
   // over, appended to `expired`, and end thereby.
   uint64_t Take(base::Time now, std::vector<uint64_t>* expired);
+  // A thread that worked on a taken job for `used` lets the others have their turn: the job is
+  // taken again, once for each such thread, and never too late. False if it is over.
+  bool Yield(uint64_t job, base::Duration used, base::Time now);
   // A job that was offered or taken is over. `took` of zeros (refused later, nothing to do): not
   // measured.
   void End(uint64_t job, const WorkTimes& took, base::Time now);
@@ -85,11 +93,14 @@ class AttendSchedule {
   struct Job {
     FlowId flow = 0;
     WorkRows rows{};
-    base::Duration work{};
-    int threads = 1;  // that can work on it at once
+    base::Duration work{};  // that is left when its last turn began
+    int threads = 1;        // that can work on it at once
     base::Time deadline{};
-    bool ready = false;   // or taken
-    bool parked = false;  // its work is not in the flow's `pending`
+    bool ready = false;  // or taken
+    bool taken = false;
+    size_t waiting = 0;     // how often it is in the flow's `ready`
+    base::Duration used{};  // in turns that ended before it did
+    bool parked = false;    // its work is not in the flow's `pending`
   };
   struct Flow {
     base::Duration pending{};  // of its jobs, thread time
@@ -99,7 +110,8 @@ class AttendSchedule {
   };
   base::Duration Ahead(FlowId flow, base::Duration work) const;
   base::Duration ByThreads(base::Duration work, int threads) const;
-  void MeasureShare(const WorkTimes& took, base::Time now);
+  void AddReady(uint64_t job, base::Time now);
+  void MeasureShare(base::Duration took, base::Time now);
   bool TooLate(const Job& job, base::Time now) const;
   void Forget(uint64_t job);
 

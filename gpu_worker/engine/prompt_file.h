@@ -3,7 +3,20 @@
 //   {"id": "a", "text": "some words", "max_tokens": 8}     or     {"tokens": [1, 2, 3]}
 //
 // id is a text or an integer, and comes back as it came; it defaults to the line number (as text),
-// max_tokens to 16; other members are ignored.
+// max_tokens to 16; other members are ignored. "forced": [4, 5] are tokens that are fed instead of
+// those that the model chooses (teacher forcing); they do not end at an end of sequence.
+//
+// "adopt": "32 hexadecimal digits" names the session on the nodes that another worker left with the
+// same prompt: what it had done of it is taken over. (sounderctl status --sessions lists sessions.)
+//
+// A conversation has a list of turns instead, each a text (as in MT-bench's question files) or an
+// object with members as above; the line's max_tokens holds for turns that say none:
+//
+//   {"id": "b", "turns": ["first question", {"text": "second", "max_tokens": 2}], "max_tokens": 8}
+//
+// A turn's tokens follow what the turn before it was answered with, as they are. Nothing is put
+// between them: what a model expects around a turn is part of its text. There is one answer line
+// per turn, with its number as "turn": 1, 2, ...
 #ifndef SOUNDER_GPU_WORKER_ENGINE_PROMPT_FILE_H_
 #define SOUNDER_GPU_WORKER_ENGINE_PROMPT_FILE_H_
 
@@ -21,7 +34,7 @@ namespace sounder::gpu_worker {
 absl::StatusOr<std::vector<Prompt>> ReadPrompts(const std::string& path,
                                                 const Tokenizer* tokenizer);
 
-// One line, without its end, of an answered sequence: id, tokens, text, status, counts and times.
+// One line, without its end, of an answered turn: id, tokens, text, status, counts and times.
 std::string AnswerLine(const Sequence& sequence, const Tokenizer* tokenizer);
 
 }  // namespace sounder::gpu_worker

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 #include <utility>
 
-#include "common/attention/partial_output.h"
 #include "common/base/check.h"
-#include "common/kernels/exact_attention.h"
 #include "common/kernels/signature.h"
+#include "gpu_worker/engine/remote_block.h"
 
 namespace sounder::gpu_worker {
 namespace {
@@ -22,6 +22,7 @@ uint64_t AttendBytes(const wire::DataClientCounters& counters) {
 SplitAttention::SplitAttention(SplitAttentionOptions options, const ModelConfig& config,
                                KvClient* client, const base::Clock* clock)
     : options_(std::move(options)),
+      config_(config),
       query_heads_(config.num_query_heads),
       kv_heads_(config.num_kv_heads),
       group_(config.num_query_heads / config.num_kv_heads),
@@ -29,7 +30,8 @@ SplitAttention::SplitAttention(SplitAttentionOptions options, const ModelConfig&
       query_width_(config.query_width()),
       scale_(1.0f / std::sqrt(static_cast<float>(config.head_dim))),
       client_(client),
-      clock_(clock) {
+      clock_(clock),
+      here_(config) {
   CHECK(options_.layers.size() == static_cast<size_t>(config.num_layers));
 }
 
@@ -37,7 +39,7 @@ void SplitAttention::Begin(std::vector<BatchSlice> slices) {
   slices_ = std::move(slices);
   rows_ = 0;
   for (const BatchSlice& slice : slices_) {
-    CHECK(slice.count == 1 || !slice.sequence->prefilled);
+    CHECK(slice.count == 1 || slice.prefill);
     rows_ = std::max(rows_, slice.first + slice.count);
   }
 }
@@ -46,9 +48,13 @@ base::Position SplitAttention::WindowBegin(int64_t positions) const {
   return std::max(std::min(options_.sinks, positions), positions - options_.window);
 }
 
-base::PositionRange SplitAttention::Middle(const BatchSlice& slice) const {
-  const int64_t positions = slice.sequence->positions + slice.count;
-  return {std::min(options_.sinks, positions), WindowBegin(positions)};
+PositionSplit SplitAttention::SplitOf(const BatchSlice& slice) const {
+  return SplitPositions(slice.sequence->positions, slice.count, options_.sinks, options_.window);
+}
+
+bool SplitAttention::AllHere(const BatchSlice& slice, int layer) const {
+  return options_.layers[static_cast<size_t>(layer)] == LayerMode::kExactLocal ||
+         (slice.prefill && slice.sequence->shipped == 0);
 }
 
 absl::Status SplitAttention::Attend(int layer, const float* q, const float* k, const float* v,
@@ -62,16 +68,19 @@ absl::Status SplitAttention::Attend(int layer, const float* q, const float* k, c
   queries_.clear();
   query_slice_.clear();
   signatures_.clear();
-  if (mode != LayerMode::kExactLocal) AskNodes(layer);
+  AskNodes(layer);
   std::unique_ptr<KvClient::PendingAttend> pending;
   if (!queries_.empty()) pending = client_->StartAttend(static_cast<uint32_t>(layer), queries_);
   for (size_t i = 0; i < slices_.size(); ++i) {
     const BatchSlice& slice = slices_[i];
-    if (!slice.sequence->prefilled || mode == LayerMode::kExactLocal) {
-      AttendAll(layer, slice, out + slice.first * query_width_);
+    float* const slice_out = out + slice.first * query_width_;
+    if (AllHere(slice, layer)) {
+      AttendAll(layer, slice, slice_out);
+    } else if (slice.prefill) {
+      AttendBlock(layer, slice, slice_out);
     } else {
-      AttendPiece(layer, slice, /*sinks=*/true, &work_[i].sinks);
-      AttendPiece(layer, slice, /*sinks=*/false, &work_[i].window);
+      AttendHere(layer, slice, SplitOf(slice).sinks, &work_[i].sinks);
+      AttendHere(layer, slice, SplitOf(slice).window, &work_[i].window);
     }
   }
   if (pending != nullptr) pending->Wait();
@@ -80,18 +89,22 @@ absl::Status SplitAttention::Attend(int layer, const float* q, const float* k, c
       slices_[query_slice_[i]].sequence->hints[static_cast<size_t>(layer)].Learn(queries_[i]);
     }
   }
-  for (size_t i = 0; i < slices_.size(); ++i) {
-    const BatchSlice& slice = slices_[i];
-    if (!slice.sequence->prefilled || mode == LayerMode::kExactLocal) continue;
-    const AttendQuery* middle =
-        work_[i].query < 0 ? nullptr : &queries_[static_cast<size_t>(work_[i].query)];
-    MergeParts(work_[i], middle, out + slice.first * query_width_);
-    // A failed sequence asks nothing, and not because it has all its rows here.
-    if (IsSampled(mode) && slice.sequence->status.ok()) Count(slice, middle);
-    if (middle != nullptr && !middle->status.ok()) slice.sequence->status = middle->status;
-  }
+  for (size_t i = 0; i < slices_.size(); ++i) FinishSlice(layer, i, out);
   if (IsSampled(mode) && options_.audit_every > 0) Audit(layer, out);
   return absl::OkStatus();
+}
+
+// Of decode: what the nodes answered is there.
+void SplitAttention::FinishSlice(int layer, size_t index, float* out) {
+  const BatchSlice& slice = slices_[index];
+  if (slice.prefill || AllHere(slice, layer)) return;
+  const SliceWork& work = work_[index];
+  const AttendQuery* middle = work.query < 0 ? nullptr : &queries_[static_cast<size_t>(work.query)];
+  MergeParts(work, middle, out + slice.first * query_width_);
+  // A failed sequence asks nothing, and not because it has all its rows here.
+  const bool sampled = IsSampled(options_.layers[static_cast<size_t>(layer)]);
+  if (sampled && slice.sequence->status.ok()) Count(slice, middle);
+  if (middle != nullptr && !middle->status.ok()) slice.sequence->status = middle->status;
 }
 
 void SplitAttention::RoundQueries(const float* q) {
@@ -115,8 +128,9 @@ void SplitAttention::AskNodes(int layer) {
   const bool sampled = IsSampled(options_.layers[static_cast<size_t>(layer)]);
   for (size_t i = 0; i < slices_.size(); ++i) {
     const BatchSlice& slice = slices_[i];
-    const base::PositionRange middle = Middle(slice);
-    if (!slice.sequence->prefilled || middle.empty() || !slice.sequence->status.ok()) continue;
+    const base::PositionRange middle = SplitOf(slice).middle;
+    if (slice.prefill || AllHere(slice, layer)) continue;
+    if (middle.empty() || !slice.sequence->status.ok()) continue;
     work_[i].query = static_cast<int>(queries_.size());
     AttendQuery& query = queries_.emplace_back();
     query_slice_.push_back(i);
@@ -126,7 +140,7 @@ void SplitAttention::AskNodes(int layer) {
     query.layout_position = slice.sequence->positions;
     query.scale = scale_;
     query.sample_key = slice.sequence->sample_key;
-    query.step = static_cast<uint64_t>(slice.sequence->decode_steps);
+    query.step = static_cast<uint64_t>(slice.sequence->steps);
     std::vector<uint64_t>& signatures = signatures_.emplace_back();
     if (sampled) AskForSample(layer, *slice.sequence, &query, &signatures);
   }
@@ -144,7 +158,7 @@ void SplitAttention::AskForSample(int layer, Sequence& sequence, AttendQuery* qu
                             SketchHints(options_.sketch, kv_heads_, group_));
     }
     SketchHints& hints = sequence.hints[static_cast<size_t>(layer)];
-    hints.Ask(sequence.decode_steps, query);
+    hints.Ask(sequence.steps, query);
     sequence.counts.sketched += static_cast<uint64_t>(kv_heads_);
     sequence.counts.drawn_alike += static_cast<uint64_t>(hints.drawn_alike());
     return;
@@ -155,74 +169,55 @@ void SplitAttention::AskForSample(int layer, Sequence& sequence, AttendQuery* qu
   kernels::SignVectors(projection, query->queries, dim_, query_heads_, signatures->data());
 }
 
-// Causal attention over every row of the sequence, which are all here.
+void SplitAttention::AttendHere(int layer, const BatchSlice& slice, base::PositionRange range,
+                                HeadsOutput* part) {
+  here_.Attend(slice.sequence->rows[static_cast<size_t>(layer)], range, RoundedRow(slice.first),
+               slice.sequence->positions, slice.count, part);
+}
+
 void SplitAttention::AttendAll(int layer, const BatchSlice& slice, float* out) {
-  const int64_t positions = slice.sequence->positions;
-  const int64_t queries = slice.count * group_;
-  packed_.resize(static_cast<size_t>(queries * dim_));
-  part_.resize(packed_.size());
-  part_lse_.resize(static_cast<size_t>(queries));
-  visible_.resize(static_cast<size_t>(queries));
-  for (int64_t head = 0; head < kv_heads_; ++head) {
-    for (int64_t t = 0; t < slice.count; ++t) {
-      std::copy_n(RoundedRow(slice.first + t) + head * group_ * dim_, group_ * dim_,
-                  packed_.data() + t * group_ * dim_);
-      std::fill_n(visible_.data() + t * group_, group_, positions + t + 1);
-    }
-    const LocalPiece piece =
-        slice.sequence->rows[static_cast<size_t>(layer)][static_cast<size_t>(head)].Range(
-            {0, positions + slice.count});
-    kernels::ExactAttentionArgs args;
-    args.queries = packed_.data();
-    args.query_stride = dim_;
-    args.num_queries = static_cast<int>(queries);
-    args.keys = piece.keys;
-    args.values = piece.values;
-    args.scale = scale_;
-    args.visible_rows = visible_;
-    kernels::ExactAttention(args, part_.data(), part_lse_.data());
-    for (int64_t t = 0; t < slice.count; ++t) {
-      std::copy_n(part_.data() + t * group_ * dim_, group_ * dim_,
-                  out + t * query_width_ + head * group_ * dim_);
-    }
-  }
+  HeadsOutput all;
+  AttendHere(layer, slice, {0, slice.sequence->positions + slice.count}, &all);
+  std::copy(all.outputs.begin(), all.outputs.end(), out);
 }
 
-void SplitAttention::AttendPiece(int layer, const BatchSlice& slice, bool sinks,
-                                 HeadsOutput* part) {
-  part->outputs.resize(static_cast<size_t>(query_width_));
-  part->lse.resize(static_cast<size_t>(query_heads_));
-  const base::Position end = slice.sequence->positions + slice.count;
-  for (int64_t head = 0; head < kv_heads_; ++head) {
-    const LocalRows& rows =
-        slice.sequence->rows[static_cast<size_t>(layer)][static_cast<size_t>(head)];
-    const LocalPiece piece = sinks ? rows.Sinks() : rows.Range({WindowBegin(end), end});
-    kernels::ExactAttentionArgs args;
-    args.queries = RoundedRow(slice.first) + head * group_ * dim_;
-    args.query_stride = dim_;
-    args.num_queries = static_cast<int>(group_);
-    args.keys = piece.keys;
-    args.values = piece.values;
-    args.scale = scale_;
-    kernels::ExactAttention(args, part->outputs.data() + head * group_ * dim_,
-                            part->lse.data() + head * group_);
+void SplitAttention::AttendBlock(int layer, const BatchSlice& slice, float* out) {
+  const PositionSplit split = SplitOf(slice);
+  Sequence& sequence = *slice.sequence;
+  std::optional<RemoteBlock> remote;
+  if (!split.middle.empty() && sequence.status.ok()) {
+    remote.emplace(client_, config_, static_cast<uint32_t>(layer), sequence, split.middle,
+                   RoundedRow(slice.first), slice.count);
   }
+  HeadsOutput merged;
+  HeadsOutput middle;
+  HeadsOutput window;
+  AttendHere(layer, slice, split.sinks, &merged);
+  AttendHere(layer, slice, split.window, &window);
+  const auto merge = [&merged](const HeadsOutput& part) {
+    MergeHeads(part.outputs, part.lse, merged.outputs.data(), merged.lse.data());
+  };
+  if (remote.has_value()) {
+    if (absl::Status status = remote->Finish(&middle); !status.ok()) {
+      sequence.status = std::move(status);
+    } else {
+      merge(middle);
+    }
+    sequence.counts.prefill_blocks += remote->blocks();
+    sequence.counts.prefill_rows_loaded += remote->rows_loaded();
+  }
+  merge(window);
+  std::copy(merged.outputs.begin(), merged.outputs.end(), out);
 }
 
-// In order of position: sinks, middle, window.
 void SplitAttention::MergeParts(const SliceWork& work, const AttendQuery* middle,
                                 float* out) const {
-  std::copy_n(work.sinks.outputs.data(), query_width_, out);
-  for (int64_t head = 0; head < query_heads_; ++head) {
-    float lse = work.sinks.lse[static_cast<size_t>(head)];
-    float* output = out + head * dim_;
-    const auto merge = [&](const std::vector<float>& outputs, const std::vector<float>& lses) {
-      attention::MergePartial(output, &lse, outputs.data() + head * dim_,
-                              lses[static_cast<size_t>(head)], static_cast<int>(dim_));
-    };
-    if (middle != nullptr && middle->status.ok()) merge(middle->outputs, middle->lse);
-    merge(work.window.outputs, work.window.lse);
+  std::copy(work.sinks.outputs.begin(), work.sinks.outputs.end(), out);
+  std::vector<float> lse = work.sinks.lse;
+  if (middle != nullptr && middle->status.ok()) {
+    MergeHeads(middle->outputs, middle->lse, out, lse.data());
   }
+  MergeHeads(work.window.outputs, work.window.lse, out, lse.data());
 }
 
 // The same queries with exact attention, beside what was sampled.
@@ -253,20 +248,25 @@ void SplitAttention::Audit(int layer, const float* out) {
     const BatchSlice& slice = slices_[slices[i]];
     MergeParts(work_[slices[i]], &exact[i], truth.data());
     const float* sampled = out + slice.first * query_width_;
-    for (int64_t head = 0; head < query_heads_; ++head) {
-      double difference = 0;
-      double norm = 0;
-      for (int64_t d = head * dim_; d < (head + 1) * dim_; ++d) {
-        const double delta = double{sampled[d]} - truth[static_cast<size_t>(d)];
-        difference += delta * delta;
-        norm += double{truth[static_cast<size_t>(d)]} * truth[static_cast<size_t>(d)];
-      }
-      if (norm == 0) continue;
-      slice.sequence->counts.audited_error += std::sqrt(difference / norm);
-      ++slice.sequence->counts.audited;
-    }
+    AddErrors(sampled, truth.data(), &slice.sequence->counts);
   }
   audit_cost_.seconds += std::chrono::duration<double>(clock_->Now() - start).count();
+}
+
+void SplitAttention::AddErrors(const float* sampled, const float* truth,
+                               AttentionCounts* counts) const {
+  for (int64_t head = 0; head < query_heads_; ++head) {
+    double difference = 0;
+    double norm = 0;
+    for (int64_t d = head * dim_; d < (head + 1) * dim_; ++d) {
+      const double delta = double{sampled[d]} - truth[d];
+      difference += delta * delta;
+      norm += double{truth[d]} * truth[d];
+    }
+    if (norm == 0) continue;
+    counts->audited_error += std::sqrt(difference / norm);
+    ++counts->audited;
+  }
 }
 
 SplitAttention::AuditCost SplitAttention::TakeAuditCost() {

@@ -1,9 +1,10 @@
 // Attention of a batch of sequences, split between the worker and the nodes.
 //
-// Per sequence and layer, positions fall into sinks [0, S), the middle [S, n - W) and the window
-// [n - W, n), n being the positions after this step. Sinks and window are attended exactly here,
-// the middle on the nodes (or here, where the layer is local); every position exactly once. While a
-// prompt is prefilled everything is here. The nodes work while the worker does.
+// Per sequence and layer, positions fall into sinks, middle and window (SplitPositions). Sinks and
+// window are attended exactly here, the middle on the nodes (or here, where the layer is local);
+// every position exactly once. A prompt's block of queries is attended exactly in every layer;
+// while none of its sequence's rows is on the nodes, all of it is here. The nodes work while the
+// worker does.
 #ifndef SOUNDER_GPU_WORKER_ENGINE_SPLIT_ATTENTION_H_
 #define SOUNDER_GPU_WORKER_ENGINE_SPLIT_ATTENTION_H_
 
@@ -12,6 +13,8 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "gpu_worker/engine/local_attention.h"
+#include "gpu_worker/engine/query_blocks.h"
 #include "gpu_worker/engine/sequence.h"
 #include "gpu_worker/kv/kv_client.h"
 #include "gpu_worker/model/layer_attention.h"
@@ -33,7 +36,8 @@ struct SplitAttentionOptions {
 struct BatchSlice {
   Sequence* sequence = nullptr;
   int64_t first = 0;
-  int64_t count = 0;  // 1 unless the sequence is being prefilled
+  int64_t count = 0;     // 1 in decode
+  bool prefill = false;  // of a prompt: exact
 };
 
 // One Forward at a time. A sequence whose nodes fail gets its status set, and zeros for the middle;
@@ -60,33 +64,36 @@ class SplitAttention final : public LayerAttention {
   base::Position WindowBegin(int64_t positions) const;
 
  private:
-  // A partial output of every query head of one row.
-  struct HeadsOutput {
-    std::vector<float> outputs;  // [query heads, head dim]
-    std::vector<float> lse;      // [query heads]
-  };
   struct SliceWork {
     HeadsOutput sinks;
     HeadsOutput window;
     int query = -1;  // index into queries_, if the nodes are asked
   };
 
+  bool AllHere(const BatchSlice& slice, int layer) const;
+  PositionSplit SplitOf(const BatchSlice& slice) const;
   void RoundQueries(const float* q);
   void KeepRows(int layer, const float* k, const float* v);
   void AskNodes(int layer);
   // Makes the query one for a sample.
   void AskForSample(int layer, Sequence& sequence, AttendQuery* query,
                     std::vector<uint64_t>* signatures) const;
+  // Causal attention over every row of the sequence, which are all here.
   void AttendAll(int layer, const BatchSlice& slice, float* out);
-  void AttendPiece(int layer, const BatchSlice& slice, bool sinks, HeadsOutput* part);
+  // A prompt's block, when the nodes hold rows of its sequence.
+  void AttendBlock(int layer, const BatchSlice& slice, float* out);
+  void AttendHere(int layer, const BatchSlice& slice, base::PositionRange range, HeadsOutput* part);
+  // In order of position: sinks, middle, window. `middle` is null or failed where there is none.
   void MergeParts(const SliceWork& work, const AttendQuery* middle, float* out) const;
+  void FinishSlice(int layer, size_t slice, float* out);
   void Audit(int layer, const float* out);
+  void AddErrors(const float* sampled, const float* truth, AttentionCounts* counts) const;
   // What a sampled layer attended to; `middle` is null when no row is on the nodes yet.
   void Count(const BatchSlice& slice, const AttendQuery* middle);
-  base::PositionRange Middle(const BatchSlice& slice) const;
   const float* RoundedRow(int64_t row) const { return rounded_.data() + row * query_width_; }
 
   const SplitAttentionOptions options_;
+  const ModelConfig config_;
   const int64_t query_heads_;
   const int64_t kv_heads_;
   const int64_t group_;
@@ -95,6 +102,7 @@ class SplitAttention final : public LayerAttention {
   const float scale_;
   KvClient* const client_;
   const base::Clock* const clock_;
+  LocalAttention here_;
   std::vector<BatchSlice> slices_;
   int64_t rows_ = 0;
   AuditCost audit_cost_;
@@ -103,10 +111,8 @@ class SplitAttention final : public LayerAttention {
   std::vector<float> rounded_;                     // [rows, query width]
   std::vector<SliceWork> work_;                    // one per slice
   std::vector<AttendQuery> queries_;               // of the slices that ask the nodes
-  std::vector<size_t> query_slice_;                // their slices
+  std::vector<size_t> query_slice_;                // theirs
   std::vector<std::vector<uint64_t>> signatures_;  // theirs
-  std::vector<float> packed_, part_, part_lse_;    // of AttendAll
-  std::vector<int64_t> visible_;
 };
 
 }  // namespace sounder::gpu_worker

@@ -26,6 +26,9 @@ namespace sounder::gpu_worker {
 
 struct KvClientOptions {
   base::Duration deadline = std::chrono::seconds(2);  // of every request
+  // Of an Attend with a block of several queries instead, where it is longer: a node computes as
+  // many times what one query asks for.
+  base::Duration block_deadline{};
   int64_t append_message_bytes = int64_t{4} << 20;  // rows are sent in messages of about this size
   // Of a session's appends in flight to a node before Append waits, where the node grants more.
   int64_t append_window_bytes = int64_t{64} << 20;

@@ -39,6 +39,32 @@ void LocalRows::Append(const float* key, const float* value) {
   ++end_;
 }
 
+void LocalRows::Load(base::PositionRange range, const std::byte* keys, const std::byte* values) {
+  if (range.begin != end_) {
+    CHECK(end_ == num_sinks_ && range.begin > end_) << "rows before " << range.begin;
+    window_begin_ = end_ = range.begin;
+    gap_ = 0;
+  }
+  Reserve(RowsHeld() + range.size());
+  const size_t offset = static_cast<size_t>(RowsHeld()) * RowBytes();
+  const size_t bytes = static_cast<size_t>(range.size()) * RowBytes();
+  if (bytes == 0) return;
+  std::memcpy(keys_.data() + offset, keys, bytes);
+  std::memcpy(values_.data() + offset, values, bytes);
+  end_ = range.end;
+}
+
+void LocalRows::Truncate(base::Position position) {
+  CHECK(position >= 0 && position <= end_);
+  if (position <= num_sinks_) {
+    window_begin_ = num_sinks_;
+    gap_ = 0;
+  } else {
+    CHECK(position >= window_begin_) << position << ", the window begins at " << window_begin_;
+  }
+  end_ = position;
+}
+
 // Dropped rows leave a gap that is closed when it is as large as what is kept.
 void LocalRows::DropBefore(base::Position position) {
   const base::Position begin = std::min(std::max(position, num_sinks_), std::max(end_, num_sinks_));

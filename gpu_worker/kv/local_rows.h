@@ -3,6 +3,7 @@
 #ifndef SOUNDER_GPU_WORKER_KV_LOCAL_ROWS_H_
 #define SOUNDER_GPU_WORKER_KV_LOCAL_ROWS_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "common/base/dtype.h"
@@ -19,7 +20,7 @@ struct LocalPiece {
   memory::RowsView values;
 };
 
-// Not thread safe. Views are valid until the next Append or DropBefore.
+// Not thread safe. Views are valid until the next call that is not const.
 class LocalRows {
  public:
   LocalRows(int dim, base::DType dtype, int64_t num_sinks)
@@ -27,8 +28,14 @@ class LocalRows {
 
   // Appends the next row, rounding f32[dim] to the dtype.
   void Append(const float* key, const float* value);
+  // The same with packed rows of the dtype, at the positions of `range`. It begins at end(), or
+  // behind it where only sinks are held: the rows in between are not.
+  void Load(base::PositionRange range, const std::byte* keys, const std::byte* values);
   // Forgets rows before `position`, except sinks.
   void DropBefore(base::Position position);
+  // Forgets rows at `position` and behind. Neither the end nor any row before it may lie in what
+  // was dropped: it is a sink, or in the window.
+  void Truncate(base::Position position);
 
   base::Position end() const { return end_; }
   base::Position window_begin() const { return window_begin_ < end_ ? window_begin_ : end_; }

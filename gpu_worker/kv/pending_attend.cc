@@ -101,11 +101,14 @@ std::unique_ptr<KvClient::PendingAttend> KvClient::StartAttend(uint32_t layer,
       AddItem(query, layer, shard, &requests[index], &tensors[index]);
     }
   }
+  const bool block = std::any_of(queries.begin(), queries.end(),
+                                 [](const AttendQuery& query) { return query.query_count > 1; });
+  const base::Duration deadline =
+      block ? std::max(options_.deadline, options_.block_deadline) : options_.deadline;
   pending->unanswered_ = requests.size();
   for (size_t i = 0; i < requests.size(); ++i) {
     data_.Attend(nodes_[static_cast<size_t>(pending->calls_[i].node)].data, std::move(requests[i]),
-                 options_.deadline,
-                 [pending = pending.get(), i](absl::StatusOr<wire::AttendReply> reply) {
+                 deadline, [pending = pending.get(), i](absl::StatusOr<wire::AttendReply> reply) {
                    std::lock_guard lock(pending->mutex_);
                    pending->calls_[i].reply = std::move(reply);
                    if (--pending->unanswered_ == 0) pending->done_->NotifyAll();

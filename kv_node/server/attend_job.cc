@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/attention/partial_output.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/kernels/exact_attention.h"
 #include "kv_node/server/request_deadline.h"
@@ -126,15 +127,17 @@ std::vector<AttendJob::Unit> AttendJob::UnitsOf(const wire::AttendItem& item,
   return units;
 }
 
-// Every unit's partial outputs are kept until the last is there. Decode steps need little; a block
-// of thousands of queries over hundreds of segments would need gigabytes.
+// Every unit's partial outputs are kept until the last is there; an item that would take them past
+// kMaxPartialBytes is RESOURCE_EXHAUSTED. Decode steps need little; a block of thousands of queries
+// over hundreds of segments would need gigabytes.
 absl::Status AttendJob::TakePartialBytes(const wire::AttendItem& item, size_t num_units) {
   const size_t floats = item.head_dim + (item.want_error_terms ? 4 : 1);
   const size_t bytes = num_units * item.query_count * item.group * floats * sizeof(float);
-  if (bytes > kMaxPartialBytes - partial_bytes_) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "partial outputs of ", bytes, " bytes, with ", partial_bytes_, " of ", kMaxPartialBytes,
-        " in use by the request; ask for fewer queries or positions at once"));
+  if (bytes > base::kMaxPartialBytes - partial_bytes_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("partial outputs of ", bytes, " bytes, with ", partial_bytes_, " of ",
+                     base::kMaxPartialBytes,
+                     " in use by the request; ask for fewer queries or positions at once"));
   }
   partial_bytes_ += bytes;
   return absl::OkStatus();
@@ -174,11 +177,13 @@ void AttendJob::OrderUnits() {
   order_ = DearestFirst(costs);
 }
 
+// A block of a prompt's queries may be seconds of work: others get their turn in between.
 void AttendJob::RunUnits() {
+  base::Duration used{};
   {
     ScratchPool::Lease scratch = scratches_->Take();
     base::Time begin = executor_->clock().Now();
-    for (;;) {
+    while (used < policy::kTurn) {
       const size_t index = next_unit_.fetch_add(1);
       if (index >= units_.size()) break;
       Unit& unit = units_[order_[index]];
@@ -188,11 +193,16 @@ void AttendJob::RunUnits() {
       const base::Time end = executor_->clock().Now();
       took_nanos_[static_cast<size_t>(request_.items[work.item].attention)] +=
           (end - begin).count();
+      used += end - begin;
       begin = end;
       if (unfinished_.fetch_sub(1) == 1) Finish();
     }
   }
-  queue_->RunnerEnded();
+  if (next_unit_ < units_.size()) {
+    queue_->RunnerYields(number_, used, [self = shared_from_this()] { self->RunUnits(); });
+  } else {
+    queue_->RunnerEnded();
+  }
 }
 
 bool AttendJob::SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const {

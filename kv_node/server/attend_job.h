@@ -27,8 +27,6 @@ namespace sounder::kv_node {
 // answers DEADLINE_EXCEEDED as a whole, without items.
 class AttendJob : public std::enable_shared_from_this<AttendJob> {
  public:
-  // Most bytes of partial outputs of one request; an item that passes it is RESOURCE_EXHAUSTED.
-  static constexpr size_t kMaxPartialBytes = size_t{256} << 20;
   using Done = std::function<void(const wire::AttendReply& reply)>;
 
   // `number`: of the job in the queue, which has taken it on. The pointers outlive the job.

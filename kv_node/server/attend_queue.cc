@@ -63,6 +63,17 @@ void AttendQueue::RunnerEnded() {
   Dispatch();
 }
 
+void AttendQueue::RunnerYields(uint64_t job, base::Duration used, base::Work run) {
+  {
+    std::lock_guard lock(mutex_);
+    --runners_;
+    if (schedule_.Yield(job, used, executor_->clock().Now())) {
+      ready_.emplace(job, Waiting{std::move(run), nullptr});
+    }
+  }
+  Dispatch();
+}
+
 void AttendQueue::End(uint64_t job, const policy::WorkTimes& took) {
   size_t admitted = 0;
   std::array<double, policy::kWorkKinds> row_nanos{};
@@ -70,6 +81,7 @@ void AttendQueue::End(uint64_t job, const policy::WorkTimes& took) {
   {
     std::lock_guard lock(mutex_);
     schedule_.End(job, took, executor_->clock().Now());
+    ready_.erase(job);  // other runners have done what it waited to go on with
     share = schedule_.share();
     admitted = schedule_.admitted();
     for (size_t kind = 0; kind < row_nanos.size(); ++kind) {

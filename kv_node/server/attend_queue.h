@@ -45,6 +45,9 @@ class AttendQueue {
   void AddRunners(size_t count);
   // Of each runner, `run` included, when it has nothing left to do.
   void RunnerEnded();
+  // Or when it has worked for policy::kTurn (it took `used`) and more is left: it ends, and `run`
+  // is called as a runner when the job's turn has come again, unless the job is over by then.
+  void RunnerYields(uint64_t job, base::Duration used, base::Work run);
   void End(uint64_t job, const policy::WorkTimes& took);
 
   int threads() const { return threads_; }
@@ -52,7 +55,7 @@ class AttendQueue {
  private:
   struct Waiting {
     base::Work run;
-    base::Work expire;
+    base::Work expire;  // of the first turn only
   };
   void Dispatch();
 
@@ -61,8 +64,8 @@ class AttendQueue {
   ServerProbe* const probe_;
   std::mutex mutex_;  // guards everything below
   policy::AttendSchedule schedule_;
-  std::unordered_map<uint64_t, Waiting> ready_;
-  size_t runners_ = 0;  // given to the executor and not ended
+  std::unordered_multimap<uint64_t, Waiting> ready_;  // one for each turn that the job waits for
+  size_t runners_ = 0;                                // given to the executor and not ended
 };
 
 }  // namespace sounder::kv_node

@@ -5,13 +5,14 @@
 #include <numeric>
 
 #include "common/base/check.h"
+#include "common/base/limits.h"
 
 namespace sounder::kv_node {
 namespace {
 
-// About 0.1 ms of exact attention by four queries, 4 % of it for starting with cold pages and
-// caches (measured: common/kernels/DESIGN.md).
-constexpr int64_t kUnitRows = 4096;
+// As a unit: about 0.1 ms of exact attention by four queries, 4 % of it for starting with cold
+// pages and caches (measured: common/kernels/DESIGN.md).
+using base::kUnitRows;
 // So many queries share a unit of kUnitRows rows; with more, units grow alike, so that partial
 // outputs stay small beside the rows.
 constexpr int64_t kUnitQueries = 64;

@@ -71,7 +71,11 @@ bool Eventually(const std::function<bool()>& holds, std::chrono::nanoseconds dea
   return true;
 }
 
-Process::Process(const std::string& program, const Arguments& arguments, bool own_group) {
+Process::Process(const std::string& program, const Arguments& arguments, bool own_group,
+                 bool with_input) {
+  int input[2] = {-1, -1};
+  if (with_input) CHECK(::pipe2(input, O_CLOEXEC) == 0);
+  input_ = input[1];
   int output[2];
   CHECK(::pipe2(output, O_CLOEXEC) == 0);
   output_ = output[0];
@@ -88,7 +92,11 @@ Process::Process(const std::string& program, const Arguments& arguments, bool ow
 
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  if (with_input) {
+    posix_spawn_file_actions_adddup2(&actions, input[0], STDIN_FILENO);
+  } else {
+    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  }
   posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, errors_, STDERR_FILENO);
   posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
@@ -102,6 +110,7 @@ Process::Process(const std::string& program, const Arguments& arguments, bool ow
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   Close(&output[1]);
+  Close(&input[0]);
   CHECK(error == 0) << command_ << ": " << std::strerror(error);
   process_ = static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0));  // glibc has it for C only
   CHECK(process_ >= 0) << command_;
@@ -116,6 +125,7 @@ Process::~Process() {
     std::printf("-- stderr of %s\n%s", command_.c_str(), Errors().c_str());
   }
   Close(&process_);
+  Close(&input_);
   Close(&output_);
   Close(&errors_);
 }
@@ -148,6 +158,16 @@ std::optional<std::string> Process::WaitForLine(const std::string& prefix, milli
     }
   }
 }
+
+void Process::Send(const std::string& text) {
+  for (size_t sent = 0; sent < text.size();) {
+    const ssize_t size = ::write(input_, text.data() + sent, text.size() - sent);
+    CHECK(size > 0) << command_ << ": " << std::strerror(errno);
+    sent += static_cast<size_t>(size);
+  }
+}
+
+void Process::CloseInput() { Close(&input_); }
 
 void Process::Signal(int signal) {
   CHECK(running()) << command_;

@@ -32,8 +32,10 @@ bool Eventually(const std::function<bool()>& holds, std::chrono::nanoseconds dea
 class Process {
  public:
   // Runs `program` (a path, or a name to find) with stdout and stderr kept here. own_group: as the
-  // leader of a process group of its own. CHECKs that it could be started.
-  Process(const std::string& program, const Arguments& arguments, bool own_group = false);
+  // leader of a process group of its own; with_input: its stdin is what Send sends, otherwise
+  // empty. CHECKs that it could be started.
+  Process(const std::string& program, const Arguments& arguments, bool own_group = false,
+          bool with_input = false);
   ~Process();
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
@@ -45,6 +47,9 @@ class Process {
   // or before stdout ended.
   std::optional<std::string> WaitForLine(const std::string& prefix, milliseconds deadline);
   void Signal(int signal);
+  // To its stdin; CHECKs that it was taken. CloseInput: there will be no more.
+  void Send(const std::string& text);
+  void CloseInput();
   // The exit status, or minus the signal that ended it; empty while it runs past the deadline.
   std::optional<int> Wait(milliseconds deadline);
   bool running() const { return pid_ > 0; }
@@ -60,6 +65,7 @@ class Process {
   pid_t pid_ = -1;
   int exit_ = 0;      // once it was reaped
   int process_ = -1;  // becomes readable when the child ends
+  int input_ = -1;    // its stdin
   int output_ = -1;   // its stdout
   int errors_ = -1;   // a file in memory
   bool output_ended_ = false;

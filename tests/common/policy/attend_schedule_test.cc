@@ -158,6 +158,89 @@ TEST(AttendSchedule, FlowsTakeTurnsByTheTimeTheyUse) {
   EXPECT_LE(turns, 3);
 }
 
+// Turns of one thread on a job of 100 ms, and what comes in between. A turn is what a unit takes,
+// if that is more.
+TEST(AttendSchedule, ALongJobYieldsAndIsChargedForItsTurns) {
+  for (const base::Duration turn : {kTurn, 3 * kTurn}) {
+    AttendSchedule schedule = Knowing({.threads = 1});
+    std::vector<uint64_t> expired;
+    const auto offer = [&](FlowId flow, int64_t rows) {
+      const uint64_t job = schedule.Offer(flow, Exact(rows), 1, kStart, base::kNever).job;
+      schedule.MakeReady(job, kStart);
+      return job;
+    };
+    const uint64_t block = offer(1, 100000);
+    ASSERT_EQ(schedule.Take(kStart, &expired), block);
+    for (int i = 0; i < 200; ++i) offer(2, 1000);
+    ASSERT_TRUE(schedule.Yield(block, turn, kStart));
+    int turns = 0;
+    int steps = 0;
+    while (turns < 6) {
+      const uint64_t job = schedule.Take(kStart, &expired);
+      if (job == block) {
+        ++turns;
+        ASSERT_TRUE(schedule.Yield(block, turn, kStart));
+      } else {
+        ++steps;
+        schedule.End(job, {}, kStart);
+      }
+    }
+    EXPECT_NEAR(steps, 6 * turn / milliseconds(1), turn / milliseconds(1) + 1)
+        << "as much time of each";
+  }
+}
+
+// By each thread that works on it.
+TEST(AttendSchedule, AJobYieldsAsOftenAsItHasThreadsAndEndsWithAllOfIt) {
+  AttendSchedule schedule = Knowing({.threads = 3});
+  std::vector<uint64_t> expired;
+  const base::Time deadline = kStart + milliseconds(50);
+  const uint64_t block = schedule.Offer(1, Exact(60000), 3, kStart, deadline).job;
+  schedule.MakeReady(block, kStart);
+  ASSERT_EQ(schedule.Take(kStart, &expired), block);
+  const auto wait = [&] {
+    const auto asked = schedule.Offer(1, Exact(1000), 1, kStart, base::kNever);
+    schedule.End(asked.job, {}, kStart);
+    return asked.wait;
+  };
+  EXPECT_EQ(wait(), milliseconds(20));
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(schedule.Yield(block, kTurn, kStart));
+  EXPECT_EQ(wait(), milliseconds(16)) << "what is done is nobody's wait";
+  EXPECT_EQ(schedule.ready(), 3u);
+  EXPECT_EQ(schedule.Take(deadline + milliseconds(1), &expired), block)
+      << "begun, it is never late";
+  EXPECT_EQ(schedule.ready(), 2u);
+  schedule.End(block, {milliseconds(60), {}, {}}, kStart);
+  EXPECT_EQ(schedule.ready(), 0u);
+  EXPECT_FALSE(schedule.Yield(block, kTurn, kStart));
+  EXPECT_EQ(schedule.Take(kStart, &expired), 0u);
+  EXPECT_TRUE(expired.empty());
+  EXPECT_EQ(wait(), milliseconds(0));
+}
+
+// A long job that works all the time takes nothing from the share.
+TEST(AttendSchedule, TurnsCountForTheShareAsTheyEnd) {
+  AttendSchedule schedule = Knowing({.threads = 1});
+  std::vector<uint64_t> expired;
+  base::Time now = kStart;
+  const auto offer = [&](FlowId flow, int64_t rows) {
+    schedule.MakeReady(schedule.Offer(flow, Exact(rows), 1, now, base::kNever).job, now);
+  };
+  offer(1, 1000000);
+  for (int i = 0; i < 100; ++i) offer(2, 1000);
+  for (int i = 0; i < 60; ++i) {
+    const uint64_t job = schedule.Take(now, &expired);
+    if (job == 2) {
+      now += kTurn;
+      ASSERT_TRUE(schedule.Yield(job, kTurn, now));
+    } else {
+      now += milliseconds(1);
+      schedule.End(job, {milliseconds(1), {}, {}}, now);
+    }
+  }
+  EXPECT_GT(schedule.share(), 0.9);
+}
+
 // Coming back after every answer is no way around one's turn.
 TEST(AttendSchedule, AFlowThatWasEmptyForAMomentKeepsItsPlace) {
   AttendSchedule schedule = Knowing({.threads = 1, .max_requests = 10000});

@@ -56,6 +56,17 @@ GeneratorOptions GoldenOptions(const LlamaModel& model, LayerMode mode, base::DT
   return options;
 }
 
+void AddIndex(LayerMode mode, GeneratorOptions* options) {
+  if (!IsSampled(mode)) return;
+  options->session.indexed_layers = {0, 1};
+  if (mode == LayerMode::kLsh) {
+    options->session.lsh = {4, 12, 2, wire::Projection::kHadamard, 3};
+    return;
+  }
+  options->session.sketch = {64, 3};
+  options->attention.sketch = {.rows = .3, .uniform_above = .5, .uniform_rows = .4};
+}
+
 GoldenRun Generate(const GeneratorOptions& options, LlamaModel* model, KvClient* client,
                    std::vector<Prompt> prompts) {
   GoldenRun run;

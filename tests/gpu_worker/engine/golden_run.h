@@ -36,6 +36,8 @@ struct GoldenRun {
 // `seal_rows` positions.
 GeneratorOptions GoldenOptions(const LlamaModel& model, LayerMode mode, base::DType dtype,
                                uint32_t seal_rows);
+// Gives the sessions the index that `mode` asks for, if any, with which it reads part of the rows.
+void AddIndex(LayerMode mode, GeneratorOptions* options);
 GoldenRun Generate(const GeneratorOptions& options, LlamaModel* model, KvClient* client,
                    std::vector<Prompt> prompts);
 

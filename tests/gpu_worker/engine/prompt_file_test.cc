@@ -56,6 +56,22 @@ TEST_F(PromptFileTest, ReadsTokensAndText) {
   EXPECT_TRUE((*prompts)[2].tokens.empty());
 }
 
+TEST_F(PromptFileTest, SessionsToTakeOver) {
+  const auto prompts = Read(
+      "{\"tokens\": [5], \"adopt\": \"000000000000000A0000000000000002\"}\n"
+      "{\"turns\": [\"apple\"], \"adopt\": \"00000000000000000000000000000003\"}\n{\"tokens\": "
+      "[]}");
+  ASSERT_TRUE(prompts.ok()) << prompts.status();
+  EXPECT_EQ((*prompts)[0].adopt, (base::SessionId{10, 2}));
+  EXPECT_EQ((*prompts)[1].adopt, (base::SessionId{0, 3}));
+  EXPECT_TRUE((*prompts)[2].adopt.empty());
+  for (const char* wrong : {"3", "\"3\"", "\"00000000000000000000000000000000\"",
+                            "\"0000000000000001000000000000000g\""}) {
+    EXPECT_THAT(Refusal(std::string("{\"tokens\": [5], \"adopt\": ") + wrong + "}"),
+                HasSubstr("\"adopt\" is no session"));
+  }
+}
+
 TEST_F(PromptFileTest, IdsComeBackAsTheyCame) {
   for (const std::string id : {"7", "-3", "0", "18446744073709551615", "\"7\"", "\"a\""}) {
     const auto prompts = Read("{\"id\": " + id + ", \"tokens\": [1]}");
@@ -92,6 +108,51 @@ TEST_F(PromptFileTest, EveryMistakeIsNamedWithItsLine) {
   EXPECT_THAT(Refusal("{\"text\": \"apple\"}", false), HasSubstr("tokenizer.json"));
 }
 
+TEST_F(PromptFileTest, ReadsTurns) {
+  const auto prompts = Read(
+      "{\"id\": 5, \"turns\": [\"apple river\", {\"text\": \"Stone\", \"max_tokens\": 2},"
+      " {\"tokens\": [9], \"forced\": [7, 8]}], \"max_tokens\": 6}\n"
+      "{\"turns\": [{\"tokens\": [4]}]}\n"
+      "{\"tokens\": [4], \"forced\": []}");
+  ASSERT_TRUE(prompts.ok()) << prompts.status();
+  ASSERT_EQ(prompts->size(), 3u);
+  const Prompt& first = (*prompts)[0];
+  EXPECT_TRUE(first.in_turns);
+  EXPECT_EQ(first.id, "5");
+  EXPECT_THAT(first.tokens, ElementsAre(3, 4));
+  EXPECT_EQ(first.max_tokens, 6);
+  EXPECT_FALSE(first.forced.has_value());
+  ASSERT_EQ(first.later_turns.size(), 2u);
+  EXPECT_THAT(first.later_turns[0].tokens, ElementsAre(5));
+  EXPECT_EQ(first.later_turns[0].max_tokens, 2);
+  EXPECT_THAT(first.later_turns[1].tokens, ElementsAre(9));
+  EXPECT_EQ(first.later_turns[1].max_tokens, 6);
+  EXPECT_THAT(first.later_turns[1].forced.value(), ElementsAre(7, 8));
+  EXPECT_TRUE((*prompts)[1].in_turns);
+  EXPECT_TRUE((*prompts)[1].later_turns.empty());
+  EXPECT_EQ((*prompts)[1].max_tokens, 16);
+  EXPECT_FALSE((*prompts)[2].in_turns);
+  EXPECT_TRUE((*prompts)[2].forced.has_value());
+}
+
+TEST_F(PromptFileTest, MistakesInTurnsAreNamed) {
+  EXPECT_THAT(Refusal("{\"turns\": []}"), HasSubstr("one turn or more"));
+  EXPECT_THAT(Refusal("{\"turns\": \"apple\"}"), HasSubstr("one turn or more"));
+  EXPECT_THAT(Refusal("{\"turns\": [\"apple\", 5]}"), HasSubstr("turn 2: neither a text nor"));
+  EXPECT_THAT(Refusal("{\"turns\": [\"apple\", null]}"), HasSubstr("turn 2: neither a text nor"));
+  EXPECT_THAT(Refusal("{\"turns\": [{}]}"), HasSubstr("turn 1: neither \"text\" nor"));
+  EXPECT_THAT(Refusal("{\"turns\": [{\"turns\": [\"apple\"]}]}"), HasSubstr("turn 1: neither"));
+  EXPECT_THAT(Refusal("{\"turns\": [{\"tokens\": [1], \"max_tokens\": -1}]}"),
+              HasSubstr("turn 1: \"max_tokens\""));
+  EXPECT_THAT(Refusal("{\"turns\": [{\"tokens\": [1], \"forced\": 7}]}"),
+              HasSubstr("turn 1: \"forced\" is not an array"));
+  EXPECT_THAT(Refusal("{\"tokens\": [1], \"forced\": [1.5]}"), HasSubstr("\"forced\" holds"));
+  EXPECT_THAT(Refusal("{\"turns\": [\"apple\"], \"tokens\": [1]}"), HasSubstr("both"));
+  EXPECT_THAT(Refusal("{\"turns\": [\"apple\"], \"text\": \"river\"}"), HasSubstr("both"));
+  EXPECT_THAT(Refusal("{\"turns\": [\"apple\"], \"max_tokens\": \"9\"}"), HasSubstr("max_tokens"));
+  EXPECT_THAT(Refusal("{\"turns\": [\"apple\"]}", false), HasSubstr("tokenizer.json"));
+}
+
 TEST_F(PromptFileTest, NumbersThatDoNotFitAreRefused) {
   // Not the token 5 of another number modulo 2^32.
   EXPECT_THAT(Refusal("{\"tokens\": [4294967301]}"), HasSubstr("4294967301"));
@@ -117,6 +178,19 @@ TEST_F(PromptFileTest, AnswerLines) {
   EXPECT_EQ(json["status"], "OK");
   EXPECT_EQ(json["rows_read"], 12);
   EXPECT_EQ(json["decode_steps"], 2);
+
+  EXPECT_FALSE(json.contains("turn"));
+
+  sequence.in_turns = true;
+  sequence.turn = 2;
+  sequence.turn_begin = 1;
+  sequence.counts.prefill_blocks = 3;
+  sequence.counts.prefill_rows_loaded = 99;
+  const nlohmann::json turn = nlohmann::json::parse(AnswerLine(sequence, nullptr));
+  EXPECT_EQ(turn["turn"], 2);
+  EXPECT_EQ(turn["prompt_tokens"], 1) << "of this turn";
+  EXPECT_EQ(turn["tokens"], (std::vector<int>{3, 4}));
+  EXPECT_EQ(turn["prefill_rows_loaded"], 99);
 
   Sequence refused;
   refused.id = std::string("bytes \xff that are no text");

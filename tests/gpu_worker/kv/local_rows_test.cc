@@ -98,5 +98,55 @@ TEST(LocalRowsDeathTest, WhatIsNotHeldIsABug) {
   EXPECT_DEATH(rows.Range({0, 12}), "not held in one piece");
 }
 
+// Rows [first, end) as they come from a node.
+std::vector<std::byte> Packed(base::PositionRange range, base::DType dtype,
+                              float (*at)(base::Position, int)) {
+  std::vector<std::byte> bytes(static_cast<size_t>(range.size()) * kDim * SizeOf(dtype));
+  std::byte* out = bytes.data();
+  for (base::Position position = range.begin; position < range.end; ++position) {
+    for (int column = 0; column < kDim; ++column, out += SizeOf(dtype)) {
+      base::StoreElement(at(position, column), out, dtype);
+    }
+  }
+  return bytes;
+}
+
+// Back to any position, whose window is loaded where it was dropped, and on from there.
+TEST(LocalRowsTest, GoesBackAndIsLoaded) {
+  int loaded = 0;
+  for (uint64_t seed = 1; seed <= 200 && !HasFailure(); ++seed) {
+    SCOPED_TRACE(seed);
+    base::PhiloxStream random(seed, 1);
+    const auto dtype = static_cast<base::DType>(random.NextBelow(3));
+    const int64_t sinks = random.NextBelow(6);
+    LocalRows rows(kDim, dtype, sinks);
+    const auto load = [&](base::PositionRange range) {
+      const std::vector<std::byte> keys = Packed(range, dtype, KeyAt);
+      const std::vector<std::byte> values = Packed(range, dtype, ValueAt);
+      rows.Load(range, keys.data(), values.data());
+    };
+    for (int step = 0; step < 20; ++step) {
+      const uint32_t count = random.NextBelow(100);
+      for (uint32_t i = 0; i < count; ++i) AppendNext(&rows);
+      rows.DropBefore(rows.end() - random.NextBelow(10));
+      const base::Position end = random.NextBelow(static_cast<uint32_t>(rows.end()) + 1);
+      const base::Position window =
+          std::max(std::min(sinks, end), end - static_cast<base::Position>(random.NextBelow(10)));
+      if (rows.window_begin() <= window) {
+        rows.Truncate(end);
+        rows.DropBefore(window);
+      } else {
+        rows.Truncate(std::min(sinks, end));
+        load({window, end});
+        ++loaded;
+      }
+      ASSERT_EQ(rows.end(), end);
+      ExpectHolds(rows.Sinks(), 0, std::min(sinks, end), dtype);
+      if (end > sinks) ExpectHolds(rows.Range({window, end}), window, end, dtype);
+    }
+  }
+  EXPECT_GT(loaded, 1000);
+}
+
 }  // namespace
 }  // namespace sounder::gpu_worker

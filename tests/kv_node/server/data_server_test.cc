@@ -9,6 +9,7 @@
 #include "common/base/thread_executor.h"
 #include "common/base/virtual_executor.h"
 #include "tests/kv_node/server/server_driver.h"
+#include "tests/kv_node/server/timed_executor.h"
 #include "tests/kv_node/session/busy_executor.h"
 
 namespace sounder::kv_node {
@@ -141,6 +142,77 @@ TEST(DataServerStopTest, WhatWasTakenBeforeIsAnswered) {
     EXPECT_TRUE(status.ok() || absl::IsUnavailable(status)) << status;
   }
   EXPECT_EQ(refused, 1) << "the one that came too late is told so at once";
+}
+
+// A block of a prompt's queries that came first holds nobody up until it is done: 520 units of a
+// millisecond each here, and a decode step whose few units come in the next turn.
+TEST(DataServerTurnsTest, ADecodeStepDoesNotWaitForAWholeBlock) {
+  for (const int threads : {1, 2}) {
+    SCOPED_TRACE(testing::Message() << threads << " threads");
+    base::VirtualExecutor time(1);
+    TimedExecutor executor(&time, threads, milliseconds(1));
+    ServerDriver driver(&executor);
+    const auto session = driver.Open(SessionDriver::Spec(1));
+    constexpr base::Position kRows = 16 * 260;
+    driver.Append({SessionDriver::Item(*session, 1, 0, 0, kRows)});
+    const auto settle = [&time] { time.RunUntil([] { return false; }); };
+    settle();
+    driver.AppendReplies();
+    const auto ask = [&](uint32_t queries, base::Position rows, uint64_t ticket) {
+      wire::AttendItem item = SessionDriver::Query(*session, 1, 0, {0, rows});
+      item.query_count = queries;
+      wire::Envelope envelope;
+      envelope.ticket = ticket;
+      driver.Attend({item}, envelope, /*connection=*/ticket);
+    };
+    ask(8, kRows, 1);
+    const base::Time begin = time.clock().Now();
+    time.RunUntil([&] { return time.clock().Now() >= begin + milliseconds(5); });
+    ask(1, 32, 2);
+    std::vector<uint64_t> tickets;
+    base::Duration step{};
+    time.RunUntil([&] {
+      for (const wire::AttendReply& reply : driver.AttendReplies()) {
+        EXPECT_TRUE(reply.items.at(0).status.ok()) << reply.items.at(0).status;
+        tickets.push_back(reply.envelope.ticket);
+        if (reply.envelope.ticket == 2) step = time.clock().Now() - begin;
+      }
+      return tickets.size() == 2;
+    });
+    EXPECT_THAT(tickets, testing::ElementsAre(2, 1));
+    EXPECT_LE(step, milliseconds(40));
+    EXPECT_GE(time.clock().Now() - begin, milliseconds(500) / threads);
+    driver.map.CloseAll(absl::UnavailableError("over"));
+    settle();
+  }
+}
+
+// On real threads: runners that yield while others end the job, and jobs that end while some wait.
+TEST(DataServerStopTest, BlocksThatTakeTurnsAreAnswered) {
+  auto executor = std::make_unique<base::ThreadExecutor>(2, "turns");
+  ServerDriver driver(executor.get());
+  const auto session = driver.Open(SessionDriver::Spec(1));
+  constexpr base::Position kRows = 16 * 64;
+  driver.Append({SessionDriver::Item(*session, 1, 0, 0, kRows)});
+  wire::Envelope patient;
+  patient.deadline_us = 60'000'000;
+  for (uint64_t ticket = 1; ticket <= 12; ++ticket) {
+    wire::AttendItem item = SessionDriver::Query(*session, 1, 0, {0, kRows});
+    item.query_count = ticket % 3 == 0 ? 1 : 512;
+    patient.ticket = ticket;
+    driver.Attend({item}, patient, /*connection=*/1 + ticket % 3);
+  }
+  executor.reset();
+  driver.map.CloseAll(absl::UnavailableError("over"));
+  size_t answered = 0;
+  for (transport::Message& message : driver.transport.Take()) {
+    if (wire::DecodeEnvelope(message)->kind != wire::MessageKind::kAttendReply) continue;
+    const auto reply = wire::DecodeAttendReply(std::move(message));
+    EXPECT_TRUE(reply->envelope.status.ok()) << reply->envelope.status;
+    EXPECT_TRUE(reply->items.at(0).status.ok()) << reply->items.at(0).status;
+    ++answered;
+  }
+  EXPECT_EQ(answered, 12u);
 }
 
 // Index builds lag behind: appends are applied at once, but acknowledged when the backlog is small

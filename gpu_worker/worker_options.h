@@ -1,6 +1,6 @@
-// The options of `sounder_worker generate`: what each is for, and what they mean for a model.
-#ifndef SOUNDER_GPU_WORKER_GENERATE_OPTIONS_H_
-#define SOUNDER_GPU_WORKER_GENERATE_OPTIONS_H_
+// The options of the worker's commands: what each is for, and what they mean for a model.
+#ifndef SOUNDER_GPU_WORKER_WORKER_OPTIONS_H_
+#define SOUNDER_GPU_WORKER_WORKER_OPTIONS_H_
 
 #include <chrono>
 #include <cstdint>
@@ -17,13 +17,11 @@
 
 namespace sounder::gpu_worker {
 
-struct GenerateOptions {
+// Of every command: the model, the nodes, how its layers attend.
+struct WorkerOptions {
   std::string model;
   std::vector<std::string> nodes;
   std::vector<std::string> attention = {"lsh"};
-  std::string prompts;
-  std::string output;
-  std::string summary;
   std::string dtype = "bf16";
   int64_t bits = 10;
   int64_t tables = 150;
@@ -39,8 +37,8 @@ struct GenerateOptions {
   int64_t seed = 1;
   int64_t sinks = 4;
   int64_t window = 64;
-  int64_t batch = 8;
   int64_t prefill_tokens = 512;
+  int64_t prefill_local_rows = 0;
   int64_t seal_rows = 4096;
   int64_t min_indexed_rows = 1024;
   int64_t shard_rows = 0;
@@ -49,19 +47,36 @@ struct GenerateOptions {
   int64_t threads = std::max(1u, std::thread::hardware_concurrency());
   base::Duration deadline = std::chrono::seconds(2);
   wire::LivenessOptions liveness = KvClientOptions().liveness;
+  base::Duration prefill_deadline = std::chrono::seconds(30);
   base::Duration ttl = std::chrono::minutes(10);
   transport::UcxOptions ucx;
   std::string simd = "best";
   std::string log_level = "info";
+};
+
+struct GenerateOptions : WorkerOptions {
+  std::string prompts;
+  std::string output;
+  std::string summary;
+  int64_t batch = 8;
   bool progress = false;
 };
 
+struct ChatOptions : WorkerOptions {
+  int64_t max_tokens = 256;
+  std::string begin;
+  std::string turn_prefix;
+  std::string turn_suffix;
+  std::string adopt;  // a session's id, or empty
+};
+
 void Declare(config::OptionSet& set, GenerateOptions* options);
+void Declare(config::OptionSet& set, ChatOptions* options);
 
 // INVALID_ARGUMENT for options that do not fit the model.
-absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& options,
+absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const WorkerOptions& options,
                                                       const LlamaModel& model);
 
 }  // namespace sounder::gpu_worker
 
-#endif  // SOUNDER_GPU_WORKER_GENERATE_OPTIONS_H_
+#endif  // SOUNDER_GPU_WORKER_WORKER_OPTIONS_H_

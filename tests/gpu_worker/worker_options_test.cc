@@ -1,5 +1,5 @@
-// What the options of `sounder_worker generate` come to for a model.
-#include "gpu_worker/generate_options.h"
+// What the options of a worker come to for a model.
+#include "gpu_worker/worker_options.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class GenerateOptionsTest : public testing::Test {
+class WorkerOptionsTest : public testing::Test {
  protected:
   absl::StatusOr<GeneratorOptions> Make(const std::vector<std::string>& flags) {
     std::vector<const char*> arguments = {"generate", "--model", "m", "--prompts", "p"};
@@ -35,7 +35,7 @@ class GenerateOptionsTest : public testing::Test {
   GoldenModel golden_{"gqa_untied"};  // 2 kv heads
 };
 
-TEST_F(GenerateOptionsTest, TimesToLiveAreRoundedUp) {
+TEST_F(WorkerOptionsTest, TimesToLiveAreRoundedUp) {
   const auto ttl = [&](const std::string& text) {
     const auto options = Make({"--ttl", text});
     EXPECT_TRUE(options.ok()) << options.status();
@@ -50,7 +50,7 @@ TEST_F(GenerateOptionsTest, TimesToLiveAreRoundedUp) {
   EXPECT_EQ(ttl("2000000h"), UINT32_MAX);
 }
 
-TEST_F(GenerateOptionsTest, WhatDoesNotFitIsRefused) {
+TEST_F(WorkerOptionsTest, WhatDoesNotFitIsRefused) {
   EXPECT_THAT(Refusal({"--deadline", "0"}), HasSubstr("--deadline"));
   EXPECT_THAT(Refusal({"--nodes", "a:1,b:1,a:1"}), HasSubstr("a:1 is named more than once"));
   EXPECT_THAT(Refusal({"--tables", "2", "--min-collisions", "3"}), HasSubstr("--tables 2"));
@@ -59,7 +59,7 @@ TEST_F(GenerateOptionsTest, WhatDoesNotFitIsRefused) {
   EXPECT_THAT(Refusal({"--attention", "exact,lsh,lsh"}), HasSubstr("names 3 layers"));
 }
 
-TEST_F(GenerateOptionsTest, SketchesAndWhatIsReadOfThem) {
+TEST_F(WorkerOptionsTest, SketchesAndWhatIsReadOfThem) {
   auto options = Make({"--attention", "exact,sketch", "--sketch-bits", "256", "--sketch-seed", "3",
                        "--rows", "0.05", "--row-format", "int8"});
   ASSERT_TRUE(options.ok()) << options.status();
@@ -88,7 +88,31 @@ TEST_F(GenerateOptionsTest, SketchesAndWhatIsReadOfThem) {
   EXPECT_THAT(Refusal({"--rows", "1.5"}), HasSubstr("--rows"));
 }
 
-TEST_F(GenerateOptionsTest, SeedsAreOfTheirOwn) {
+TEST_F(WorkerOptionsTest, Prefill) {
+  auto options = Make({});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->prefill_local_rows, 0);
+  options = Make({"--prefill-tokens", "64", "--prefill-local-rows", "1000"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->prefill_tokens, 64);
+  EXPECT_EQ(options->prefill_local_rows, 1000);
+  EXPECT_THAT(Refusal({"--prefill-local-rows", "-1"}), HasSubstr("--prefill-local-rows"));
+  // A node gives up after a minute, whatever it is asked.
+  EXPECT_THAT(Refusal({"--prefill-deadline", "61s"}), HasSubstr("--prefill-deadline"));
+}
+
+TEST_F(WorkerOptionsTest, Chat) {
+  const char* const arguments[] = {"chat", "--model", "m", "--begin", "<s>", "--turn-suffix", " ?"};
+  ChatOptions options;
+  config::OptionSet set("sounder_worker chat", "");
+  Declare(set, &options);
+  ASSERT_TRUE(set.Parse(7, arguments, {}).ok());
+  EXPECT_EQ(options.begin, "<s>");
+  EXPECT_EQ(options.turn_suffix, " ?");
+  EXPECT_TRUE(MakeGeneratorOptions(options, *golden_.model).ok());
+}
+
+TEST_F(WorkerOptionsTest, SeedsAreOfTheirOwn) {
   const auto options = Make({"--seed", "7", "--lsh-seed", "9"});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->seed, 7u);

@@ -1,4 +1,4 @@
-#include "gpu_worker/generate_options.h"
+#include "gpu_worker/worker_options.h"
 
 #include <algorithm>
 #include <set>
@@ -49,7 +49,7 @@ absl::StatusOr<std::vector<LayerMode>> LayerModes(const std::vector<std::string>
   return modes;
 }
 
-absl::Status SetIndex(const GenerateOptions& options, const std::vector<LayerMode>& layers,
+absl::Status SetIndex(const WorkerOptions& options, const std::vector<LayerMode>& layers,
                       RemoteSessionOptions* session) {
   for (size_t layer = 0; layer < layers.size(); ++layer) {
     if (!IsSampled(layers[layer])) continue;
@@ -87,7 +87,7 @@ uint32_t TtlSeconds(base::Duration ttl) {
 }
 
 // How rows are sampled, and by what.
-void DeclareIndex(config::OptionSet& set, GenerateOptions* options) {
+void DeclareIndex(config::OptionSet& set, WorkerOptions* options) {
   set.AddInt("bits", &options->bits, "LSH bits per table", {.min = 1, .max = 16});
   set.AddInt("tables", &options->tables, "LSH tables", {.min = 1, .max = base::kMaxTables});
   set.AddInt("min_collisions", &options->min_collisions,
@@ -125,26 +125,16 @@ void DeclareIndex(config::OptionSet& set, GenerateOptions* options) {
   });
 }
 
-}  // namespace
-
-void Declare(config::OptionSet& set, GenerateOptions* options) {
-  set.AddText("model", &options->model, "Hugging Face directory of the model");
-  set.AddList("nodes", &options->nodes, "control addresses of the KV nodes, host:port");
-  set.AddList("attention", &options->attention,
-              "exact-local, exact, lsh or sketch: one for all layers, or one per layer");
-  DeclareIndex(set, options);
-  set.AddText("prompts", &options->prompts, "JSON lines: id, text or tokens, max_tokens");
-  set.AddText("output", &options->output, "where answers go, as JSON lines; empty: stdout");
-  set.AddText("summary", &options->summary, "where figures of the whole run go, as JSON");
-  set.AddText("dtype", &options->dtype, "of stored rows and of queries on the wire",
-              {"f32", "f16", "bf16"});
-  set.AddInt("seed", &options->seed,
-             "of the nodes' random draws: the same seed and prompt, the same sample", {.min = 0});
+// How prompts are computed, and where their rows are put.
+void DeclarePlacement(config::OptionSet& set, WorkerOptions* options) {
   set.AddInt("sinks", &options->sinks, "first tokens, kept and attended here", {.min = 0});
   set.AddInt("window", &options->window, "last tokens, kept and attended here", {.min = 1});
-  set.AddInt("batch", &options->batch, "sequences decoded together", {.min = 1, .max = 1024});
   set.AddInt("prefill_tokens", &options->prefill_tokens, "prompt tokens per forward pass",
              {.min = 1, .max = 65536});
+  set.AddInt("prefill_local_rows", &options->prefill_local_rows,
+             "rows of a first prompt that are computed here before the nodes get them; a longer "
+             "one goes on block by block against the nodes. 0: all of them",
+             {.min = 0});
   set.AddInt("seal_rows", &options->seal_rows, "rows of a segment on the nodes",
              {.min = 16, .max = base::kMaxSegmentRows});
   set.AddInt("min_indexed_rows", &options->min_indexed_rows,
@@ -154,6 +144,19 @@ void Declare(config::OptionSet& set, GenerateOptions* options) {
              {.min = 0});
   set.AddInt("head_shards", &options->head_shards,
              "parts the kv heads are cut into; 0: one per node, as far as heads go", {.min = 0});
+}
+
+void DeclareWorker(config::OptionSet& set, WorkerOptions* options) {
+  set.AddText("model", &options->model, "Hugging Face directory of the model");
+  set.AddList("nodes", &options->nodes, "control addresses of the KV nodes, host:port");
+  set.AddList("attention", &options->attention,
+              "exact-local, exact, lsh or sketch: one for all layers, or one per layer");
+  DeclareIndex(set, options);
+  set.AddText("dtype", &options->dtype, "of stored rows and of queries on the wire",
+              {"f32", "f16", "bf16"});
+  set.AddInt("seed", &options->seed,
+             "of the nodes' random draws: the same seed and prompt, the same sample", {.min = 0});
+  DeclarePlacement(set, options);
   set.AddInt(
       "audit_every", &options->audit_every,
       "also attend exactly every so many steps of a sequence, and report the error; 0: never",
@@ -173,6 +176,9 @@ void Declare(config::OptionSet& set, GenerateOptions* options) {
   set.AddDuration("reconnect_most", &options->liveness.reconnect.most,
                   "longest delay between two attempts",
                   {.min = std::chrono::milliseconds(1), .max = std::chrono::hours(24)});
+  set.AddDuration("prefill_deadline", &options->prefill_deadline,
+                  "how long a node may take to attend to a block of a prompt",
+                  {.min = std::chrono::milliseconds(1), .max = std::chrono::minutes(1)});
   set.AddDuration("ttl", &options->ttl,
                   "nodes free a session when its worker was silent for this long, in whole seconds "
                   "(rounded up); 0: never");
@@ -183,20 +189,47 @@ void Declare(config::OptionSet& set, GenerateOptions* options) {
   set.AddDuration("ucx_spin", &options->ucx.spin, "how long the data plane polls before it sleeps");
   set.AddBool("require_rdma", &options->ucx.require_rdma, "refuse connections without RDMA");
   set.AddText("simd", &options->simd, "instruction set: best, or a level this machine has");
-  set.AddBool("progress", &options->progress, "count answered prompts on stderr");
   config::AddLogOptions(set, &options->log_level);
   set.Require("model");
-  set.Require("prompts");
   set.AddCheck([options] { return CheckNodes(options->nodes); });
 }
 
-absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const GenerateOptions& options,
+}  // namespace
+
+void Declare(config::OptionSet& set, GenerateOptions* options) {
+  DeclareWorker(set, options);
+  set.AddText("prompts", &options->prompts,
+              "JSON lines: id, text or tokens or turns, max_tokens, adopt");
+  set.AddText("output", &options->output, "where answers go, as JSON lines; empty: stdout");
+  set.AddText("summary", &options->summary, "where figures of the whole run go, as JSON");
+  set.AddInt("batch", &options->batch, "sequences decoded together", {.min = 1, .max = 1024});
+  set.AddBool("progress", &options->progress, "count answered prompts on stderr");
+  set.Require("prompts");
+}
+
+void Declare(config::OptionSet& set, ChatOptions* options) {
+  DeclareWorker(set, options);
+  set.AddInt("max_tokens", &options->max_tokens, "most tokens of an answer", {.min = 0});
+  set.AddText("begin", &options->begin, "text before the first turn, such as <s>");
+  set.AddText("turn_prefix", &options->turn_prefix, "text before each line that is entered");
+  set.AddText("turn_suffix", &options->turn_suffix, "text behind each line that is entered");
+  set.AddText("adopt", &options->adopt,
+              "go on with this session, which another worker left on the nodes");
+  set.AddCheck([options]() -> absl::Status {
+    if (options->adopt.empty()) return absl::OkStatus();
+    const auto id = base::SessionId::Parse(options->adopt);
+    if (id.has_value() && !id->empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError("--adopt: '" + options->adopt +
+                                      "' is no session, expected 32 hexadecimal digits");
+  });
+}
+
+absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const WorkerOptions& options,
                                                       const LlamaModel& model) {
   GeneratorOptions generator;
-  generator.batch = options.batch;
   generator.prefill_tokens = options.prefill_tokens;
+  generator.prefill_local_rows = options.prefill_local_rows;
   generator.seed = static_cast<uint64_t>(options.seed);
-  generator.measure_nodes = !options.summary.empty();
   generator.attention.sinks = options.sinks;
   generator.attention.window = options.window;
   generator.attention.dtype = *base::ParseDType(options.dtype);

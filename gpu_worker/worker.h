@@ -1,0 +1,60 @@
+// What every command of the worker needs: the model, its words, and the nodes.
+#ifndef SOUNDER_GPU_WORKER_WORKER_H_
+#define SOUNDER_GPU_WORKER_WORKER_H_
+
+#include <memory>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "common/base/thread_executor.h"
+#include "common/transport/ucx_transport.h"
+#include "gpu_worker/engine/sequence_runner.h"
+#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/model/forward.h"
+#include "gpu_worker/model/tokenizer.h"
+#include "gpu_worker/worker_options.h"
+
+namespace sounder::gpu_worker {
+
+// Exit statuses beside 0 and config::kExitUsage; 128 + a signal that ended the program.
+inline constexpr int kExitBadInput = 3;
+inline constexpr int kExitUnavailable = 4;
+
+// Says on stderr what is wrong; `exit_code`.
+int Fail(int exit_code, const absl::Status& status);
+// The exit status that tells a caller what kind of failure it was.
+int ExitCodeOf(const absl::Status& status);
+
+// Not thread safe. Both calls return the exit status after a failure, which they have said on
+// stderr.
+class Worker {
+ public:
+  explicit Worker(const WorkerOptions& options) : options_(options), transport_(options.ucx) {}
+
+  // Log level, instruction set, model and tokenizer, and what the options mean for the model.
+  std::optional<int> Load();
+  // To the nodes, where any layer needs them. After Load.
+  std::optional<int> Connect();
+
+  LlamaModel* model() { return model_.get(); }
+  const Tokenizer* words() const { return tokenizer_.get(); }  // null: the model has none
+  KvClient* client() { return client_.get(); }                 // null: every layer is local
+  const base::Clock* clock() { return &executor_.clock(); }
+  GeneratorOptions& generator_options() { return generator_options_; }
+
+ private:
+  bool AnyRemote() const;
+
+  const WorkerOptions options_;
+  std::unique_ptr<Ops> ops_;
+  std::unique_ptr<LlamaModel> model_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  GeneratorOptions generator_options_;
+  base::ThreadExecutor executor_{1, "worker"};
+  std::unique_ptr<KvClient> client_;
+  transport::UcxTransport transport_;  // goes before what its events reach
+};
+
+}  // namespace sounder::gpu_worker
+
+#endif  // SOUNDER_GPU_WORKER_WORKER_H_
