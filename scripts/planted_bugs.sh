@@ -22,9 +22,10 @@ for patch in tests/planted/*.patch; do
   find "$copy" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
   tar -c --exclude=./build --exclude=./.git . | tar -x -C "$copy"
   patch --force --silent -d "$copy" -p1 <"$patch"
-  "$copy/scripts/build.sh" release gpu_worker_kv_fault_schedules_test >"$copy/build/build.log" 2>&1 ||
+  test=gpu_worker_kv_fault_schedules_test
+  "$copy/scripts/build.sh" release "$test" >"$copy/build/build.log" 2>&1 ||
     { tail -n 20 "$copy/build/build.log" >&2; exit 1; }
-  if "$copy/build/release/tests/gpu_worker_kv_fault_schedules_test" \
+  if "$copy/build/release/tests/$test" \
       --gtest_filter='*SixHundred' >"$copy/build/$name.log" 2>&1; then
     echo "planted $name: NOT CAUGHT"
     status=1

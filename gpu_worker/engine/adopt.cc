@@ -28,12 +28,10 @@ absl::Status CheckRows(const AdoptedSession& adopted, const RemoteSessionOptions
                      ", asked for was ", base::ToAbsl(NameOf(dtype)), " (--dtype)"));
   }
   const base::Position end = adopted.session->end();
-  if (adopted.begin == 0 && static_cast<base::Position>(adopted.tokens.size()) == end) {
-    return absl::OkStatus();
-  }
-  return absl::FailedPreconditionError(
-      absl::StrCat("session ", id, " holds rows of positions [", adopted.begin, ", ", end, ") and ",
-                   adopted.tokens.size(), " tokens; a sequence needs all from position 0"));
+  if (static_cast<base::Position>(adopted.tokens.size()) == end) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("session ", id, " holds ", end, " rows and ",
+                                                    adopted.tokens.size(),
+                                                    " tokens; a sequence needs that of every row"));
 }
 
 }  // namespace
