@@ -14,12 +14,16 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/config/option_set.h"
 
 namespace sounder::config {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError, kOff };
+
+// In the order of LogLevel.
+std::vector<std::string> LogLevelNames();
 
 // Declares --log-level (default: what `level` holds: debug|info|warning|error|off).
 void AddLogOptions(OptionSet& set, std::string* level);
