@@ -62,10 +62,18 @@ Status Client::Open(const SessionOptions& options, std::unique_ptr<Session>* ses
   absl::StatusOr<std::shared_ptr<gpu_worker::RemoteSession>> remote =
       connection_->client().Open(*wanted);
   if (!remote.ok()) return gpu_worker::ToPublic(remote.status());
-  auto state = std::make_shared<Session::State>();
-  state->connection = connection_;
-  state->remote = *std::move(remote);
-  session->reset(new Session(std::move(state)));
+  session->reset(new Session(std::make_shared<Session::State>(connection_, *std::move(remote))));
+  return {};
+}
+
+Status Client::Adopt(SessionId id, uint32_t tenant, Adopted* adopted) {
+  absl::StatusOr<gpu_worker::AdoptedSession> taken =
+      connection_->client().Adopt({id.high, id.low}, tenant);
+  if (!taken.ok()) return gpu_worker::ToPublic(taken.status());
+  adopted->session.reset(
+      new Session(std::make_shared<Session::State>(connection_, std::move(taken->session))));
+  adopted->begin = taken->begin;
+  adopted->tokens = std::move(taken->tokens);
   return {};
 }
 

@@ -24,6 +24,7 @@
 //   kInvalidArgument     what was given does not fit: shapes, ranges, options. Nothing was sent.
 //   kFailedPrecondition  it does not fit the session or the node: closed, no such index, rows that
 //                        are not there, another protocol version
+//   kOutOfRange          positions beyond the end of the session
 //   kNotFound, kAlreadyExists   of session ids
 //   kResourceExhausted   a node is full or busy
 //   kUnavailable         a node cannot be reached, or lost the session (a restart)
@@ -241,15 +242,18 @@ class PendingAttend {
   std::unique_ptr<State> state_;
 };
 
-// One sequence on the nodes. Only one thread at a time may Append to it or close it.
+// One sequence on the nodes. Calls that change it (all but the const ones, WaitAppended and
+// attends) are made by one thread at a time.
 class Session {
  public:
-  // Closes it, if it is open, and forgets the status. Blocks.
+  // Closes it, if it was not closed or left, and forgets the status. Blocks.
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
   SessionId id() const;
+  // One past the last row that was appended.
+  Position end() const;
 
   // Sends rows to the nodes that hold them, in copies of its own. Positions follow those appended
   // before. Returns when they are on their way: blocks only while more than append_window_bytes
@@ -259,13 +263,33 @@ class Session {
   // Blocks until the nodes have every row before `position` that was appended. Not needed before
   // an attend, which waits at the node.
   Status WaitAppended(Position position);
-  // The first failed append; kFailedPrecondition once it is closed.
+  // Why nothing more can be asked of it: the first failed append or truncate, or that it is closed
+  // (kFailedPrecondition).
   Status status() const;
+
+  // Rolls it back: from here on it is as if only the rows before `position` had been appended.
+  // Blocks. Not while it is attended to. kOutOfRange beyond its end. After kUnavailable or
+  // kDeadlineExceeded some nodes have done it: nothing else can be done with the session until
+  // Truncate to that position is called again and succeeds.
+  Status Truncate(Position position);
+  // Another session with the rows before `position`, which both share: the nodes copy nothing, and
+  // either may be closed first. Its options are this one's. Blocks. `id` zero: a random one.
+  // kOutOfRange beyond the end. *child is set if it is OK.
+  Status Fork(Position position, std::unique_ptr<Session>* child, SessionId id = {});
+
+  // Rows of one layer as they were appended, into keys and values: [kv heads, range, head_dim] of
+  // the session's dtype each. Blocks. kOutOfRange beyond the end, kInvalidArgument for a layer
+  // there is not.
+  Status Fetch(uint32_t layer, Range range, void* keys, void* values) const;
+  // The token ids that were appended with the rows of the range, in its order. Blocks.
+  Status FetchTokens(Range range, std::vector<int32_t>* tokens) const;
 
   // Frees it on the nodes once its appends have ended; blocks. The first error of a node; the
   // session is closed in any case, and a node that did not answer frees it when it answers next,
   // or by its TTL. Again: does nothing.
   Status Close();
+  // Closes it here and leaves it on the nodes, for Client::Adopt or its TTL.
+  void Leave();
 
  private:
   friend class Client;
@@ -299,6 +323,13 @@ struct ClientOptions {
   std::shared_ptr<Network> network = nullptr;  // null: one of its own, of default options
 };
 
+// A session that was taken over.
+struct Adopted {
+  std::unique_ptr<Session> session;  // goes on at its end()
+  Position begin = 0;                // its first row
+  std::vector<int32_t> tokens;       // of [begin, end()); empty if none were appended
+};
+
 // A process needs one.
 class Client {
  public:
@@ -314,6 +345,13 @@ class Client {
   // options that do not fit each other, kAlreadyExists for an id that is open with other options,
   // kFailedPrecondition for one of another model. *session is set if it is OK.
   Status Open(const SessionOptions& options, std::unique_ptr<Session>* session);
+
+  // Takes over a session that a client left, or whose process has gone: its former holder is
+  // refused from then on. Blocks. Rows that are not on every node they should be on are cut off.
+  // kNotFound if no node has it, kFailedPrecondition if these are not the nodes, in the order, that
+  // it was made with, or somebody else takes it over. After another error call it again. *adopted
+  // is set if it is OK.
+  Status Adopt(SessionId id, uint32_t tenant, Adopted* adopted);
 
   // Asks the nodes for attention of `count` blocks of queries to one layer: one request per node,
   // so give all sequences of a batch together. Waits for no node. The blocks stay where they are

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -37,8 +38,12 @@ struct ClientAccess {
 namespace sounder::client {
 
 struct [[gnu::visibility("hidden")]] Session::State {
-  std::shared_ptr<gpu_worker::KvConnection> connection;
-  std::shared_ptr<gpu_worker::RemoteSession> remote;
+  State(std::shared_ptr<gpu_worker::KvConnection> over,
+        std::shared_ptr<gpu_worker::RemoteSession> session)
+      : connection(std::move(over)), remote(std::move(session)) {}
+
+  const std::shared_ptr<gpu_worker::KvConnection> connection;
+  const std::shared_ptr<gpu_worker::RemoteSession> remote;
   std::atomic<bool> closed{false};
 };
 

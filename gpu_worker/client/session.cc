@@ -1,4 +1,5 @@
 // A session as its user sees it: RemoteSession and the calls of KvClient that it takes.
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,12 +18,16 @@ Status Closed(const base::SessionId& id) {
 
 Session::Session(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
-Session::~Session() { static_cast<void>(Close()); }
+Session::~Session() {
+  if (!state_->closed) static_cast<void>(Close());
+}
 
 SessionId Session::id() const {
   const base::SessionId& id = state_->remote->id();
   return {id.high, id.low};
 }
+
+Position Session::end() const { return state_->remote->end(); }
 
 Status Session::status() const {
   if (state_->closed) return Closed(state_->remote->id());
@@ -66,6 +71,48 @@ Status Session::WaitAppended(Position position) {
 Status Session::Close() {
   if (state_->closed.exchange(true)) return {};
   return gpu_worker::ToPublic(state_->connection->client().Close(state_->remote.get()));
+}
+
+void Session::Leave() { state_->closed = true; }
+
+Status Session::Truncate(Position position) {
+  if (state_->closed) return Closed(state_->remote->id());
+  return gpu_worker::ToPublic(
+      state_->connection->client().Truncate(state_->remote.get(), position));
+}
+
+Status Session::Fork(Position position, std::unique_ptr<Session>* child, SessionId id) {
+  if (state_->closed) return Closed(state_->remote->id());
+  absl::StatusOr<std::shared_ptr<gpu_worker::RemoteSession>> forked =
+      state_->connection->client().Fork(state_->remote.get(), position, {id.high, id.low});
+  if (!forked.ok()) return gpu_worker::ToPublic(forked.status());
+  child->reset(new Session(std::make_shared<State>(state_->connection, *std::move(forked))));
+  return {};
+}
+
+Status Session::Fetch(uint32_t layer, Range range, void* keys, void* values) const {
+  if (state_->closed) return Closed(state_->remote->id());
+  const uint32_t layers = state_->remote->options().model.layers;
+  if (layer >= layers) {
+    return {Code::kInvalidArgument,
+            absl::StrCat("layer ", layer, " of a model with ", layers, " layers")};
+  }
+  absl::StatusOr<gpu_worker::RemoteRows> rows =
+      state_->connection->client().Fetch(state_->remote.get(), layer, {range.begin, range.end});
+  if (!rows.ok()) return gpu_worker::ToPublic(rows.status());
+  if (rows->keys.size() > 0) {
+    std::memcpy(keys, rows->keys.data(), rows->keys.size());
+    std::memcpy(values, rows->values.data(), rows->values.size());
+  }
+  return {};
+}
+
+Status Session::FetchTokens(Range range, std::vector<int32_t>* tokens) const {
+  if (state_->closed) return Closed(state_->remote->id());
+  absl::StatusOr<std::vector<int32_t>> fetched =
+      state_->connection->client().FetchTokens(state_->remote.get(), {range.begin, range.end});
+  if (fetched.ok()) *tokens = *std::move(fetched);
+  return gpu_worker::ToPublic(fetched.status());
 }
 
 }  // namespace sounder::client

@@ -57,7 +57,7 @@ TEST_F(ClientPackageTest, TheExampleBuildsAndRuns) {
   const std::string said = Succeed(folder_, "build/client_example " + address);
   std::istringstream lines(said);
   std::string line;
-  for (const char* name : {"session"}) {
+  for (const char* name : {"session", "fork"}) {
     ASSERT_TRUE(std::getline(lines, line)) << said;
     EXPECT_THAT(line, MatchesRegex(name + std::string(": attended to 1000 rows there, off by .*")));
   }

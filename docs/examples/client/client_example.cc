@@ -6,11 +6,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <random>
-
 using namespace sounder::client;
 using Floats = std::vector<float>;
-constexpr int kDim = 64;                          // of one layer and one head
-constexpr Position kOnNodes = 1000, kEnd = 1040;  // the last rows stay here
+constexpr Position kDim = 64, kOnNodes = 1000, kEnd = 1040;  // the last rows stay here
 
 Floats Gaussian(int count, unsigned seed) {
   std::mt19937 random(seed);
@@ -27,8 +25,7 @@ void Check(const Status& status) {
 }
 
 struct Cache {
-  Floats keys, values;  // [kEnd, kDim]
-
+  Floats keys, values;  // [kEnd, kDim]; one layer, one head
   // Plain attention to rows [begin, end): the output, and its lse behind it.
   Floats Attend(const Floats& query, Position begin, Position end) const {
     double sum = 0, output[kDim] = {};
@@ -77,4 +74,7 @@ int main(int count, char** nodes) {
   Check(client->Open(options, &session));
   Cache cache{Gaussian(kEnd, 1), Gaussian(kEnd, 2)};
   Run("session", *client, *session, cache, 0);
+  Check(session->Fork(600, &child));
+  for (Position i = 600 * kDim; i < kEnd * kDim; ++i) cache.keys[i] *= -1;  // goes on otherwise
+  Run("fork", *client, *child, cache, 600);
 }
