@@ -70,6 +70,8 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
   ASSIGN_OR_RETURN(auto projection, MakeProjection(options));
   auto session = std::make_shared<RemoteSession>(options, std::move(placement),
                                                  std::move(projection), nodes_.size(), executor_);
+  const int first = session->placement().Nodes().front();
+  RETURN_IF_ERROR(wire::CheckSpec(SpecOf(*session, first, nodes_.size())));
   RETURN_IF_ERROR(MakeOnNodes(*session, [&](Node& node, int index) {
     return node.control->Open(SpecOf(*session, index, nodes_.size())).status();
   }));
