@@ -167,6 +167,49 @@ TEST_F(ClientTest, SamplesAreThoseOfKvClient) {
   }
 }
 
+// Nodes get queries rounded to the session's dtype, and their signatures are those of these.
+TEST_F(ClientTest, SignsQueriesAsTheNodesSeeThem) {
+  gpu_worker::RemoteSessionOptions options = SessionOptions(kShape, 1, 16);
+  options.lsh = {.bits_per_table = 16, .num_tables = 200, .min_collisions = 2, .seed = 3};
+  const auto remote = *cluster_.client().Open(options);
+  std::vector<float> queries = block_;
+  for (size_t i = 0; i < queries.size(); ++i) queries[i] *= i % 2 == 0 ? 1.0015f : 0.9985f;
+  const Query query = PublicQuery(nullptr, queries, kShape, {});
+  EXPECT_EQ(gpu_worker::Sign(query, *remote), Sign(*remote, block_));
+  EXPECT_NE(Sign(*remote, queries), Sign(*remote, block_)) << "proves nothing";
+}
+
+// As engines keep them: the heads of a position beside each other.
+TEST_F(ClientTest, RowsMayLieApart) {
+  const auto session = Open(PublicOptions(kShape, 1, 16));
+  constexpr size_t kRow = kShape.dim * 2;
+  std::vector<std::byte> keys(kShape.layers * 200 * kShape.kv_heads * kRow);
+  std::vector<std::byte> values(keys.size());
+  const auto place = [](uint32_t layer, uint32_t head, size_t row) {
+    return ((layer * 200 + row) * kShape.kv_heads + head) * kRow;
+  };
+  for (uint32_t layer = 0; layer < kShape.layers; ++layer) {
+    for (uint32_t head = 0; head < kShape.kv_heads; ++head) {
+      for (size_t row = 0; row < 200; ++row) {
+        const size_t to = place(layer, head, row);
+        std::memcpy(&keys[to], rows_.Keys(layer, head).data + row * kRow, kRow);
+        std::memcpy(&values[to], rows_.Values(layer, head).data + row * kRow, kRow);
+      }
+    }
+  }
+  client::Rows rows;
+  rows.count = 200;
+  rows.head = [&](uint32_t layer, uint32_t head) {
+    const size_t at = place(layer, head, 0);
+    return client::HeadRows{&keys[at], &values[at], kShape.kv_heads * kRow};
+  };
+  EXPECT_OK(session->Append(rows));
+  Query query = PublicQuery(session.get(), queries_, kShape, {0, 200});
+  Attend(&query);
+  EXPECT_OK(query.status);
+  EXPECT_LT(DistanceOf(query), 1e-5);
+}
+
 TEST_F(ClientTest, RefusesQueriesThatDoNotFit) {
   const auto session = Filled(1);
   const auto closed = Open(PublicOptions(kShape, 2, 16));
