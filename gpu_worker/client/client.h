@@ -38,10 +38,11 @@
 // Lifetime. A Session or PendingAttend may outlive its Client: they share what is below. The last
 // of them to go ends the connections and threads.
 //
-// The process. SIGPIPE is ignored and SIGUSR1 taken once a Client exists (Cap'n Proto's event
-// loop), UCX may hook memory mapping (its UCX_MEM_* variables say how), warnings go to stderr
-// (SetLogLevel). UCX reads bytes of the nodes before this library checks them: use it in networks
-// you trust.
+// The process. Once a Client exists, SIGPIPE is ignored (by Cap'n Proto). UCX, which is loaded with
+// this library, takes SIGHUP (UCX_DEBUG_SIGNO) and, until the first Client exists, SIGSEGV, SIGBUS,
+// SIGILL and SIGFPE (UCX_HANDLE_ERRORS), and may hook memory mapping (UCX_MEM_*). What is worth
+// knowing goes to stderr (SetLogLevel). UCX reads bytes of the nodes before this library can check
+// them: use it in networks you trust.
 //
 // Versions. Before 1.0 the ABI holds within a minor version, which the name of the shared library
 // carries. Client and nodes must speak the same protocol version; Connect checks it.
