@@ -12,19 +12,17 @@
 #include <vector>
 
 #include "common/base/absl_text.h"
+#include "common/base/clock.h"
 #include "common/base/status_macros.h"
-#include "common/base/thread_executor.h"
 #include "common/config/commands.h"
 #include "common/config/environment.h"
 #include "common/config/logging.h"
 #include "common/config/option_set.h"
 #include "common/kernels/simd_level.h"
-#include "common/transport/ucx_transport.h"
-#include "common/wire/control_client.h"
 #include "gpu_worker/engine/generator.h"
 #include "gpu_worker/engine/prompt_file.h"
 #include "gpu_worker/generate_options.h"
-#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/kv/kv_connection.h"
 #include "gpu_worker/model/forward.h"
 #include "gpu_worker/model/tokenizer.h"
 #include "gpu_worker/ops/ops_cpu.h"
@@ -137,18 +135,13 @@ bool AnyRemote(const GeneratorOptions& options) {
                      [](LayerMode mode) { return mode != LayerMode::kExactLocal; });
 }
 
-absl::StatusOr<std::unique_ptr<KvClient>> Connect(const GenerateOptions& options,
-                                                  transport::Transport* transport,
-                                                  base::Executor* executor) {
+absl::StatusOr<std::unique_ptr<KvConnection>> Connect(const GenerateOptions& options) {
   KvClientOptions client_options;
   client_options.deadline = options.deadline;
   client_options.seed = std::random_device{}();
   client_options.liveness = options.liveness;
-  std::vector<std::unique_ptr<wire::ControlChannel>> nodes;
-  for (const std::string& node : options.nodes) {
-    nodes.push_back(std::make_unique<wire::ControlClient>(node, options.deadline));
-  }
-  return KvClient::Create(client_options, std::move(nodes), transport, executor);
+  return KvConnection::Connect(options.nodes, client_options,
+                               transport::MakeUcxEngine(options.ucx));
 }
 
 // Answers the prompts; the exit status. `client` is null where every layer is local.
@@ -226,19 +219,18 @@ int Generate(const GenerateOptions& options) {
     }
   }
 
-  base::ThreadExecutor executor(1, "worker");
-  std::unique_ptr<KvClient> client;
-  transport::UcxTransport transport(options.ucx);  // goes before what its events reach
+  std::unique_ptr<KvConnection> connection;
   if (remote) {
-    absl::StatusOr<std::unique_ptr<KvClient>> created = Connect(options, &transport, &executor);
-    if (!created.ok()) {
-      const bool usage = absl::IsInvalidArgument(created.status());
-      return Fail(usage ? config::kExitUsage : ExitCodeOf(created.status()), created.status());
+    absl::StatusOr<std::unique_ptr<KvConnection>> made = Connect(options);
+    if (!made.ok()) {
+      const bool usage = absl::IsInvalidArgument(made.status());
+      return Fail(usage ? config::kExitUsage : ExitCodeOf(made.status()), made.status());
     }
-    client = *std::move(created);
+    connection = *std::move(made);
   }
-  return Answer(options, *generator_options, model->get(), words, *std::move(prompts), client.get(),
-                &executor.clock(), &answers, &summary);
+  const base::SteadyClock clock;
+  return Answer(options, *generator_options, model->get(), words, *std::move(prompts),
+                remote ? &connection->client() : nullptr, &clock, &answers, &summary);
 }
 
 int GenerateCommand(int argc, const char* const* argv, const config::Environment& environment) {

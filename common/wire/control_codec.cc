@@ -44,6 +44,8 @@ absl::StatusOr<ModelIdentity> GetModel(proto::ModelIdentity::Reader in) {
   return model;
 }
 
+}  // namespace
+
 absl::Status CheckSpec(const SessionSpec& spec) {
   const ModelIdentity& model = spec.model;
   if (model.layers == 0 || model.layers > base::kMaxLayers || model.kv_heads == 0 ||
@@ -102,8 +104,6 @@ absl::Status CheckSpec(const SessionSpec& spec) {
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 void Put(const absl::Status& status, proto::Status::Builder out) {
   out.setCode(ToWireCode(status));
