@@ -18,16 +18,19 @@ absl::StatusOr<std::string> GetName(capnp::Text::Reader text, const char* field)
   return std::string(text.begin(), text.size());
 }
 
+// The whole text, as GetName reads it, also behind a NUL.
+capnp::Text::Reader WholeText(const std::string& text) { return {text.c_str(), text.size()}; }
+
 void PutModel(const ModelIdentity& model, proto::ModelIdentity::Builder out) {
-  out.setName(model.name.c_str());
-  out.setWeightsDigest(model.weights_digest.c_str());
+  out.setName(WholeText(model.name));
+  out.setWeightsDigest(WholeText(model.weights_digest));
   out.setLayers(model.layers);
   out.setKvHeads(model.kv_heads);
   out.setQueryHeads(model.query_heads);
   out.setHeadDim(model.head_dim);
-  out.setRopeDigest(model.rope_digest.c_str());
-  out.setAdapter(model.adapter.c_str());
-  out.setKvLayout(model.kv_layout.c_str());
+  out.setRopeDigest(WholeText(model.rope_digest));
+  out.setAdapter(WholeText(model.adapter));
+  out.setKvLayout(WholeText(model.kv_layout));
 }
 
 absl::StatusOr<ModelIdentity> GetModel(proto::ModelIdentity::Reader in) {

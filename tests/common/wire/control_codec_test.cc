@@ -40,6 +40,20 @@ TEST(ControlCodecTest, ValuesRoundTrip) {
   }
 }
 
+// A name was read whole and written up to its first NUL: a session's model compared unequal with
+// itself after one trip more.
+TEST(ControlCodecTest, NamesTravelWholeBehindANul) {
+  base::PhiloxStream random(51, 2);
+  SessionSpec spec = RandomSpec(random);
+  for (std::string* name : {&spec.model.name, &spec.model.weights_digest, &spec.model.rope_digest,
+                            &spec.model.adapter, &spec.model.kv_layout}) {
+    *name = std::string("a\0b", 3);
+  }
+  const auto again = Travel(spec);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->model, spec.model);
+}
+
 TEST(ControlCodecTest, StatusesRoundTrip) {
   for (int code = 0; code <= 16; ++code) {
     const absl::Status status(static_cast<absl::StatusCode>(code), code == 0 ? "" : "text");
