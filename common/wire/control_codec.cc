@@ -220,7 +220,8 @@ void Put(const NodeStatus& status, proto::NodeStatus::Builder out) {
   out.setSimd(status.simd.c_str());
   out.setUptimeSeconds(status.uptime_seconds);
   out.setDraining(status.draining);
-  auto connections = out.initConnections(static_cast<unsigned>(status.connections.size()));
+  auto connections = out.initConnections(
+      static_cast<unsigned>(std::min(status.connections.size(), base::kMaxConnections)));
   for (unsigned i = 0; i < connections.size(); ++i) {
     connections[i].setPeer(status.connections[i].peer.c_str());
     connections[i].setTransport(status.connections[i].transport.c_str());
@@ -228,7 +229,7 @@ void Put(const NodeStatus& status, proto::NodeStatus::Builder out) {
   }
 }
 
-NodeStatus Get(proto::NodeStatus::Reader in) {
+absl::StatusOr<NodeStatus> Get(proto::NodeStatus::Reader in) {
   NodeStatus status;
   status.version = in.getVersion().cStr();
   status.protocol_version = in.getProtocolVersion();
@@ -244,7 +245,14 @@ NodeStatus Get(proto::NodeStatus::Reader in) {
   status.simd = in.getSimd().cStr();
   status.uptime_seconds = in.getUptimeSeconds();
   status.draining = in.getDraining();
-  for (const auto connection : in.getConnections()) {
+  // Structs without fields take no bytes: a list of millions fits into a message of a few words.
+  const auto connections = in.getConnections();
+  if (connections.size() > base::kMaxConnections) {
+    return absl::InvalidArgumentError(absl::StrCat(connections.size(), " connections, at most ",
+                                                   base::kMaxConnections,
+                                                   " are listed in a status"));
+  }
+  for (const auto connection : connections) {
     status.connections.push_back({connection.getPeer().cStr(), connection.getTransport().cStr(),
                                   connection.getDetail().cStr()});
   }
