@@ -101,6 +101,30 @@ void WriteValues(const std::filesystem::path& folder) {
   }
 }
 
+// As node_fuzz.cc reads them: a session with sketches, tables or no index, rows in both layers, a
+// question about them.
+void WriteNode(const std::filesystem::path& folder) {
+  const auto text = [](std::initializer_list<int> bytes) {
+    return std::string(bytes.begin(), bytes.end());
+  };
+  const std::string time = text({5, 0, 1});
+  const std::string close = text({6, 0, 0, 1});
+  for (const int index : {0, 1, 2}) {  // LSH tables, sketches, none
+    std::string input = text({0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 0, index});
+    input += index == 1 ? text({0, 1}) : text({0});  // sketches of 64 bits and int8; as appended
+    for (const int layer : {0, 1}) {
+      input += text({1, 0, 0, 0, layer, 0, 1, 0, 40, 1, 3, 1, 0, 0}) + time;
+    }
+    for (const int layer : {0, 1}) {
+      input += text({3, 0, 0, 0, layer, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1});
+      input +=
+          text({9, 8, 7, 6, 5, 4, 3, 2, 4, 0, 1, 0, 5, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1, 3, 0, 0, 0});
+    }
+    Write(folder / ("accepted_index_" + std::to_string(index)), input + time + close);
+  }
+  Write(folder / "refused_no_session", close + time);
+}
+
 template <typename Root, typename Value>
 std::string Flat(const Value& value) {
   capnp::MallocMessageBuilder builder;
@@ -138,6 +162,7 @@ int main(int argc, char** argv) {
   const std::filesystem::path corpus = argv[1];
   sounder::fuzz::WriteItems(corpus / "wire_items");
   sounder::fuzz::WriteValues(corpus / "wire_values");
+  sounder::fuzz::WriteNode(corpus / "node");
   sounder::fuzz::WriteHeaders(corpus / "wire_header");
   sounder::fuzz::WriteControl(corpus / "wire_control");
 }
