@@ -21,6 +21,9 @@ packages_format=(clang-format)
 # For ./run bench-instructions.
 packages_instructions=(valgrind)
 
+# For ./run fuzz. llvm-14: lines in the reports.
+packages_fuzz=(clang-14 libclang-rt-14-dev llvm-14)
+
 # For scripts/on_bare_debian.sh.
 packages_bare=(debootstrap)
 
