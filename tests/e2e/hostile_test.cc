@@ -49,7 +49,9 @@ class HostileTest : public testing::Test {
         << Descriptors() << " descriptors, " << before_ << " before";
     const int64_t resident = ResidentKib(node().process().pid());
     std::printf("descriptors_after %d\nresident_after_kib %ld\n", Descriptors(), resident);
+#ifndef __SANITIZE_ADDRESS__  // which keeps what was freed for a while
     EXPECT_LT(resident, resident_before_ + resident_before_ / 20 + (16 << 10));
+#endif
     bystander_->Stop();
     bystander_ = nullptr;
     client_ = nullptr;

@@ -101,6 +101,7 @@ class Overload {
     server_.Stop();
     map_.CloseAll(absl::UnavailableError("over"));
     Settle();
+    node_ = nullptr;  // before the server it tells of its end
   }
 
   // Attends of all rows for `duration`, so many a second in the mean, over all clients.
@@ -226,8 +227,9 @@ class Overload {
   SessionMap map_{{.memory_bytes = uint64_t{1} << 20}, &executor_};
   metrics::Registry registry_;
   ServerProbe probe_{registry_, map_};
-  transport::LoopbackTransport node_{&fabric_, "node:1"};
-  PutOffTransport transport_{&node_, &time_, &executor_.clock()};
+  std::unique_ptr<transport::LoopbackTransport> node_ =
+      std::make_unique<transport::LoopbackTransport>(&fabric_, "node:1");
+  PutOffTransport transport_{node_.get(), &time_, &executor_.clock()};
   DataServer server_{
       &transport_,
       &map_,
