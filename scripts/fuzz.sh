@@ -2,13 +2,14 @@
 # Builds the fuzz targets of tests/fuzz and runs them under libFuzzer, as many at a time as there
 # are cores; prints a table. tests/fuzz/DESIGN.md explains.
 #   scripts/fuzz.sh [--runs N] [TARGET...]     1000000 runs, every target (scripts/fuzz.sh texts)
+# The target `node`, a whole node, takes milliseconds a run, and a quarter of the runs.
 # The canary, which has a bug, is always among them, and must be found. What else is found (inputs
 # that end the process, take more than 10 s or 2 GiB) stays in build/fuzz/findings/TARGET with a
 # log. Exit status 1: something was found, or the canary was not. Ctrl-C ends it with the table of
 # what was run. One input again: build/fuzz/fuzz/TARGET_fuzz FILE.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-usage() { sed -n 2,10p "$0" | cut -c3-; }
+usage() { sed -n 2,9p "$0" | cut -c3-; }
 build=build/fuzz
 runs=1000000
 canary_runs=5000000  # it is found after some thousands
@@ -48,6 +49,7 @@ start() {
   local seeds=()
   [ ! -d "tests/fuzz/corpus/$1" ] || seeds=("tests/fuzz/corpus/$1")
   [ "$1" != canary ] || most=$canary_runs
+  [ "$1" != node ] || most=$(((runs + 3) / 4))
   # Past what is read of a request; and common/http/DESIGN.md.
   [ "$1" != http ] || length=20000 stack=8192
   (

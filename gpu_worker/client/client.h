@@ -27,7 +27,8 @@
 //   kOutOfRange          positions beyond the end of the session
 //   kNotFound, kAlreadyExists   of session ids
 //   kResourceExhausted   a node is full or busy
-//   kUnavailable         a node cannot be reached, or lost the session (a restart)
+//   kUnavailable         a node cannot be reached, or lost the session (a restart). Once a node has
+//                        been silent for some seconds this is said at once, until it answers again
 //   kDeadlineExceeded    a node did not answer in time
 // Others (kInternal, kDataLoss) mean that a node answered with what cannot be.
 //
