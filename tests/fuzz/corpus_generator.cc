@@ -158,6 +158,14 @@ void WriteNode(const std::filesystem::path& folder) {
         text({9, 8, 7, 6, 5, 4, 3, 2, 4, 0, 1, 0, 5, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1, 3, 0, 0, 0});
   }
   Write(folder / "accepted_branches", input + time + close);
+  // Asked about 41 rows, of which 11 are then others: asked again, it must not be answered.
+  std::string again = text({0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 0, 2, 0});
+  const auto append = [&](int layer, int elements) {
+    return text({1, 0, 0, 0, layer, 0, 1, 0, 40, 1, elements, 1, 0, 0}) + time;
+  };
+  again += append(0, 3) + append(1, 3) + text({9, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0}) + time;
+  again += text({8, 0, 0, 0, 30, 1, 0}) + append(0, 9) + append(1, 9) + text({10, 0}) + time;
+  Write(folder / "refused_asked_after_truncate", again + close);
   Write(folder / "refused_no_session", close + time);
 }
 

@@ -13,6 +13,7 @@
 
 #include "common/base/virtual_executor.h"
 #include "common/config/logging.h"
+#include "common/wire/codec_parts.h"
 #include "common/wire/control_codec.h"
 #include "kv_node/server/node_service.h"
 #include "tests/common/wire/wire_values.h"
@@ -48,7 +49,7 @@ class Node {
   explicit Node(Values& values) : values_(values) {}
 
   void Operate() {
-    switch (values_.Below(10)) {
+    switch (values_.Below(11)) {
       case 0:
         return Open();
       case 1:
@@ -65,8 +66,10 @@ class Node {
         return Ask();
       case 8:
         return Branch();
-      default:
+      case 9:
         return Fetch();
+      default:
+        if (!questions_.empty()) Repeat(questions_[values_.Below(questions_.size())], true);
     }
   }
 
@@ -101,13 +104,16 @@ class Node {
   }
 
  private:
-  struct Attended {
-    wire::AttendItem item;  // without tensors
-    uint64_t twin = 0;      // the ticket of the same question, asked before
+  // A question may be asked more than once. It goes by the ticket of its first asking.
+  struct Question {
+    uint64_t ticket = 0;
+    transport::Message message;
   };
-  struct Fetched {
-    wire::FetchItem item;
-    uint64_t twin = 0;
+  template <typename Item>
+  struct Asked {
+    Item item;  // without tensors
+    uint64_t question = 0;
+    bool later = false;  // other operations may have come before it
   };
 
   base::SessionId TakeId() { return {1, 1 + values_.Below(4)}; }
@@ -151,7 +157,9 @@ class Node {
     capnp::MallocMessageBuilder message;
     wire::Put(spec, message.initRoot<proto::SessionSpec>());
     const auto taken = wire::Get(message.getRoot<proto::SessionSpec>().asReader());
-    if (taken.ok()) service_.Open(*taken, Answered());
+    if (!taken.ok()) return;
+    if (!driver_.map.Find(spec.session.id).ok()) ++made_[spec.session.id];
+    service_.Open(*taken, Answered());
   }
 
   void Append() {
@@ -234,7 +242,7 @@ class Node {
     const wire::HeadHint hint{static_cast<float>(values_.Below(9)) / 8,
                               static_cast<float>(values_.Below(9)) / 8};
     const std::vector<wire::HeadHint> head_hints(hinted ? item.kv_head_count : 0, hint);
-    const Attended plain{item};
+    const wire::AttendItem plain = item;
     item.queries = queries;
     item.signatures = signatures;
     item.lse_hints = lse_hints;
@@ -242,13 +250,28 @@ class Node {
     wire::AttendRequest request;
     request.envelope = TakeEnvelope(wire::MessageKind::kAttend);
     request.items = {item};
-    uint64_t twin = 0;
-    for (int times = 0; times < 2; ++times) {
-      if (twin != 0) request.envelope.ticket = ++ticket_;
-      attends_[request.envelope.ticket] = {plain.item, twin};
-      twin = request.envelope.ticket;
-      driver_.server.OnMessage(1, wire::Encode(request));
+    attends_[request.envelope.ticket] = {plain, request.envelope.ticket};
+    AskTwice({request.envelope.ticket, wire::Encode(request)});
+  }
+
+  void AskTwice(Question question) {
+    driver_.server.OnMessage(1, wire::CopyOf(question.message));
+    Repeat(question, false);
+    questions_.push_back(std::move(question));
+  }
+
+  void Repeat(const Question& question, bool later) {
+    transport::Message message = wire::CopyOf(question.message);
+    wire::PayloadShape shape;
+    wire::Envelope envelope = wire::DecodeHeader(message.header, &shape).value();
+    envelope.ticket = ++ticket_;
+    message.header = wire::EncodeHeader(envelope, shape);
+    if (const auto attend = attends_.find(question.ticket); attend != attends_.end()) {
+      attends_[ticket_] = {attend->second.item, question.ticket, later};
+    } else {
+      fetches_[ticket_] = {fetches_.at(question.ticket).item, question.ticket, later};
     }
+    driver_.server.OnMessage(1, std::move(message));
   }
 
   void Close() {
@@ -268,8 +291,10 @@ class Node {
     switch (values_.Below(3)) {
       case 0: {
         const uint64_t sequence = values_.Bool() ? values_.Number(0, 4) : info.applied_sequence;
-        return service_.Fork(
-            {{session, sequence, tenant}, position, TakeId(), values_.Number32(0, 20)}, Answered());
+        const base::SessionId child = TakeId();
+        ++made_[child];
+        return service_.Fork({{session, sequence, tenant}, position, child, values_.Below(20)},
+                             Answered());
       }
       case 1:
         return service_.Truncate({session, info.applied_sequence + values_.Number(1, 2), tenant},
@@ -300,13 +325,8 @@ class Node {
     wire::FetchRequest request;
     request.envelope = TakeEnvelope(wire::MessageKind::kFetch);
     request.items = {item};
-    uint64_t twin = 0;
-    for (int times = 0; times < 2; ++times) {
-      if (twin != 0) request.envelope.ticket = ++ticket_;
-      fetches_[request.envelope.ticket] = {item, twin};
-      twin = request.envelope.ticket;
-      driver_.server.OnMessage(1, wire::Encode(request));
-    }
+    fetches_[request.envelope.ticket] = {item, request.envelope.ticket};
+    AskTwice({request.envelope.ticket, wire::Encode(request)});
   }
 
   // Calls that change no rows.
@@ -343,7 +363,7 @@ class Node {
     return envelope;
   }
 
-  void CheckAttend(const Attended& attend,
+  void CheckAttend(const Asked<wire::AttendItem>& attend,
                    std::map<uint64_t, transport::Message>::node_type answer) {
     CHECK(!answer.empty()) << "not answered";
     auto reply = wire::DecodeAttendReply(std::move(answer.mapped()));
@@ -361,10 +381,11 @@ class Node {
     for (const float lse : item.lse) CHECK(!std::isnan(lse) && lse < INFINITY) << lse;
     attended_ = attended_ || item.rows_visible > 0;
     reply->envelope = {};
-    CheckTwin(answer.key(), attend.twin, wire::Describe(*reply));
+    CheckSame(attend, wire::Describe(*reply));
   }
 
-  void CheckFetch(const Fetched& fetch, std::map<uint64_t, transport::Message>::node_type answer) {
+  void CheckFetch(const Asked<wire::FetchItem>& fetch,
+                  std::map<uint64_t, transport::Message>::node_type answer) {
     CHECK(!answer.empty()) << "not answered";
     auto reply = wire::DecodeFetchReply(std::move(answer.mapped()));
     CHECK(reply.ok()) << reply.status().ToString();
@@ -386,15 +407,15 @@ class Node {
       CHECK(item.head_dim == fetch.item.head_dim && item.dtype == fetch.item.dtype);
     }
     reply->envelope = {};
-    CheckTwin(answer.key(), fetch.twin, wire::Describe(*reply));
+    CheckSame(fetch, wire::Describe(*reply));
   }
 
-  // The answer of a ticket is that of its twin, where both were given one.
-  void CheckTwin(uint64_t ticket, uint64_t twin, std::string text) {
-    if (const auto before = answered_.find(twin); before != answered_.end()) {
-      CHECK(before->second == text) << text << "\nbefore:\n" << before->second;
-    }
-    answered_[ticket] = std::move(text);
+  // All answers to a question are one, if they come from one session.
+  template <typename Item>
+  void CheckSame(const Asked<Item>& asked, const std::string& text) {
+    if (asked.later && made_[asked.item.session.id] > 1) return;
+    const auto [before, first] = answered_.emplace(asked.question, text);
+    CHECK(first || before->second == text) << text << "\nbefore:\n" << before->second;
   }
 
   Values& values_;
@@ -406,14 +427,16 @@ class Node {
   kv_node::NodeService service_{&driver_.map, &executor_, std::chrono::seconds(1),
                                 [] { return wire::NodeStatus(); }};
   uint64_t ticket_ = 0;
-  std::map<uint64_t, Attended> attends_;  // by ticket
-  std::map<uint64_t, Fetched> fetches_;
+  std::map<uint64_t, Asked<wire::AttendItem>> attends_;  // by ticket
+  std::map<uint64_t, Asked<wire::FetchItem>> fetches_;
   std::vector<uint64_t> appends_;  // tickets
   std::vector<uint64_t> pings_;
-  size_t calls_ = 0;  // of the control plane
+  std::vector<Question> questions_;
+  std::map<base::SessionId, int> made_;  // how often a session of that id may have begun
+  size_t calls_ = 0;                     // of the control plane
   size_t replies_ = 0;
   bool attended_ = false;
-  std::map<uint64_t, std::string> answered_;  // attends and fetches that succeeded, by ticket
+  std::map<uint64_t, std::string> answered_;  // first answers, by question
 };
 
 }  // namespace
