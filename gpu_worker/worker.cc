@@ -12,7 +12,6 @@
 #include "common/config/logging.h"
 #include "common/config/option_set.h"
 #include "common/kernels/simd_level.h"
-#include "common/wire/control_client.h"
 #include "gpu_worker/ops/ops_cpu.h"
 
 namespace sounder::gpu_worker {
@@ -68,17 +67,13 @@ std::optional<int> Worker::Connect() {
   client_options.block_deadline = options_.prefill_deadline;
   client_options.seed = std::random_device{}();
   client_options.liveness = options_.liveness;
-  std::vector<std::unique_ptr<wire::ControlChannel>> nodes;
-  for (const std::string& node : options_.nodes) {
-    nodes.push_back(std::make_unique<wire::ControlClient>(node, options_.deadline));
-  }
-  absl::StatusOr<std::unique_ptr<KvClient>> created =
-      KvClient::Create(client_options, std::move(nodes), &transport_, &executor_);
+  absl::StatusOr<std::unique_ptr<KvConnection>> created = KvConnection::Connect(
+      options_.nodes, client_options, transport::MakeUcxEngine(options_.ucx));
   if (!created.ok()) {
     const bool usage = absl::IsInvalidArgument(created.status());
     return Fail(usage ? config::kExitUsage : ExitCodeOf(created.status()), created.status());
   }
-  client_ = *std::move(created);
+  connection_ = *std::move(created);
   return std::nullopt;
 }
 

@@ -6,10 +6,9 @@
 #include <optional>
 
 #include "absl/status/status.h"
-#include "common/base/thread_executor.h"
-#include "common/transport/ucx_transport.h"
+#include "common/base/clock.h"
 #include "gpu_worker/engine/sequence_runner.h"
-#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/kv/kv_connection.h"
 #include "gpu_worker/model/forward.h"
 #include "gpu_worker/model/tokenizer.h"
 #include "gpu_worker/worker_options.h"
@@ -29,7 +28,7 @@ int ExitCodeOf(const absl::Status& status);
 // stderr.
 class Worker {
  public:
-  explicit Worker(const WorkerOptions& options) : options_(options), transport_(options.ucx) {}
+  explicit Worker(const WorkerOptions& options) : options_(options) {}
 
   // Log level, instruction set, model and tokenizer, and what the options mean for the model.
   std::optional<int> Load();
@@ -38,8 +37,9 @@ class Worker {
 
   LlamaModel* model() { return model_.get(); }
   const Tokenizer* words() const { return tokenizer_.get(); }  // null: the model has none
-  KvClient* client() { return client_.get(); }                 // null: every layer is local
-  const base::Clock* clock() { return &executor_.clock(); }
+  // Null: every layer is local.
+  KvClient* client() { return connection_ == nullptr ? nullptr : &connection_->client(); }
+  const base::Clock* clock() const { return &clock_; }
   GeneratorOptions& generator_options() { return generator_options_; }
 
  private:
@@ -50,9 +50,8 @@ class Worker {
   std::unique_ptr<LlamaModel> model_;
   std::unique_ptr<Tokenizer> tokenizer_;
   GeneratorOptions generator_options_;
-  base::ThreadExecutor executor_{1, "worker"};
-  std::unique_ptr<KvClient> client_;
-  transport::UcxTransport transport_;  // goes before what its events reach
+  const base::SteadyClock clock_;
+  std::unique_ptr<KvConnection> connection_;
 };
 
 }  // namespace sounder::gpu_worker

@@ -9,10 +9,6 @@ preset=$1
 shift
 build=build/$preset
 
-# One compiler cache for all checkouts, wherever they lie: paths count from here.
-export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$PWD}
-export CCACHE_NOHASHDIR=1
-
 # Configured once; ninja itself configures again when a CMake file changed.
 log=build/configure-$preset.log
 if [ ! -f "$build/build.ninja" ]; then

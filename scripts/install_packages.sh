@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of the groups named (build format instructions bare aarch64; default:
-# build), only those that are missing. Safe to call every time: with nothing to do it takes a
-# fraction of a second. Works as root, or as a user with sudo.
+# Installs the Debian packages of the groups named (build client format instructions fuzz bare
+# aarch64; default: build), only those that are missing. Safe to call every time: with nothing to do
+# it takes a fraction of a second. Works as root, or as a user with sudo.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/packages.sh
@@ -12,10 +12,10 @@ wanted=()
 for group in "$@"; do
   list="packages_$group[@]"
   case $group in
-    build | format | instructions | bare | aarch64) wanted+=("${!list}") ;;
+    build | client | format | instructions | fuzz | bare | aarch64) wanted+=("${!list}") ;;
     *)
-      echo "install_packages.sh: no package group '$group' (build, format, instructions, bare," \
-           "aarch64)" >&2
+      echo "install_packages.sh: no package group '$group' (build, client, format, instructions," \
+           "fuzz, bare, aarch64)" >&2
       exit 2
       ;;
   esac

@@ -3,9 +3,10 @@
 # nothing but git and certificates, as on a machine that never saw the project. Needs root.
 #   scripts/on_bare_debian.sh COMMAND [ARGUMENT...]     e.g. scripts/on_bare_debian.sh ./run demo
 # Exit status: the command's. The bare root is made once, in $SOUNDER_BARE (/var/tmp/sounder-bare).
+# A folder named by $SOUNDER_BARE_ADD is there as /added.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-[ $# -ge 1 ] || { sed -n 2,5p "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n 2,6p "$0" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "on_bare_debian.sh: needs root" >&2; exit 1; }
 
 store=${SOUNDER_BARE:-/var/tmp/sounder-bare}
@@ -45,6 +46,7 @@ for folder in proc sys dev; do
   mount --make-rslave "$root/$folder"
 done
 git clone -q --no-local . "$root/project"
+[ -z "${SOUNDER_BARE_ADD:-}" ] || cp -a "$SOUNDER_BARE_ADD" "$root/added"
 proxies=$(env | grep -iE '^(https?|no)_proxy=|^SSL_CERT_FILE=' || true)
 mapfile -t proxies <<<"$proxies"
 code=0

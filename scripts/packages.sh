@@ -10,11 +10,19 @@ packages_build=(
   libssl-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
 
+# To build a program with the installed client library and to run it.
+packages_client=(
+  g++ cmake make libucx0 libabsl20220623 libcapnp-0.9.2 libhwy1 libspdlog1.10 libxxhash0
+)
+
 # For ./run format and the test that everything is formatted.
 packages_format=(clang-format)
 
 # For ./run bench-instructions.
 packages_instructions=(valgrind)
+
+# For ./run fuzz. llvm-14: lines in the reports.
+packages_fuzz=(clang-14 libclang-rt-14-dev llvm-14)
 
 # For scripts/on_bare_debian.sh.
 packages_bare=(debootstrap)

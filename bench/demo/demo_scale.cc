@@ -17,14 +17,11 @@
 #include "cli/table.h"
 #include "common/base/absl_text.h"
 #include "common/base/status_macros.h"
-#include "common/base/thread_executor.h"
 #include "common/config/environment.h"
 #include "common/config/option_set.h"
 #include "common/kernels/signature.h"
-#include "common/transport/ucx_transport.h"
-#include "common/wire/control_client.h"
 #include "gpu_worker/engine/sketch_hints.h"
-#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/kv/kv_connection.h"
 
 namespace sounder::bench {
 namespace {
@@ -32,6 +29,7 @@ namespace {
 using gpu_worker::AppendRows;
 using gpu_worker::AttendQuery;
 using gpu_worker::KvClient;
+using gpu_worker::KvConnection;
 using gpu_worker::RemoteSession;
 
 struct Options {
@@ -330,22 +328,12 @@ class ScaleDemo {
 };
 
 int Run(const Options& options) {
-  base::ThreadExecutor executor(1, "scale");
-  std::unique_ptr<KvClient> client;  // outlives the transport
-  transport::UcxTransport transport{transport::UcxOptions{}};
   gpu_worker::KvClientOptions client_options;
   client_options.deadline = options.deadline;
-  std::vector<std::unique_ptr<wire::ControlChannel>> nodes;
-  for (const std::string& node : options.nodes) {
-    nodes.push_back(std::make_unique<wire::ControlClient>(node, options.deadline));
-  }
-  absl::StatusOr<std::unique_ptr<KvClient>> created =
-      KvClient::Create(client_options, std::move(nodes), &transport, &executor);
-  absl::Status status = created.status();
-  if (status.ok()) {
-    client = *std::move(created);
-    status = ScaleDemo(options, client.get()).Run();
-  }
+  const auto connection =
+      KvConnection::Connect(options.nodes, client_options, transport::MakeUcxEngine({}));
+  absl::Status status = connection.status();
+  if (status.ok()) status = ScaleDemo(options, &(*connection)->client()).Run();
   if (status.ok()) return 0;
   std::fprintf(stderr, "demo_scale: %s\n", base::MessageOf(status).c_str());
   return 1;

@@ -24,6 +24,7 @@ inline constexpr size_t kMaxItems = 4096;  // items of one Attend
 inline constexpr size_t kMaxPartialBytes = size_t{256} << 20;
 inline constexpr int64_t kUnitRows = 4096;  // the smallest multiple of which they are cut at
 inline constexpr size_t kMaxNameBytes = 256;
+inline constexpr size_t kMaxConnections = 16384;  // listed in a node's status
 
 static_assert(kMaxHeaderBytes <= 8140, "UCX over TCP caps active message headers at 8,140 bytes");
 static_assert(kMaxSegmentRows == 1 << 16);

@@ -1,5 +1,6 @@
 #include "common/config/host_port.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "absl/status/status.h"
@@ -27,7 +28,12 @@ absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
     return bad("a v6 address needs brackets");
   }
   if (host.empty()) return bad("no host");
-  if (host.find_first_of(" \t\r\n/[]") != std::string_view::npos) return bad("bad host");
+  // A NUL, say, would make the resolver read another name than the one that is reported.
+  const bool plain = std::all_of(host.begin(), host.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte > ' ' && byte != 0x7f && c != '/' && c != '[' && c != ']';
+  });
+  if (!plain) return bad("the host has a character that no host has");
   int port = -1;
   const char* end = port_text.data() + port_text.size();
   const auto [stop, error] = std::from_chars(port_text.data(), end, port);

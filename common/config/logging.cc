@@ -93,10 +93,10 @@ void Log(spdlog::level::level_enum level, std::string_view message) {
 
 }  // namespace
 
-void AddLogOptions(OptionSet& set, std::string* level) {
+std::vector<std::string> LogLevelNames() {
   std::vector<std::string> names;
   for (const LevelName& entry : kLevels) names.emplace_back(entry.name);
-  set.AddText("log_level", level, "the least important events to log", names);
+  return names;
 }
 
 void SetLogLevel(std::string_view level) {

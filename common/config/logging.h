@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "common/config/option_set.h"
@@ -23,6 +24,9 @@
 namespace sounder::config {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError, kOff };
+
+// In the order of LogLevel.
+std::vector<std::string> LogLevelNames();
 
 // Declares --log-level (default: what `level` holds: debug|info|warning|error|off).
 void AddLogOptions(OptionSet& set, std::string* level);

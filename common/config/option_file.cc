@@ -1,5 +1,6 @@
 #include "common/config/option_file.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -57,15 +58,49 @@ absl::StatusOr<OptionFile> ReadMap(const YAML::Node& root, const std::string& na
   return file;
 }
 
+// Where the documents of a text begin.
+class DocumentStarts final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override { marks_.push_back(mark); }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+  const std::vector<YAML::Mark>& marks() const { return marks_; }
+
+ private:
+  std::vector<YAML::Mark> marks_;
+};
+
+// At most one document. Not by YAML::LoadAll: where a document begins with what no value begins
+// with, such as a comma, yaml-cpp 0.7 reads an empty document and stays where it is, for ever.
+absl::Status CheckDocuments(const std::string& text, const std::string& name) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  DocumentStarts starts;
+  while (starts.marks().size() < 2 && parser.HandleNextDocument(starts)) {
+  }
+  if (starts.marks().size() < 2) return absl::OkStatus();
+  const YAML::Mark& second = starts.marks()[1];
+  if (second.pos != starts.marks()[0].pos) return Bad(name, "holds more than one YAML document");
+  return Bad(name + ":" + std::to_string(second.line + 1), "not YAML: no value begins like this");
+}
+
 }  // namespace
 
 absl::StatusOr<OptionFile> ParseOptionFile(const std::string& text, const std::string& name,
                                            const std::vector<std::string>& known_keys) {
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.empty()) return OptionFile();
-    if (documents.size() > 1) return Bad(name, "holds more than one YAML document");
-    return ReadMap(documents.front(), name, known_keys);
+    RETURN_IF_ERROR(CheckDocuments(text, name));
+    return ReadMap(YAML::Load(text), name, known_keys);
   } catch (const YAML::Exception& error) {
     return Bad(name + ":" + std::to_string(error.mark.line + 1), "not YAML: " + error.msg);
   }

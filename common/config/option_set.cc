@@ -64,6 +64,18 @@ std::string ParserMessage(const CLI::ParseError& error) {
   return text;
 }
 
+// "false" to `texts` for every --no-NAME.
+absl::Status AddNegations(const CLI::Option& negated, const std::string& name,
+                          std::vector<std::string>& texts) {
+  for (const std::string& value : negated.results()) {
+    if (value != "true") {
+      return absl::InvalidArgumentError("--no-" + FlagOf(name).substr(2) + " takes no value");
+    }
+    texts.push_back("false");
+  }
+  return absl::OkStatus();
+}
+
 // The arguments as CLI11 takes a vector of them, the last first. It would read "--name=" as a flag
 // whose value is the next argument; "--name" and "" say what was meant.
 std::vector<std::string> ReversedArguments(int argc, const char* const* argv) {
@@ -247,10 +259,14 @@ absl::StatusOr<OptionSet::Given> OptionSet::ReadFlags(int argc, const char* cons
   const CLI::Option* help = app.add_flag("-h,--help");
   const CLI::Option* version = app.add_flag("--version");
   std::map<std::string, CLI::Option*> parsed;
+  std::map<std::string, CLI::Option*> negated;
   for (const Option& option : options_) {
     const std::string flag = FlagOf(option.name);
     if (option.is_switch) {
-      parsed[option.name] = app.add_flag(flag + ",!--no-" + flag.substr(2));
+      // Not as one flag, "--x,!--no-x": CLI11 would negate a number given to --no-x, whatever it
+      // is.
+      parsed[option.name] = app.add_flag(flag);
+      negated[option.name] = app.add_flag("--no-" + flag.substr(2));
     } else {
       parsed[option.name] = app.add_option(flag, given.flags[option.name])
                                 ->expected(1)
@@ -283,6 +299,7 @@ absl::StatusOr<OptionSet::Given> OptionSet::ReadFlags(int argc, const char* cons
   for (const Option& option : options_) {
     std::vector<std::string>& texts = given.flags[option.name];
     texts = parsed[option.name]->results();
+    if (option.is_switch) RETURN_IF_ERROR(AddNegations(*negated[option.name], option.name, texts));
     if (texts.size() > 1 && !option.is_list) {
       return absl::InvalidArgumentError(FlagOf(option.name) + " was given more than once");
     }

@@ -50,7 +50,7 @@ absl::Status Bad(std::string_view text, const std::string& expected) {
 // The whole of `text` as a number of type T; false where it is not one.
 template <typename T>
 bool Number(std::string_view text, T* value) {
-  if (!text.empty() && text.front() == '+') text.remove_prefix(1);
+  if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
   const char* end = text.data() + text.size();
   const auto [stop, error] = std::from_chars(text.data(), end, *value);
   return !text.empty() && error == std::errc() && stop == end;

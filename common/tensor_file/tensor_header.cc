@@ -76,9 +76,10 @@ absl::Status ReadEntry(const json& entry, size_t data_begin, size_t data_bytes, 
   }
   const auto begin = NonNegative((*offsets)[0]);
   const auto end = NonNegative((*offsets)[1]);
-  if (!begin || !end || *begin > *end || *end > data_bytes) {
-    return Refuse(absl::StrCat("data_offsets ", offsets->dump(), " must lie, in order, within the ",
-                               data_bytes, " bytes of data"));
+  if (!begin || !end) return Refuse("data_offsets must hold integers from 0 to 2^63 - 1");
+  if (*begin > *end || *end > data_bytes) {
+    return Refuse(absl::StrCat("data_offsets [", *begin, ", ", *end,
+                               "] must lie, in order, within the ", data_bytes, " bytes of data"));
   }
   info.begin = data_begin + *begin;
   info.bytes = *end - *begin;

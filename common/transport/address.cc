@@ -4,49 +4,21 @@
 #include <netdb.h>
 #include <netinet/in.h>
 
-#include <charconv>
 #include <cstring>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/config/host_port.h"
 
 namespace sounder::transport {
-namespace {
-
-absl::Status Malformed(std::string_view text, std::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat("address \"", std::string(text),
-                                                 "\": ", std::string(why),
-                                                 "; expected host:port, as in 10.0.0.5:7401"));
-}
-
-}  // namespace
-
 absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos) return Malformed(text, "has no port");
-  std::string_view host = text.substr(0, colon);
-  const std::string_view port = text.substr(colon + 1);
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  } else if (host.find_first_of("[]:") != std::string_view::npos) {
-    return Malformed(text, "an IPv6 host needs brackets");
-  }
-  if (host.empty()) return Malformed(text, "has no host");
-  if (host.find_first_of(" \t\r\n/\0") != std::string_view::npos) {
-    return Malformed(text, "the host has a character that no host has");
-  }
-  HostPort parsed;
-  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), parsed.port);
-  if (port.empty() || error != std::errc() || end != port.data() + port.size()) {
-    return Malformed(text, "the port is not a number in 0..65535");
-  }
-  parsed.host = std::string(host);
-  return parsed;
+  ASSIGN_OR_RETURN(const config::HostPort parsed, config::ParseHostPort(text));
+  return HostPort{parsed.host, static_cast<uint16_t>(parsed.port)};
 }
 
 std::string FormatHostPort(const HostPort& address) {
-  const bool brackets = address.host.find(':') != std::string::npos;
-  return absl::StrCat(brackets ? "[" : "", address.host, brackets ? "]:" : ":", address.port);
+  return config::HostPort{address.host, address.port}.ToString();
 }
 
 absl::StatusOr<SocketAddress> Resolve(const HostPort& address) {

@@ -17,8 +17,7 @@ struct HostPort {
   uint16_t port = 0;
 };
 
-// INVALID_ARGUMENT, naming the text and what was expected, unless it is "host:port" with a port in
-// 0..65535. Pure function.
+// As config::ParseHostPort.
 absl::StatusOr<HostPort> ParseHostPort(std::string_view text);
 
 // "host:port", with brackets where the host needs them.

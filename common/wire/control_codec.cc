@@ -18,16 +18,19 @@ absl::StatusOr<std::string> GetName(capnp::Text::Reader text, const char* field)
   return std::string(text.begin(), text.size());
 }
 
+// The whole text, as GetName reads it, also behind a NUL.
+capnp::Text::Reader WholeText(const std::string& text) { return {text.c_str(), text.size()}; }
+
 void PutModel(const ModelIdentity& model, proto::ModelIdentity::Builder out) {
-  out.setName(model.name.c_str());
-  out.setWeightsDigest(model.weights_digest.c_str());
+  out.setName(WholeText(model.name));
+  out.setWeightsDigest(WholeText(model.weights_digest));
   out.setLayers(model.layers);
   out.setKvHeads(model.kv_heads);
   out.setQueryHeads(model.query_heads);
   out.setHeadDim(model.head_dim);
-  out.setRopeDigest(model.rope_digest.c_str());
-  out.setAdapter(model.adapter.c_str());
-  out.setKvLayout(model.kv_layout.c_str());
+  out.setRopeDigest(WholeText(model.rope_digest));
+  out.setAdapter(WholeText(model.adapter));
+  out.setKvLayout(WholeText(model.kv_layout));
 }
 
 absl::StatusOr<ModelIdentity> GetModel(proto::ModelIdentity::Reader in) {
@@ -43,6 +46,8 @@ absl::StatusOr<ModelIdentity> GetModel(proto::ModelIdentity::Reader in) {
   model.head_dim = in.getHeadDim();
   return model;
 }
+
+}  // namespace
 
 absl::Status CheckSpec(const SessionSpec& spec) {
   const ModelIdentity& model = spec.model;
@@ -102,8 +107,6 @@ absl::Status CheckSpec(const SessionSpec& spec) {
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 void Put(const absl::Status& status, proto::Status::Builder out) {
   out.setCode(ToWireCode(status));
@@ -247,7 +250,8 @@ void Put(const NodeStatus& status, proto::NodeStatus::Builder out) {
   out.setSimd(status.simd.c_str());
   out.setUptimeSeconds(status.uptime_seconds);
   out.setDraining(status.draining);
-  auto connections = out.initConnections(static_cast<unsigned>(status.connections.size()));
+  auto connections = out.initConnections(
+      static_cast<unsigned>(std::min(status.connections.size(), base::kMaxConnections)));
   for (unsigned i = 0; i < connections.size(); ++i) {
     connections[i].setPeer(status.connections[i].peer.c_str());
     connections[i].setTransport(status.connections[i].transport.c_str());
@@ -255,7 +259,7 @@ void Put(const NodeStatus& status, proto::NodeStatus::Builder out) {
   }
 }
 
-NodeStatus Get(proto::NodeStatus::Reader in) {
+absl::StatusOr<NodeStatus> Get(proto::NodeStatus::Reader in) {
   NodeStatus status;
   status.version = in.getVersion().cStr();
   status.protocol_version = in.getProtocolVersion();
@@ -271,7 +275,14 @@ NodeStatus Get(proto::NodeStatus::Reader in) {
   status.simd = in.getSimd().cStr();
   status.uptime_seconds = in.getUptimeSeconds();
   status.draining = in.getDraining();
-  for (const auto connection : in.getConnections()) {
+  // Structs without fields take no bytes: a list of millions fits into a message of a few words.
+  const auto connections = in.getConnections();
+  if (connections.size() > base::kMaxConnections) {
+    return absl::InvalidArgumentError(absl::StrCat(connections.size(), " connections, at most ",
+                                                   base::kMaxConnections,
+                                                   " are listed in a status"));
+  }
+  for (const auto connection : connections) {
     status.connections.push_back({connection.getPeer().cStr(), connection.getTransport().cStr(),
                                   connection.getDetail().cStr()});
   }

@@ -18,8 +18,9 @@ absl::StatusOr<SessionSpec> Get(proto::SessionSpec::Reader in);
 void Put(const SessionInfo& info, proto::SessionInfo::Builder out);
 absl::StatusOr<SessionInfo> Get(proto::SessionInfo::Reader in);
 
+// Of more than base::kMaxConnections connections the first are listed.
 void Put(const NodeStatus& status, proto::NodeStatus::Builder out);
-NodeStatus Get(proto::NodeStatus::Reader in);
+absl::StatusOr<NodeStatus> Get(proto::NodeStatus::Reader in);
 
 }  // namespace sounder::wire
 

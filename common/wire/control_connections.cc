@@ -192,11 +192,7 @@ struct ControlConnections::Connection {
 
 ControlConnections::ControlConnections(kj::AsyncIoContext& io, capnp::Capability::Client service,
                                        const ControlLimits& limits)
-    : io_(io),
-      timer_(io.provider->getTimer()),
-      service_(kj::mv(service)),
-      limits_(limits),
-      tasks_(*this) {
+    : timer_(io.provider->getTimer()), service_(kj::mv(service)), limits_(limits), tasks_(*this) {
   tasks_.add(Watch());
 }
 

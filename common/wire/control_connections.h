@@ -36,7 +36,6 @@ class ControlConnections final : private kj::TaskSet::ErrorHandler {
   void Refused(const std::string& cause, const std::string& what) const;
   void taskFailed(kj::Exception&&) override {}
 
-  kj::AsyncIoContext& io_;
   kj::Timer& timer_;
   capnp::Capability::Client service_;
   const ControlLimits limits_;

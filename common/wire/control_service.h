@@ -83,6 +83,9 @@ struct SessionSpec {
   }
 };
 
+// INVALID_ARGUMENT for a spec no node takes. Looked at by who sends it and by who gets it.
+absl::Status CheckSpec(const SessionSpec& spec);
+
 struct OpenResult {
   uint32_t seal_rows = 0;
   uint32_t min_indexed_rows = 0;

@@ -130,21 +130,26 @@ absl::StatusOr<Prompt> ParsePrompt(const std::string& line, const Tokenizer* tok
 
 }  // namespace
 
+absl::StatusOr<std::vector<Prompt>> ParsePrompts(std::istream& lines, const std::string& name,
+                                                 const Tokenizer* tokenizer) {
+  std::vector<Prompt> prompts;
+  std::string line;
+  for (int number = 1; std::getline(lines, line); ++number) {
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    absl::StatusOr<Prompt> prompt = ParsePrompt(line, tokenizer);
+    if (!prompt.ok()) return base::Annotate(prompt.status(), absl::StrCat(name, ":", number));
+    if (prompt->id.empty()) prompt->id = absl::StrCat(number);
+    prompts.push_back(*std::move(prompt));
+  }
+  if (lines.bad()) return absl::NotFoundError(name + ": cannot be read");
+  return prompts;
+}
+
 absl::StatusOr<std::vector<Prompt>> ReadPrompts(const std::string& path,
                                                 const Tokenizer* tokenizer) {
   std::ifstream file(path);
   if (!file) return absl::NotFoundError(path + ": cannot be read");
-  std::vector<Prompt> prompts;
-  std::string line;
-  for (int number = 1; std::getline(file, line); ++number) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    absl::StatusOr<Prompt> prompt = ParsePrompt(line, tokenizer);
-    if (!prompt.ok()) return base::Annotate(prompt.status(), absl::StrCat(path, ":", number));
-    if (prompt->id.empty()) prompt->id = absl::StrCat(number);
-    prompts.push_back(*std::move(prompt));
-  }
-  if (file.bad()) return absl::NotFoundError(path + ": cannot be read");
-  return prompts;
+  return ParsePrompts(file, path, tokenizer);
 }
 
 std::string AnswerLine(const Sequence& sequence, const Tokenizer* tokenizer) {

@@ -20,6 +20,7 @@
 #ifndef SOUNDER_GPU_WORKER_ENGINE_PROMPT_FILE_H_
 #define SOUNDER_GPU_WORKER_ENGINE_PROMPT_FILE_H_
 
+#include <istream>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,9 @@ namespace sounder::gpu_worker {
 // be null: then only "tokens" are taken.
 absl::StatusOr<std::vector<Prompt>> ReadPrompts(const std::string& path,
                                                 const Tokenizer* tokenizer);
+// The same of a stream's lines; `name` stands for the path in messages.
+absl::StatusOr<std::vector<Prompt>> ParsePrompts(std::istream& lines, const std::string& name,
+                                                 const Tokenizer* tokenizer);
 
 // One line, without its end, of an answered turn: id, tokens, text, status, counts and times.
 std::string AnswerLine(const Sequence& sequence, const Tokenizer* tokenizer);

@@ -16,6 +16,19 @@
 #include "gpu_worker/kv/session_spec.h"
 
 namespace sounder::gpu_worker {
+namespace {
+
+void CopyRows(const std::byte* from, size_t stride, size_t row_bytes, size_t rows, std::byte* to) {
+  if (stride == row_bytes) {
+    std::memcpy(to, from, rows * row_bytes);
+    return;
+  }
+  for (size_t row = 0; row < rows; ++row) {
+    std::memcpy(to + row * row_bytes, from + row * stride, row_bytes);
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<KvClient>> KvClient::Create(
     KvClientOptions options, std::vector<std::unique_ptr<wire::ControlChannel>> nodes,
@@ -59,6 +72,8 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
   auto session = std::make_shared<RemoteSession>(options, std::move(placement),
                                                  std::move(projection), nodes_.size(), executor_,
                                                  CreditOf(policy::kFirstAppendCredit));
+  const int first = session->placement().Nodes().front();
+  RETURN_IF_ERROR(wire::CheckSpec(SpecOf(*session, first, nodes_.size())));
   RETURN_IF_ERROR(MakeOnNodes(*session, [&](Node& node, int index) {
     return node.control->Open(SpecOf(*session, index, nodes_.size())).status();
   }));
@@ -267,9 +282,10 @@ absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
                                 const policy::Shard& shard, base::PositionRange range) {
   const RemoteSessionOptions& options = session->options();
   const size_t row_bytes = options.model.head_dim * SizeOf(options.dtype);
-  const size_t head_bytes = static_cast<size_t>(range.size()) * row_bytes;
+  const size_t count = static_cast<size_t>(range.size());
+  const size_t head_bytes = count * row_bytes;
   const size_t layer_bytes = static_cast<size_t>(shard.kv_heads()) * head_bytes;
-  const size_t skip = static_cast<size_t>(range.begin - rows.first_position) * row_bytes;
+  const size_t skip = static_cast<size_t>(range.begin - rows.first_position);  // rows
   wire::AppendRequest request;
   request.envelope.tenant = options.tenant;
   request.payload = memory::AlignedBuffer(2 * layer_bytes * options.model.layers);
@@ -296,8 +312,9 @@ absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
     }
     for (int head = shard.kv_head_begin; head < shard.kv_head_end; ++head, out += head_bytes) {
       const AppendRows::Head given = rows.rows(layer, static_cast<uint32_t>(head));
-      std::memcpy(out, given.keys.data() + skip, head_bytes);
-      std::memcpy(out + layer_bytes, given.values.data() + skip, head_bytes);
+      const size_t stride = given.stride == 0 ? row_bytes : given.stride;
+      CopyRows(given.keys.data() + skip * stride, stride, row_bytes, count, out);
+      CopyRows(given.values.data() + skip * stride, stride, row_bytes, count, out + layer_bytes);
     }
     out += layer_bytes;
   }

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -137,13 +138,21 @@ class KvClient {
   absl::StatusOr<std::vector<int32_t>> FetchTokens(RemoteSession* session,
                                                    base::PositionRange range);
 
-  // A fan-out in flight: Wait returns when every query has its answer or its error.
+  // A fan-out in flight. Thread safe.
   class PendingAttend {
    public:
-    PendingAttend(std::span<AttendQuery> queries, base::Executor* executor)
-        : queries_(queries), done_(executor->NewCondition()) {}
-    ~PendingAttend() { Wait(); }
+    PendingAttend(std::span<AttendQuery> queries, base::Executor* executor,
+                  std::function<void()> on_answered)
+        : queries_(queries),
+          done_(executor->NewCondition()),
+          on_answered_(std::move(on_answered)),
+          told_(on_answered_ == nullptr) {}
+    // Waits for the answers and for the end of on_answered.
+    ~PendingAttend();
+    // Returns when every query has its answer or its error.
     void Wait();
+    // Whether Wait would return at once.
+    bool Answered() const;
 
    private:
     friend class KvClient;
@@ -158,21 +167,30 @@ class KvClient {
       std::vector<Item> items;
       absl::StatusOr<wire::AttendReply> reply = absl::UnknownError("no answer");
     };
+    void OnReply(size_t call, absl::StatusOr<wire::AttendReply> reply);
+    void Tell();
+    void WaitUntil(std::unique_lock<std::mutex>& lock, const std::function<bool()>& holds);
     void Merge();
     void MergeItem(const NodeCall& call, size_t index);
 
     std::span<AttendQuery> queries_;
     std::vector<NodeCall> calls_;                   // one per request
     std::vector<std::pair<size_t, size_t>> order_;  // (call, item) by position and head
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     const std::unique_ptr<base::Condition> done_;
-    size_t unanswered_ = 0;  // guarded by mutex_
+    const std::function<void()> on_answered_;
+    // Guarded by mutex_.
+    size_t unanswered_ = 0;
     bool merged_ = false;
+    bool told_;  // on_answered_ has returned, or there is none
   };
   // One request per node for all queries, of one layer; more where they do not fit into a message
   // (base::kMaxItems, attend_message_bytes). INVALID_ARGUMENT for a query that does not fit alone.
-  // The queries outlive the answer.
-  std::unique_ptr<PendingAttend> StartAttend(uint32_t layer, std::span<AttendQuery> queries);
+  // The queries outlive the answer. `on_answered` is called once, when Wait no longer blocks, on a
+  // thread of the transport or the executor and never inside this call; it may Wait, but neither
+  // ask for more nor destroy what it belongs to.
+  std::unique_ptr<PendingAttend> StartAttend(uint32_t layer, std::span<AttendQuery> queries,
+                                             std::function<void()> on_answered = nullptr);
 
   wire::DataClientCounters counters() const { return data_.counters(); }
   // OK unless the node (in the order given to Create) is away; see DataClient.

@@ -66,8 +66,9 @@ size_t KvClient::CallWithRoom(int node, size_t bytes, std::vector<int>* last_cal
 }
 
 std::unique_ptr<KvClient::PendingAttend> KvClient::StartAttend(uint32_t layer,
-                                                               std::span<AttendQuery> queries) {
-  auto pending = std::make_unique<PendingAttend>(queries, executor_);
+                                                               std::span<AttendQuery> queries,
+                                                               std::function<void()> on_answered) {
+  auto pending = std::make_unique<PendingAttend>(queries, executor_, std::move(on_answered));
   std::vector<wire::AttendRequest> requests;
   std::vector<std::vector<memory::AlignedBuffer>> tensors;  // alive until sent
   std::vector<int> last_call(nodes_.size(), -1);
@@ -109,10 +110,11 @@ std::unique_ptr<KvClient::PendingAttend> KvClient::StartAttend(uint32_t layer,
   for (size_t i = 0; i < requests.size(); ++i) {
     data_.Attend(nodes_[static_cast<size_t>(pending->calls_[i].node)].data, std::move(requests[i]),
                  deadline, [pending = pending.get(), i](absl::StatusOr<wire::AttendReply> reply) {
-                   std::lock_guard lock(pending->mutex_);
-                   pending->calls_[i].reply = std::move(reply);
-                   if (--pending->unanswered_ == 0) pending->done_->NotifyAll();
+                   pending->OnReply(i, std::move(reply));
                  });
+  }
+  if (requests.empty() && !pending->told_) {
+    executor_->Run([pending = pending.get()] { pending->Tell(); });
   }
   return pending;
 }
@@ -179,16 +181,45 @@ void KvClient::AddItem(const AttendQuery& query, uint32_t layer, const policy::S
   item.signatures = of_shard(query.signatures, static_cast<size_t>(words));
 }
 
-void KvClient::PendingAttend::Wait() {
+KvClient::PendingAttend::~PendingAttend() {
+  std::unique_lock lock(mutex_);
+  WaitUntil(lock, [this] { return unanswered_ == 0 && told_; });
+}
+
+void KvClient::PendingAttend::OnReply(size_t call, absl::StatusOr<wire::AttendReply> reply) {
   {
-    std::unique_lock lock(mutex_);
-    // Each call ends by its own deadline; a condition that gave up earlier is asked again.
-    const auto answered = [this] { return unanswered_ == 0; };
-    while (!done_->WaitFor(lock, std::chrono::seconds(1), answered)) {
-    }
+    std::lock_guard lock(mutex_);
+    calls_[call].reply = std::move(reply);
+    if (--unanswered_ > 0) return;
+    done_->NotifyAll();
+    if (told_) return;  // from here on a waiter may destroy this
   }
-  if (!merged_) Merge();
-  merged_ = true;
+  Tell();
+}
+
+void KvClient::PendingAttend::Tell() {
+  on_answered_();
+  std::lock_guard lock(mutex_);
+  told_ = true;
+  done_->NotifyAll();
+}
+
+bool KvClient::PendingAttend::Answered() const {
+  std::lock_guard lock(mutex_);
+  return unanswered_ == 0;
+}
+
+// Each call ends by its own deadline; a condition that gave up earlier is asked again.
+void KvClient::PendingAttend::WaitUntil(std::unique_lock<std::mutex>& lock,
+                                        const std::function<bool()>& holds) {
+  while (!done_->WaitFor(lock, std::chrono::seconds(1), holds)) {
+  }
+}
+
+void KvClient::PendingAttend::Wait() {
+  std::unique_lock lock(mutex_);
+  WaitUntil(lock, [this] { return unanswered_ == 0; });
+  if (!std::exchange(merged_, true)) Merge();
 }
 
 // In order of position, so that the result does not depend on which node answered first.

@@ -40,11 +40,12 @@ struct RemoteSessionOptions {
 };
 
 // Rows to append, of every layer. `rows(layer, kv_head)` gives keys and values [row_count, dim] of
-// the session's dtype, packed, valid during the call.
+// the session's dtype, valid until the next call.
 struct AppendRows {
   struct Head {
     std::span<const std::byte> keys;
     std::span<const std::byte> values;
+    size_t stride = 0;  // bytes from one row to the next; 0: packed
   };
   base::Position first_position = 0;
   int64_t row_count = 0;

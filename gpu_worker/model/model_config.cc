@@ -132,10 +132,12 @@ absl::Status ReadSpecialTokens(const JsonFields& fields, ModelConfig& config) {
   }
   const json* eos = fields.Find("eos_token_id");
   if (eos == nullptr) return absl::OkStatus();
-  const json list = eos->is_array() ? *eos : json::array({*eos});
-  for (const json& token : list) {
+  const size_t count = eos->is_array() ? eos->size() : 1;
+  for (size_t i = 0; i < count; ++i) {
+    // Not copied: the library copies recursively, and this may be nested deeper than the stack.
+    const json& token = eos->is_array() ? (*eos)[i] : *eos;
     const auto id = IntegerOf(token, 0, last);
-    if (!id || list.size() > 64) {
+    if (!id || count > 64) {
       return fields.Wrong("eos_token_id",
                           absl::StrCat("one token id, or at most 64, from 0 to ", last));
     }

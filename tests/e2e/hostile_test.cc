@@ -7,6 +7,7 @@
 
 #include "common/base/open_files.h"
 #include "common/base/philox.h"
+#include "common/wire/control_client.h"
 #include "tests/e2e/bystander.h"
 
 namespace sounder::e2e {

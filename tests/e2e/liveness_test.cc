@@ -13,6 +13,9 @@
 #include <vector>
 
 #include "common/base/absl_text.h"
+#include "common/base/thread_executor.h"
+#include "common/transport/ucx_transport.h"
+#include "common/wire/control_client.h"
 #include "common/wire/data_client.h"
 #include "tests/e2e/bystander.h"
 #include "tests/e2e/endless_worker.h"

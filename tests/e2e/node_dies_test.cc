@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/absl_text.h"
+#include "common/wire/control_client.h"
 #include "tests/e2e/worker.h"
 
 namespace sounder::e2e {

@@ -9,7 +9,9 @@
 #include <limits>
 
 #include "common/base/absl_text.h"
+#include "common/base/thread_executor.h"
 #include "common/wire/codec.h"
+#include "common/wire/control_client.h"
 #include "common/wire/control_server.h"
 #include "common/wire/data_client.h"
 #include "tests/e2e/worker.h"

@@ -17,22 +17,17 @@ transport::UcxOptions ShortSpin(const std::string& tls) {
 }
 
 Client::Client(const std::vector<std::unique_ptr<Node>>& nodes, const std::string& tls,
-               base::Duration deadline, const wire::LivenessOptions& liveness)
-    : transport_(std::make_unique<transport::UcxTransport>(ShortSpin(tls))) {
-  std::vector<std::unique_ptr<wire::ControlChannel>> channels;
-  for (const auto& node : nodes) {
-    channels.push_back(std::make_unique<wire::ControlClient>(node->control(), deadline));
-  }
+               base::Duration deadline, const wire::LivenessOptions& liveness) {
+  std::vector<std::string> addresses;
+  for (const auto& node : nodes) addresses.push_back(node->control());
   gpu_worker::KvClientOptions options;
   options.deadline = deadline;
   options.liveness = liveness;
-  auto created =
-      gpu_worker::KvClient::Create(options, std::move(channels), transport_.get(), &executor_);
-  CHECK(created.ok()) << created.status().ToString();
-  kv_ = *std::move(created);
+  auto connected = gpu_worker::KvConnection::Connect(addresses, options,
+                                                     transport::MakeUcxEngine(ShortSpin(tls)));
+  CHECK(connected.ok()) << connected.status().ToString();
+  connection_ = *std::move(connected);
 }
-
-Client::~Client() { transport_.reset(); }
 
 Model::Model(const std::string& folder) {
   auto ops = gpu_worker::MakeCpuOps({.threads = 1});

@@ -9,11 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "common/base/thread_executor.h"
 #include "common/transport/ucx_transport.h"
-#include "common/wire/control_client.h"
 #include "gpu_worker/engine/generator.h"
-#include "gpu_worker/kv/kv_client.h"
+#include "gpu_worker/kv/kv_connection.h"
 #include "gpu_worker/model/forward.h"
 #include "gpu_worker/ops/ops_cpu.h"
 #include "tests/e2e/processes.h"
@@ -26,16 +24,13 @@ class Client {
   explicit Client(const std::vector<std::unique_ptr<Node>>& nodes, const std::string& tls = "tcp",
                   base::Duration deadline = seconds(2),
                   const wire::LivenessOptions& liveness = gpu_worker::KvClientOptions().liveness);
-  ~Client();
 
-  gpu_worker::KvClient& kv() { return *kv_; }
-  gpu_worker::KvClient* operator->() { return kv_.get(); }
-  base::Executor& executor() { return executor_; }
+  gpu_worker::KvClient& kv() { return connection_->client(); }
+  gpu_worker::KvClient* operator->() { return &kv(); }
+  base::Executor& executor() { return connection_->executor(); }
 
  private:
-  base::ThreadExecutor executor_{1, "client"};
-  std::unique_ptr<gpu_worker::KvClient> kv_;
-  std::unique_ptr<transport::UcxTransport> transport_;  // goes before the client
+  std::unique_ptr<gpu_worker::KvConnection> connection_;
 };
 
 transport::UcxOptions ShortSpin(const std::string& tls);

@@ -17,12 +17,14 @@ TEST(HostPort, Reads) {
 TEST(HostPort, RefusesAndNames) {
   for (const char* bad :
        {"", "host", ":1", "host:", "host:x", "host:-1", "host:65536", "::1:7400", "[::1]", "[]:1",
-        "a b:1", "host:1 ", "http://host:1", "host:99999999999"}) {
+        "a b:1", "host:1 ", "http://host:1", "host:99999999999", "a\x01:1", "[a]b]:1", "a\x7f:1"}) {
     const auto parsed = ParseHostPort(bad);
     EXPECT_FALSE(parsed.ok()) << bad;
     EXPECT_THAT(base::MessageOf(parsed.status()), ::testing::HasSubstr(std::string("\"") + bad));
   }
 }
+
+TEST(HostPort, RefusesANul) { EXPECT_FALSE(ParseHostPort(std::string_view("a\0b:1", 5)).ok()); }
 
 TEST(HostPort, ANodeOnEveryInterfaceIsReachedByTheHostThatWasNamed) {
   EXPECT_EQ(ReachableData("node-3:7400", "0.0.0.0:7401"), "node-3:7401");

@@ -50,7 +50,12 @@ TEST(OptionFile, RefusesAndNamesTheLine) {
       {"seal_rows: [1\n", "not YAML"},
       {"a: b: c\n", "n.yaml:1: not YAML"},
       {"seal_rows: 1\n---\nseal_rows: 2\n", "more than one YAML document"},
+      {"---\n---\nseal_rows: 2\n", "more than one YAML document"},
       {"? [a]\n: 1\n", "a key is not a plain text"},
+      // These had no end: yaml-cpp 0.7 reads empty documents for ever.
+      {",", "n.yaml:1: not YAML"},
+      {"# a comment\n]\n", "n.yaml:2: not YAML"},
+      {",a:[ 91\n\xa9---\na: 2\n]", "n.yaml:1: not YAML"},
   };
   for (const auto& c : cases) {
     const auto file = ParseOptionFile(c.text, "n.yaml", kKeys);

@@ -21,7 +21,8 @@ TEST(OptionText, Ints) {
   EXPECT_EQ(*ParseInt("-7"), -7);
   EXPECT_EQ(*ParseInt("+7"), 7);
   EXPECT_EQ(*ParseInt("9223372036854775807"), std::numeric_limits<int64_t>::max());
-  for (const char* bad : {"", " ", "4x", "4.0", "0x10", "9223372036854775808", "--1", "1 2"}) {
+  for (const char* bad :
+       {"", " ", "4x", "4.0", "0x10", "9223372036854775808", "--1", "+-1", "1 2"}) {
     EXPECT_FALSE(ParseInt(bad).ok()) << bad;
   }
   EXPECT_THAT(base::MessageOf(ParseInt("4x").status()), HasSubstr("\"4x\" is not a whole number"));
@@ -30,7 +31,7 @@ TEST(OptionText, Ints) {
 TEST(OptionText, Doubles) {
   EXPECT_EQ(*ParseDouble("0.25"), 0.25);
   EXPECT_EQ(*ParseDouble("-1e-3"), -1e-3);
-  for (const char* bad : {"", "nan", "inf", "-inf", "1e999", "1,5", "x"}) {
+  for (const char* bad : {"", "nan", "inf", "-inf", "1e999", "1,5", "x", "+-1"}) {
     EXPECT_FALSE(ParseDouble(bad).ok()) << bad;
   }
 }

@@ -92,11 +92,16 @@ TEST(TensorFileHostileTest, Offsets) {
   for (const char* offsets : {"7", "[]", "[0]", "[0,4,8]", "null"}) {
     EXPECT_THAT(Refusal(File(Entry("[1]", offsets), 4)), HasSubstr("must be [begin, end]"));
   }
-  for (const char* offsets : {"[4,0]", "[0,5]", "[-4,0]", "[0,18446744073709551615]", "[0.0,4]",
-                              "[9223372036854775807,9223372036854775807]", "[\"0\",4]"}) {
+  for (const char* offsets : {"[4,0]", "[0,5]", "[9223372036854775807,9223372036854775807]"}) {
     EXPECT_THAT(Refusal(File(Entry("[1]", offsets), 4)), HasSubstr("within the 4 bytes"))
         << offsets;
   }
+  for (const char* offsets : {"[-4,0]", "[0,18446744073709551615]", "[0.0,4]", "[\"0\",4]"}) {
+    EXPECT_THAT(Refusal(File(Entry("[1]", offsets), 4)), HasSubstr("integers from 0")) << offsets;
+  }
+  // The refusal showed them by a function that calls itself for each bracket: no stack was enough.
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  EXPECT_THAT(Refusal(File(Entry("[1]", "[" + deep + ",4]"), 4)), HasSubstr("integers from 0"));
 }
 
 TEST(TensorFileHostileTest, ShapeAndBytesDisagree) {

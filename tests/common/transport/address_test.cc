@@ -29,7 +29,7 @@ TEST(AddressTest, ParsesNamesAndNumbers) {
 TEST(AddressTest, RefusesEverythingElseAndNamesIt) {
   for (const char* text :
        {"", ":", "host", "host:", ":80", "host:http", "host:65536", "host:-1", "host:+1", "host: 1",
-        "host:1 ", "h ost:1", "::1:80", "[::1]80", "[]:80", "[::1:80", "a/b:80"}) {
+        "host:1 ", "h ost:1", "::1:80", "[::1]80", "[]:80", "[::1:80", "a/b:80", "[a]b]:80"}) {
     const auto parsed = ParseHostPort(text);
     EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_NE(std::string(parsed.status().message()).find(absl::StrCat("\"", text, "\"")),
@@ -37,6 +37,9 @@ TEST(AddressTest, RefusesEverythingElseAndNamesIt) {
         << parsed.status();
   }
 }
+
+// The resolver would read it as "a".
+TEST(AddressTest, RefusesANul) { EXPECT_FALSE(ParseHostPort(std::string_view("a\0b:1", 5)).ok()); }
 
 TEST(AddressTest, ResolvesNumbers) {
   const auto number = Resolve({"127.0.0.1", 7401});

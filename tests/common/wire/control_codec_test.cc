@@ -1,8 +1,11 @@
 #include "common/wire/control_codec.h"
 
 #include <capnp/message.h>
+#include <capnp/serialize.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <iterator>
 
 #include "common/base/absl_text.h"
 #include "common/base/limits.h"
@@ -36,7 +39,9 @@ TEST(ControlCodecTest, ValuesRoundTrip) {
 
     const NodeStatus status = RandomNodeStatus(random);
     Put(status, builder.initRoot<proto::NodeStatus>());
-    ASSERT_EQ(Describe(Get(builder.getRoot<proto::NodeStatus>().asReader())), Describe(status));
+    const auto status_again = Get(builder.getRoot<proto::NodeStatus>().asReader());
+    ASSERT_TRUE(status_again.ok()) << status_again.status();
+    ASSERT_EQ(Describe(*status_again), Describe(status));
   }
 }
 
@@ -49,6 +54,49 @@ TEST(ControlCodecTest, AnInfoOfTooManyHeadsIsRefused) {
   const absl::Status status = Get(builder.getRoot<proto::SessionInfo>().asReader()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(base::MessageOf(status), HasSubstr("ends of kv heads"));
+}
+
+// A name was read whole and written up to its first NUL: a session's model compared unequal with
+// itself after one trip more.
+TEST(ControlCodecTest, NamesTravelWholeBehindANul) {
+  base::PhiloxStream random(51, 2);
+  SessionSpec spec = RandomSpec(random);
+  for (std::string* name : {&spec.model.name, &spec.model.weights_digest, &spec.model.rope_digest,
+                            &spec.model.adapter, &spec.model.kv_layout}) {
+    *name = std::string("a\0b", 3);
+  }
+  const auto again = Travel(spec);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->model, spec.model);
+}
+
+TEST(ControlCodecTest, AStatusListsSoManyConnectionsAtMost) {
+  NodeStatus status;
+  status.connections.assign(base::kMaxConnections + 1, {"peer", "tcp", ""});
+  capnp::MallocMessageBuilder builder;
+  Put(status, builder.initRoot<proto::NodeStatus>());
+  const auto again = Get(builder.getRoot<proto::NodeStatus>().asReader());
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->connections.size(), base::kMaxConnections);
+}
+
+// Structs without fields take no bytes: 72 bytes of message took 1.5 GB to read.
+TEST(ControlCodecTest, AStatusOfMillionsOfEmptyConnectionsIsRefused) {
+  const uint64_t message[] = {
+      uint64_t{8} << 32,  // one segment of eight words
+      uint64_t{6} << 48,  // the root: no data, six pointers
+      0,                  // the texts
+      0,
+      0,
+      0,
+      0,
+      (uint64_t{7} << 32) | 1,    // the connections: a list behind a tag, of no words
+      uint64_t{8'000'000} << 2};  // the tag: so many structs of no words
+  capnp::FlatArrayMessageReader reader(
+      kj::arrayPtr(reinterpret_cast<const capnp::word*>(message), std::size(message)));
+  const auto status = Get(reader.getRoot<proto::NodeStatus>());
+  EXPECT_EQ(status.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(base::MessageOf(status.status()), HasSubstr("8000000 connections"));
 }
 
 TEST(ControlCodecTest, StatusesRoundTrip) {

@@ -243,7 +243,7 @@ std::string Decode(const std::string& name, const std::string& file) {
     return FieldsOf(Get(reader.getRoot<proto::SessionSpec>()));
   }
   if (name == "session_info") return FieldsOf(Get(reader.getRoot<proto::SessionInfo>()));
-  return Describe(Get(reader.getRoot<proto::NodeStatus>()));
+  return Describe(Get(reader.getRoot<proto::NodeStatus>()).value());
 }
 
 std::string FileText(const std::string& path) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -282,6 +283,82 @@ TEST_F(KvClientTest, AQueryThatFitsInNoMessageIsRefused) {
   cluster_->client().StartAttend(0, one)->Wait();
   EXPECT_EQ(one[0].status.code(), absl::StatusCode::kInvalidArgument) << one[0].status;
   EXPECT_THAT(one[0].status.ToString(), HasSubstr("4096 queries"));
+}
+
+TEST_F(KvClientTest, RowsMayLieApart) {
+  LocalClusterOptions options;
+  options.client.append_message_bytes = 7700;  // ten rows
+  Start(options);
+  const auto session = Open(SessionOptions(kShape, 1, 16));
+  // As engines keep them: the heads of a position beside each other.
+  constexpr size_t kRow = kShape.dim * sizeof(float);
+  constexpr size_t kPosition = kShape.kv_heads * kRow;
+  std::vector<std::byte> interleaved(size_t{2} * kShape.layers * 90 * kPosition);
+  const auto place = [&](bool values, uint32_t layer, uint32_t head) {
+    return interleaved.data() + (values * kShape.layers + layer) * 90 * kPosition + head * kRow;
+  };
+  for (uint32_t layer = 0; layer < kShape.layers; ++layer) {
+    for (uint32_t head = 0; head < kShape.kv_heads; ++head) {
+      for (int64_t row = 0; row < 90; ++row) {
+        std::memcpy(place(false, layer, head) + row * kPosition,
+                    rows_.Keys(layer, head).data + row * kRow, kRow);
+        std::memcpy(place(true, layer, head) + row * kPosition,
+                    rows_.Values(layer, head).data + row * kRow, kRow);
+      }
+    }
+  }
+  gpu_worker::AppendRows append;
+  append.row_count = 90;
+  append.rows = [&](uint32_t layer, uint32_t head) {
+    const size_t bytes = 89 * kPosition + kRow;
+    return gpu_worker::AppendRows::Head{
+        {place(false, layer, head), bytes}, {place(true, layer, head), bytes}, kPosition};
+  };
+  ASSERT_TRUE(cluster_->client().Append(session.get(), append).ok());
+  const gpu_worker::AttendQuery query = Ask(session.get(), {3, 90});
+  ASSERT_TRUE(query.status.ok()) << query.status;
+  EXPECT_LT(DistanceOf(query, rows_), 1e-5);
+}
+
+TEST_F(KvClientTest, TellsWhenAnAttendIsAnswered) {
+  LocalClusterOptions options;
+  options.nodes = 2;
+  options.client.deadline = milliseconds(300);
+  Start(options);
+  gpu_worker::RemoteSessionOptions session_options = SessionOptions(kShape, 1, 16);
+  session_options.shard_rows = 16;
+  const auto session = Open(session_options);
+  ASSERT_TRUE(cluster_->client().Append(session.get(), rows_.Range({0, 40}, false)).ok());
+  const std::vector<float> queries = GaussianQueries(kShape, 1, 4);
+  // Without a row to attend to, with rows, and with a node that does not answer.
+  for (const bool frozen : {false, true}) {
+    if (frozen) cluster_->Freeze(0);
+    for (const base::Position end : {0, 40}) {
+      std::vector<gpu_worker::AttendQuery> query{ExactQuery(session.get(), queries, {0, end})};
+      int told = 0;
+      std::unique_ptr<gpu_worker::KvClient::PendingAttend> pending;
+      pending = cluster_->client().StartAttend(0, query, [&] {
+        ++told;
+        EXPECT_TRUE(pending->Answered());
+        pending->Wait();
+        EXPECT_EQ(query[0].status.ok(), !frozen || end == 0) << query[0].status;
+      });
+      EXPECT_EQ(told, 0) << "called inside StartAttend";
+      EXPECT_EQ(pending->Answered(), end == 0);
+      EXPECT_TRUE(executor_.RunUntil([&] { return told > 0; }));
+      if (!frozen && end > 0) {
+        EXPECT_LT(DistanceOf(query[0], rows_), 1e-5);
+      }
+      pending.reset();
+      EXPECT_EQ(told, 1);
+    }
+  }
+  cluster_->Thaw(0);
+  // Whoever gives up its answer still hears of its end, before the destructor returns.
+  std::vector<gpu_worker::AttendQuery> query{ExactQuery(session.get(), queries, {0, 40})};
+  bool told = false;
+  cluster_->client().StartAttend(0, query, [&] { told = true; }).reset();
+  EXPECT_TRUE(told);
 }
 
 TEST_F(KvClientTest, OneNodeUnderTwoNamesIsRefused) {

@@ -74,6 +74,14 @@ TEST(ModelConfigTest, EosIsOneTokenOrMany) {
   }
 }
 
+// It was copied, by a function that calls itself for each bracket: no stack was enough.
+TEST(ModelConfigTest, EosNestedDeepIsRefused) {
+  std::string text = Minimal().dump();
+  text.pop_back();
+  text += ",\"eos_token_id\":" + std::string(500'000, '[') + std::string(500'000, ']') + "}";
+  EXPECT_THAT(base::MessageOf(ParseModelConfig(text).status()), HasSubstr("from 0 to 49"));
+}
+
 TEST(ModelConfigTest, RopeScalingUnderEitherName) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const auto config = With(key, Llama3());
