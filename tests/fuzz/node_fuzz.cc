@@ -210,7 +210,7 @@ class Node {
                                     : std::max(info.end_position, item.range.begin);
     item.layout_position =
         values_.Bool() ? static_cast<int64_t>(values_.Number(0, 120)) : info.end_position;
-    item.causal_from = static_cast<int64_t>(values_.Number(0, 120)) - 1;
+    item.causal_from = static_cast<int64_t>(values_.Number(0, 120) - 1);
     item.scale = values_.Below(4) > 0 ? 0.25f : values_.Raw<float>();
     item.attention =
         values_.Bool() ? spec.index() : static_cast<wire::AttentionKind>(values_.Below(3));

@@ -62,7 +62,7 @@ bool TakeItem(Values& values, const Elements& elements, wire::AttendItem* item) 
   item->query_dtype = static_cast<base::DType>(values.Number(0, 3));
   item->range = TakeRange(values);
   item->layout_position = static_cast<int64_t>(values.Number(0, 100));
-  item->causal_from = static_cast<int64_t>(values.Number(0, 100)) - 1;
+  item->causal_from = static_cast<int64_t>(values.Number(0, 100) - 1);
   item->scale = values.Bool() ? values.Raw<float>() : 0.125f;
   item->attention = static_cast<wire::AttentionKind>(values.Number(0, 3));
   item->rows_budget = values.Bool() ? values.Raw<float>() : 0.5f;
