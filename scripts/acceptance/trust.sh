@@ -191,3 +191,11 @@ check_leaks() {
     at_most "$(of $run most_resident_bytes_more)" "$(of $run resident_bytes_tolerance)"
   done
 }
+
+line errors "errors_test" "every error is reached as a user does, and stands in docs/errors.md"
+check_errors() {
+  build errors_page
+  tests '^errors_test$'
+  build/release/tests/errors_page | cmp - docs/errors.md
+  figure "$(grep -o '`<br>`\|^| `' docs/errors.md | wc -l) messages in docs/errors.md"
+}
