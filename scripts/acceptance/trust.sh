@@ -165,3 +165,37 @@ check_client_example() {
   at_least "$(value library_bytes)" 1
   [ "$(value client_example)" = ok ]
 }
+
+line leaks "gpu_worker_kv_leaks_test, e2e_leaks_test" \
+  "20 x 1,000 cycles leave nothing: ASan, release, a node"
+check_leaks() {
+  local full='*DISABLED_TwentyBlocks*' run
+  lives() { # NAME PROGRAM: its figures, in a file of that name
+    "$2" --gtest_also_run_disabled_tests --gtest_filter="$full" | tee "$results/leaks.$1"
+  }
+  of() { awk -v key="$2" '$1 == key { print $2 }' "$results/leaks.$1"; }
+  build gpu_worker_kv_leaks_test e2e_leaks_test sounder_node
+  scripts/build.sh asan-ubsan gpu_worker_kv_leaks_test
+  lives asan build/asan-ubsan/tests/gpu_worker_kv_leaks_test
+  lives release build/release/tests/gpu_worker_kv_leaks_test
+  lives process build/release/tests/e2e_leaks_test
+  figure "B more: $(of asan most_allocated_bytes_more) allocated," \
+    "$(of release most_resident_bytes_more), $(of process most_resident_bytes_more) resident"
+  for run in asan release process; do
+    at_least "$(of $run blocks)" 20
+    at_least "$(of $run cycles_per_block)" 1000
+    at_most "$(of $run most_accounted_bytes_left)" 0
+  done
+  at_most "$(of asan most_allocated_bytes_more)" $((1 << 20))
+  for run in release process; do
+    at_most "$(of $run most_resident_bytes_more)" "$(of $run resident_bytes_tolerance)"
+  done
+}
+
+line errors "errors_test" "every error is reached as a user does, and stands in docs/errors.md"
+check_errors() {
+  build errors_page
+  tests '^errors_test$'
+  build/release/tests/errors_page | cmp - docs/errors.md
+  figure "$(grep -o '`<br>`\|^| `' docs/errors.md | wc -l) messages in docs/errors.md"
+}
