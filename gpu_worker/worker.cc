@@ -67,8 +67,8 @@ std::optional<int> Worker::Connect() {
   client_options.block_deadline = options_.prefill_deadline;
   client_options.seed = std::random_device{}();
   client_options.liveness = options_.liveness;
-  absl::StatusOr<std::unique_ptr<KvConnection>> created = KvConnection::Connect(
-      options_.nodes, client_options, transport::MakeUcxEngine(options_.ucx));
+  absl::StatusOr<std::unique_ptr<KvConnection>> created =
+      KvConnection::Connect(options_.nodes, client_options, transport::MakeUcxEngine(options_.ucx));
   if (!created.ok()) {
     const bool usage = absl::IsInvalidArgument(created.status());
     return Fail(usage ? config::kExitUsage : ExitCodeOf(created.status()), created.status());

@@ -31,22 +31,29 @@ absl::Status CheckAttendItem(const AttendItem& item) {
   RETURN_IF_ERROR(CheckDims(item.layer, item.kv_head_begin, item.kv_head_count, item.head_dim));
   RETURN_IF_ERROR(CheckRange(item.range));
   if (item.group == 0 || item.group > base::kMaxGroup) {
-    return absl::InvalidArgumentError(absl::StrCat("group of ", item.group, " query heads"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("group of ", item.group, " query heads, expected 1 to ", base::kMaxGroup));
   }
   if (item.query_count == 0 || item.query_count > base::kMaxQueryBlock) {
-    return absl::InvalidArgumentError(absl::StrCat("block of ", item.query_count, " queries"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "block of ", item.query_count, " queries, expected 1 to ", base::kMaxQueryBlock));
   }
   if (item.layout_position < 0 || item.layout_position > base::kMaxPositions ||
       item.causal_from < -1 || item.causal_from > base::kMaxPositions) {
-    return absl::InvalidArgumentError("layout position or causal bound out of bounds");
+    return absl::InvalidArgumentError(
+        absl::StrCat("layout position ", item.layout_position, " and causal bound ",
+                     item.causal_from, ", expected 0 and -1 (none) to ", base::kMaxPositions));
   }
   if (!(item.scale > -1e6f && item.scale < 1e6f) || !(item.rows_budget >= 0) ||
       item.rows_budget > 1) {
-    return absl::InvalidArgumentError("scale or rows budget is not a sensible number");
+    return absl::InvalidArgumentError(absl::StrCat("scale ", item.scale, " and rows budget ",
+                                                   item.rows_budget,
+                                                   ", expected within a million of 0, and 0 to 1"));
   }
   if (item.signature_words > base::kMaxTables * base::kMaxBitsPerTable / 64) {
     return absl::InvalidArgumentError(
-        absl::StrCat("signatures of ", item.signature_words, " words"));
+        absl::StrCat("signatures of ", item.signature_words, " words, at most ",
+                     base::kMaxTables * base::kMaxBitsPerTable / 64, " are allowed"));
   }
   return absl::OkStatus();
 }
@@ -106,7 +113,9 @@ absl::StatusOr<AttendItem> GetAttendItem(proto::AttendItem::Reader in, TensorCur
   item.causal_from = in.getCausalFrom();
   item.scale = in.getScale();
   if (static_cast<uint16_t>(in.getAttention()) > static_cast<uint16_t>(AttentionKind::kSketch)) {
-    return absl::InvalidArgumentError("unknown attention kind");
+    return absl::InvalidArgumentError(
+        absl::StrCat("unknown attention kind ", static_cast<int>(in.getAttention()),
+                     ", expected 0 to ", static_cast<int>(AttentionKind::kSketch)));
   }
   item.attention = static_cast<AttentionKind>(in.getAttention());
   item.sample_key = in.getSampleKey();
@@ -187,7 +196,9 @@ absl::StatusOr<AttendReplyItem> GetAttendReplyItem(proto::AttendReplyItem::Reade
   if (item.query_count > base::kMaxQueryBlock ||
       item.query_heads > base::kMaxKvHeads * base::kMaxGroup || item.head_dim > base::kMaxHeadDim ||
       in.getMassHeads() > base::kMaxKvHeads) {
-    return absl::InvalidArgumentError("reply dimensions out of bounds");
+    return absl::InvalidArgumentError(absl::StrCat(
+        "an answer for ", item.query_count, " queries of ", item.query_heads, " heads, dim ",
+        item.head_dim, ", with ", in.getMassHeads(), " masses, which is out of bounds"));
   }
   RETURN_IF_ERROR(CheckRange(item.covered));
   const uint64_t rows = uint64_t{item.query_count} * item.query_heads;
@@ -198,7 +209,8 @@ absl::StatusOr<AttendReplyItem> GetAttendReplyItem(proto::AttendReplyItem::Reade
   }
   for (const float mass : item.head_mass) {
     if (std::isfinite(mass) && mass >= 0) continue;
-    return absl::InvalidArgumentError(absl::StrCat("the mass of a head is ", mass));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the mass of a head is ", mass, ", expected 0 or more"));
   }
   return item;
 }

@@ -51,7 +51,9 @@ absl::StatusOr<AppendItem> GetAppendItem(proto::AppendItem::Reader in, TensorCur
   item.seal_after = in.getSealAfter();
   RETURN_IF_ERROR(CheckDims(item.layer, item.kv_head_begin, item.kv_head_count, item.head_dim));
   if (item.first_position < 0 || item.first_position > base::kMaxPositions - item.row_count) {
-    return absl::InvalidArgumentError("append positions out of bounds");
+    return absl::InvalidArgumentError(
+        absl::StrCat("append of ", item.row_count, " rows at position ", item.first_position,
+                     ", expected positions of 0 to ", base::kMaxPositions));
   }
   const uint64_t bytes = uint64_t{item.kv_head_count} * item.head_bytes();
   if (!tensors->Next(bytes, &item.keys) || !tensors->Next(bytes, &item.values) ||
@@ -84,7 +86,8 @@ absl::Status DecodeItems(const memory::AlignedBuffer& payload, const PayloadShap
   RETURN_IF_ERROR(ReadTable<Root>(payload, shape, [&](typename Root::Reader root) -> absl::Status {
     const auto list = root.getItems();
     if (list.size() != shape.item_count) {
-      return absl::InvalidArgumentError("item count differs between header and table");
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the item table has ", list.size(), " items, the header announces ", shape.item_count));
     }
     items->reserve(list.size());
     for (unsigned i = 0; i < list.size(); ++i) {

@@ -28,7 +28,8 @@ absl::Status FromWire(uint16_t code, std::string message) {
 absl::StatusOr<base::DType> GetDType(proto::DType dtype) {
   const auto value = static_cast<uint16_t>(dtype);
   if (value > static_cast<uint16_t>(base::DType::kBF16)) {
-    return absl::InvalidArgumentError(absl::StrCat("unknown dtype ", value));
+    return absl::InvalidArgumentError(absl::StrCat("unknown dtype ", value, ", expected 0 to ",
+                                                   static_cast<int>(base::DType::kBF16)));
   }
   return static_cast<base::DType>(value);
 }
@@ -36,7 +37,8 @@ absl::StatusOr<base::DType> GetDType(proto::DType dtype) {
 absl::StatusOr<RowFormat> GetRowFormat(proto::RowFormat format) {
   const auto value = static_cast<uint16_t>(format);
   if (value > static_cast<uint16_t>(RowFormat::kInt8)) {
-    return absl::InvalidArgumentError(absl::StrCat("unknown row format ", value));
+    return absl::InvalidArgumentError(absl::StrCat("unknown row format ", value, ", expected 0 to ",
+                                                   static_cast<int>(RowFormat::kInt8)));
   }
   return static_cast<RowFormat>(value);
 }
@@ -52,10 +54,14 @@ SessionRef Get(proto::SessionRef::Reader in) {
 }
 
 absl::Status CheckDims(uint32_t layer, uint32_t head_begin, uint32_t heads, uint32_t dim) {
-  if (layer >= base::kMaxLayers) return absl::InvalidArgumentError(absl::StrCat("layer ", layer));
-  if (heads == 0 || heads > base::kMaxKvHeads || head_begin > base::kMaxKvHeads - heads) {
+  if (layer >= base::kMaxLayers) {
     return absl::InvalidArgumentError(
-        absl::StrCat("kv heads [", head_begin, ", +", heads, ") out of bounds"));
+        absl::StrCat("layer ", layer, ", expected less than ", base::kMaxLayers));
+  }
+  if (heads == 0 || heads > base::kMaxKvHeads || head_begin > base::kMaxKvHeads - heads) {
+    return absl::InvalidArgumentError(absl::StrCat("kv heads [", head_begin, ", +", heads,
+                                                   "), expected one or more in [0, ",
+                                                   base::kMaxKvHeads, ")"));
   }
   if (dim == 0 || dim % 8 != 0 || dim > base::kMaxHeadDim) {
     return absl::InvalidArgumentError(
@@ -67,7 +73,8 @@ absl::Status CheckDims(uint32_t layer, uint32_t head_begin, uint32_t heads, uint
 absl::Status CheckRange(base::PositionRange range) {
   if (range.begin < 0 || range.end < range.begin || range.end > base::kMaxPositions) {
     return absl::InvalidArgumentError(
-        absl::StrCat("malformed position range [", range.begin, ", ", range.end, ")"));
+        absl::StrCat("malformed position range [", range.begin, ", ", range.end,
+                     "), expected ordered positions of 0 to ", base::kMaxPositions));
   }
   return absl::OkStatus();
 }
@@ -126,7 +133,9 @@ absl::StatusOr<Envelope> ReadHeader(std::span<const capnp::word> words, bool sea
   if (!seal_is_right) return absl::DataLossError("header checksum mismatch");
   const auto kind = static_cast<uint16_t>(header.getKind());
   if (kind == 0 || kind > static_cast<uint16_t>(MessageKind::kFetchReply)) {
-    return absl::InvalidArgumentError(absl::StrCat("unknown message kind ", kind));
+    return absl::InvalidArgumentError(absl::StrCat("unknown message kind ", kind,
+                                                   ", expected 1 to ",
+                                                   static_cast<int>(MessageKind::kFetchReply)));
   }
   Envelope envelope;
   envelope.kind = static_cast<MessageKind>(kind);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "common/transport/transport.h"
 #include "common/wire/messages.h"
 #include "proto/data.capnp.h"
@@ -71,7 +72,9 @@ template <typename Root>
 absl::Status ReadTable(const memory::AlignedBuffer& payload, const PayloadShape& shape,
                        const std::function<absl::Status(typename Root::Reader)>& read) {
   if (shape.item_table_bytes % 8 != 0 || shape.item_table_bytes > payload.size()) {
-    return absl::InvalidArgumentError("item table does not fit into the payload");
+    return absl::InvalidArgumentError(absl::StrCat("an item table of ", shape.item_table_bytes,
+                                                   " bytes does not fit into the payload of ",
+                                                   payload.size(), " bytes"));
   }
   try {
     capnp::ReaderOptions options;

@@ -12,8 +12,8 @@ namespace {
 
 absl::StatusOr<std::string> GetName(capnp::Text::Reader text, const char* field) {
   if (text.size() > base::kMaxNameBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, " of ", text.size(), " bytes, at most ", base::kMaxNameBytes));
+    return absl::InvalidArgumentError(absl::StrCat(field, " of ", text.size(), " bytes, at most ",
+                                                   base::kMaxNameBytes, " are allowed"));
   }
   return std::string(text.begin(), text.size());
 }
@@ -53,8 +53,9 @@ absl::Status CheckSpec(const SessionSpec& spec) {
   const ModelIdentity& model = spec.model;
   if (model.layers == 0 || model.layers > base::kMaxLayers || model.kv_heads == 0 ||
       model.kv_heads > base::kMaxKvHeads) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("model of ", model.layers, " layers and ", model.kv_heads, " kv heads"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "model of ", model.layers, " layers and ", model.kv_heads, " kv heads, expected 1 to ",
+        base::kMaxLayers, " and 1 to ", base::kMaxKvHeads));
   }
   if (model.head_dim == 0 || model.head_dim % 8 != 0 || model.head_dim > base::kMaxHeadDim) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -62,18 +63,19 @@ absl::Status CheckSpec(const SessionSpec& spec) {
   }
   if (model.query_heads % model.kv_heads != 0 || model.query_heads == 0 ||
       model.query_heads / model.kv_heads > base::kMaxGroup) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(model.query_heads, " query heads over ", model.kv_heads, " kv heads"));
+    return absl::InvalidArgumentError(absl::StrCat(model.query_heads, " query heads over ",
+                                                   model.kv_heads, " kv heads, expected 1 to ",
+                                                   base::kMaxGroup, " for each"));
   }
   if (spec.kv_head_count == 0 || spec.kv_head_count > model.kv_heads ||
       spec.kv_head_begin > model.kv_heads - spec.kv_head_count) {
-    return absl::InvalidArgumentError(absl::StrCat("kv heads [", spec.kv_head_begin, ", +",
-                                                   spec.kv_head_count, ") of a model with ",
-                                                   model.kv_heads));
+    return absl::InvalidArgumentError(
+        absl::StrCat("kv heads [", spec.kv_head_begin, ", +", spec.kv_head_count,
+                     ") of a model with ", model.kv_heads, ", expected one or more of them"));
   }
   if (spec.seal_rows > base::kMaxSegmentRows) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("seal rows ", spec.seal_rows, ", at most ", base::kMaxSegmentRows));
+    return absl::InvalidArgumentError(absl::StrCat("seal rows ", spec.seal_rows, ", at most ",
+                                                   base::kMaxSegmentRows, " are allowed"));
   }
   const LshOptions& lsh = spec.lsh;
   if (lsh.num_tables > base::kMaxTables ||
@@ -96,8 +98,9 @@ absl::Status CheckSpec(const SessionSpec& spec) {
                                                    " LSH tables; a session has one kind of index"));
   }
   if (spec.placement.shard_rows < 0 || spec.placement.shard_rows > base::kMaxPositions) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("shards of ", spec.placement.shard_rows, " positions"));
+    return absl::InvalidArgumentError(absl::StrCat("shards of ", spec.placement.shard_rows,
+                                                   " positions, expected 0 (none) to ",
+                                                   base::kMaxPositions));
   }
   for (const uint32_t layer : spec.indexed_layers) {
     if (layer >= model.layers) {
@@ -168,8 +171,8 @@ absl::StatusOr<SessionSpec> Get(proto::SessionSpec::Reader in) {
   const auto projection = static_cast<uint16_t>(in.getLsh().getProjection());
   const auto durability = static_cast<uint16_t>(in.getDurability());
   if (projection > 1 || durability > 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("unknown projection ", projection, " or durability ", durability));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "unknown projection ", projection, " or durability ", durability, ", expected 0 or 1"));
   }
   spec.seal_rows = in.getSealRows();
   spec.min_indexed_rows = in.getMinIndexedRows();
@@ -177,7 +180,9 @@ absl::StatusOr<SessionSpec> Get(proto::SessionSpec::Reader in) {
   spec.lsh = {lsh.getBitsPerTable(), lsh.getNumTables(), lsh.getMinCollisions(),
               static_cast<Projection>(projection), lsh.getSeed()};
   if (in.getIndexedLayers().size() > base::kMaxLayers) {
-    return absl::InvalidArgumentError("too many indexed layers");
+    return absl::InvalidArgumentError(absl::StrCat(in.getIndexedLayers().size(),
+                                                   " indexed layers, at most ", base::kMaxLayers,
+                                                   " are allowed"));
   }
   for (const uint32_t layer : in.getIndexedLayers()) spec.indexed_layers.push_back(layer);
   spec.kv_head_begin = in.getKvHeadBegin();
@@ -225,7 +230,9 @@ absl::StatusOr<SessionInfo> Get(proto::SessionInfo::Reader in) {
   info.index_bytes = in.getIndexBytes();
   info.tokens = in.getTokens();
   if (in.getHeadEnds().size() > base::kMaxKvHeads) {
-    return absl::InvalidArgumentError("too many ends of kv heads");
+    return absl::InvalidArgumentError(absl::StrCat("the ends of ", in.getHeadEnds().size(),
+                                                   " kv heads, at most ", base::kMaxKvHeads,
+                                                   " are allowed"));
   }
   for (const base::Position end : in.getHeadEnds()) info.head_ends.push_back(end);
   info.parent = {in.getParentHigh(), in.getParentLow()};

@@ -12,7 +12,7 @@ namespace {
 absl::Status CheckFetchDims(uint32_t layer, uint32_t head_begin, uint32_t heads, uint32_t dim,
                             bool tokens) {
   if (heads > 0) return CheckDims(layer, head_begin, heads, dim);
-  if (!tokens) return absl::InvalidArgumentError("neither rows nor token ids");
+  if (!tokens) return absl::InvalidArgumentError("the fetch asks for neither rows nor token ids");
   return CheckDims(layer, head_begin, 1, dim);
 }
 
@@ -95,7 +95,9 @@ absl::StatusOr<FetchReplyItem> GetFetchReplyItem(proto::FetchReplyItem::Reader i
   item.head_dim = in.getHeadDim();
   ASSIGN_OR_RETURN(item.dtype, GetDType(in.getDtype()));
   if (item.kv_head_count > base::kMaxKvHeads || item.head_dim > base::kMaxHeadDim) {
-    return absl::InvalidArgumentError("reply dimensions out of bounds");
+    return absl::InvalidArgumentError(
+        absl::StrCat("an answer with ", item.row_count, " rows of dim ", item.head_dim, " and ",
+                     item.kv_head_count, " kv heads, which is out of bounds"));
   }
   if (!tensors->Next(item.row_bytes(), &item.keys) ||
       !tensors->Next(item.row_bytes(), &item.values) ||

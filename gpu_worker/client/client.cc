@@ -74,7 +74,6 @@ Status Client::Adopt(SessionId id, uint32_t tenant, Adopted* adopted) {
   if (!taken.ok()) return gpu_worker::ToPublic(taken.status());
   adopted->session.reset(
       new Session(std::make_shared<Session::State>(connection_, std::move(taken->session))));
-  adopted->begin = taken->begin;
   adopted->tokens = std::move(taken->tokens);
   return {};
 }

@@ -328,8 +328,7 @@ struct ClientOptions {
 // A session that was taken over.
 struct Adopted {
   std::unique_ptr<Session> session;  // goes on at its end()
-  Position begin = 0;                // its first row
-  std::vector<int32_t> tokens;       // of [begin, end()); empty if none were appended
+  std::vector<int32_t> tokens;       // of [0, end()); empty if none were appended
 };
 
 // A process needs one.

@@ -62,7 +62,8 @@ absl::Status KvClient::FetchParts(const RemoteSession& session, std::span<const 
           std::lock_guard lock(mutex);
           absl::Status status = reply.ok() ? reply->envelope.status : reply.status();
           if (status.ok() && reply->items.size() != 1) {
-            status = absl::InternalError("the answer has another number of items");
+            status = absl::InternalError(
+                absl::StrCat("the answer has ", reply->items.size(), " items, asked was 1"));
           }
           if (status.ok()) status = CheckAnswer(part.item, reply->items[0]);
           if (status.ok()) {

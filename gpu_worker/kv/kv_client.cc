@@ -269,7 +269,8 @@ absl::Status KvClient::AppendToShard(RemoteSession* session, const AppendRows& r
                                 options_.deadline)) {
       return absl::DeadlineExceededError(
           absl::StrCat("node ", data_.AddressOf(nodes_[static_cast<size_t>(shard.node)].data),
-                       " does not keep up with appends"));
+                       " does not keep up with appends: it took none for ",
+                       options_.deadline.count() / 1000000, " ms"));
     }
     RETURN_IF_ERROR(session->status());
     session->Extend(rows.first_position + rows.row_count);
@@ -326,7 +327,9 @@ absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
                  for (size_t i = 0; i < sequences.size(); ++i) {
                    absl::Status status = reply.ok() ? reply->envelope.status : reply.status();
                    if (status.ok() && i >= reply->items.size()) {
-                     status = absl::InternalError("the answer has too few items");
+                     status =
+                         absl::InternalError(absl::StrCat("the answer has ", reply->items.size(),
+                                                          " items, asked were ", sequences.size()));
                    }
                    const uint64_t credit = status.ok() ? reply->items[i].credit_bytes : 0;
                    if (status.ok()) status = reply->items[i].status;

@@ -232,7 +232,8 @@ void KvClient::PendingAttend::MergeItem(const NodeCall& call, size_t index) {
   AttendQuery& query = queries_[item.query];
   absl::Status status = call.reply.ok() ? call.reply->envelope.status : call.reply.status();
   if (status.ok() && index >= call.reply->items.size()) {
-    status = absl::InternalError("the answer has too few items");
+    status = absl::InternalError(absl::StrCat("the answer has ", call.reply->items.size(),
+                                              " items, asked were ", call.items.size()));
   }
   if (status.ok()) status = call.reply->items[index].status;
   const RemoteSessionOptions& options = query.session->options();

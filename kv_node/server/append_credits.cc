@@ -6,6 +6,11 @@
 #include "common/policy/append_credit.h"
 
 namespace sounder::kv_node {
+namespace {
+
+constexpr size_t kMostSessions = 65536;
+
+}  // namespace
 
 uint32_t AppendCredits::Grant(const base::SessionId& session, uint64_t bytes, base::Time now) {
   constexpr base::Duration kSecond = std::chrono::seconds(1);
@@ -18,6 +23,8 @@ uint32_t AppendCredits::Grant(const base::SessionId& session, uint64_t bytes, ba
       appended_.clear();
       writers_ = 0;
     }
+    // Sessions that come and go within a second: those counted so far stay counted.
+    if (appended_.size() >= kMostSessions) appended_.clear();
     uint64_t& appended = appended_[session];
     const bool counted = appended >= policy::kMinAppendCredit;
     appended += bytes;

@@ -132,7 +132,10 @@ absl::Status Session::CheckQueue(uint64_t sequence) const {
   const size_t waiting = first == queued_.end() ? queued_.size() : first->second.done.size();
   const size_t most = first == queued_.end() ? kMaxQueuedOperations : kMaxCopies;
   if (waiting < most) return absl::OkStatus();
-  return absl::ResourceExhaustedError("too many operations wait for an earlier one");
+  return absl::ResourceExhaustedError(
+      absl::StrCat("operation ", sequence, " of session ", spec_.session.id.ToString(), ": ",
+                   waiting, first == queued_.end() ? " operations" : " copies of it",
+                   " wait for operation ", applied_ + 1, " already, the most"));
 }
 
 // The deadline of an operation that waits for an earlier one.

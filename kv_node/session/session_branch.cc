@@ -17,7 +17,8 @@ void Session::Truncate(const wire::SessionRef& ref, uint64_t sequence, base::Pos
   item.sequence = sequence;
   absl::Status status;
   if (position < 0 || position > base::kMaxPositions) {
-    status = absl::InvalidArgumentError(absl::StrCat("position ", position, " is out of bounds"));
+    status = absl::InvalidArgumentError(
+        absl::StrCat("position ", position, ", expected 0 to ", base::kMaxPositions));
   } else if (sequence == 0) {
     status = absl::InvalidArgumentError("sequence numbers start at 1");
   }
@@ -86,9 +87,10 @@ void Session::Fork(const wire::SessionRef& ref, uint64_t sequence, base::Positio
   Wait(
       &ref, sequence,
       [this, sequence, position, rows] {
-        absl::Status status = position < 0 ? absl::InvalidArgumentError(absl::StrCat(
-                                                 "position ", position, " is out of bounds"))
-                                           : CheckEnd(position);
+        absl::Status status =
+            position < 0 ? absl::InvalidArgumentError(absl::StrCat(
+                               "position ", position, ", expected 0 to ", base::kMaxPositions))
+                         : CheckEnd(position);
         if (status.ok()) status = CheckCuts(sequence, position);
         if (!status.ok()) {
           *rows = std::move(status);

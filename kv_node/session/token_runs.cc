@@ -27,7 +27,8 @@ absl::Status TokenRuns::Check(base::Position first, std::span<const int32_t> tok
     const Run* run = RunOf(position);
     if (run == nullptr || position >= run->end()) {
       return absl::FailedPreconditionError(
-          absl::StrCat("tokens of position ", position, " behind those of ", end - 1));
+          absl::StrCat("position ", position, " got no token id before those up to position ",
+                       end - 1, " came, it cannot get one now"));
     }
     const int32_t held = run->block->tokens[static_cast<size_t>(position - run->block->first)];
     if (held != tokens[i]) {

@@ -13,6 +13,9 @@
 #include "common/base/thread_executor.h"
 #include "common/base/virtual_executor.h"
 #include "common/transport/faulty_transport.h"
+#include "common/transport/ucx_transport.h"
+#include "common/wire/control_client.h"
+#include "gpu_worker/kv/kv_connection.h"
 #include "tests/cluster/fault_script.h"
 #include "tests/cluster/local_cluster.h"
 #include "tests/e2e/worker.h"
@@ -37,10 +40,7 @@ struct Plan {
 
 class FaultyClient {
  public:
-  FaultyClient(const std::vector<std::unique_ptr<Node>>& nodes, const Plan& plan, uint64_t seed)
-      : transport_(std::make_unique<transport::FaultyTransport>(
-            std::make_unique<transport::UcxTransport>(ShortSpin("tcp")), &executor_,
-            tests::MessageFaults(seed), seed)) {
+  FaultyClient(const std::vector<std::unique_ptr<Node>>& nodes, const Plan& plan, uint64_t seed) {
     std::vector<std::unique_ptr<wire::ControlChannel>> channels;
     for (size_t i = 0; i < plan.nodes; ++i) {
       channels.push_back(std::make_unique<wire::ControlClient>(nodes[i]->control(), kDeadline));
@@ -48,20 +48,22 @@ class FaultyClient {
     gpu_worker::KvClientOptions options;
     options.deadline = kDeadline;
     options.append_message_bytes = kMessageBytes;
-    auto created =
-        gpu_worker::KvClient::Create(options, std::move(channels), transport_.get(), &executor_);
-    CHECK(created.ok()) << created.status().ToString();
-    kv_ = *std::move(created);
+    auto connection = gpu_worker::KvConnection::Create(
+        options, std::move(channels),
+        std::make_unique<transport::FaultyTransport>(
+            std::make_unique<transport::UcxTransport>(ShortSpin("tcp")), &executor_,
+            tests::MessageFaults(seed), seed),
+        &executor_);
+    CHECK(connection.ok()) << connection.status().ToString();
+    connection_ = *std::move(connection);
   }
-  ~FaultyClient() { transport_.reset(); }
 
-  gpu_worker::KvClient& kv() { return *kv_; }
+  gpu_worker::KvClient& kv() { return connection_->client(); }
   base::Executor& executor() { return executor_; }
 
  private:
   base::ThreadExecutor executor_{1, "client"};
-  std::unique_ptr<gpu_worker::KvClient> kv_;
-  std::unique_ptr<transport::Transport> transport_;  // goes before the client
+  std::unique_ptr<gpu_worker::KvConnection> connection_;
 };
 
 class FaultSchedulesTest : public testing::Test {

@@ -173,7 +173,7 @@ TEST_F(CodecRefusalTest, MassesOfAReply) {
   for (const float wrong : {kNan, kInfinity, -1.0f}) {
     ExpectInvalid(reply({0, wrong}), "mass of a head");
   }
-  ExpectInvalid(reply(std::vector<float>(base::kMaxKvHeads + 1)), "dimensions");
+  ExpectInvalid(reply(std::vector<float>(base::kMaxKvHeads + 1)), "out of bounds");
 }
 
 TEST_F(CodecRefusalTest, FieldsOfAnAppend) {
@@ -185,19 +185,20 @@ TEST_F(CodecRefusalTest, FieldsOfAnAppend) {
   refused([](AppendItem& item) { item.kv_head_begin = base::kMaxKvHeads; }, "kv heads");
   refused([](AppendItem& item) { item.head_dim = 4; }, "head dim 4");
   refused([](AppendItem& item) { item.dtype = static_cast<base::DType>(9); }, "dtype 9");
-  refused([](AppendItem& item) { item.first_position = -1; }, "positions out of bounds");
+  refused([](AppendItem& item) { item.first_position = -1; }, "at position -1, expected");
   // The last row would lie behind the last position.
-  refused([](AppendItem& item) { item.first_position = base::kMaxPositions; }, "out of bounds");
-  refused([](AppendItem& item) { item.first_position = INT64_MAX; }, "out of bounds");
+  refused([](AppendItem& item) { item.first_position = base::kMaxPositions; }, "positions of 0 to");
+  refused([](AppendItem& item) { item.first_position = INT64_MAX; }, "positions of 0 to");
 }
 
 TEST_F(CodecRefusalTest, FieldsOfAReply) {
   const auto refused = [this](auto change, const std::string& text) {
     ExpectInvalid(Reply(change), text);
   };
-  refused([](AttendReplyItem& item) { item.query_count = base::kMaxQueryBlock + 1; }, "dimensions");
-  refused([](AttendReplyItem& item) { item.query_heads = 32769; }, "dimensions");
-  refused([](AttendReplyItem& item) { item.head_dim = base::kMaxHeadDim + 1; }, "dimensions");
+  refused([](AttendReplyItem& item) { item.query_count = base::kMaxQueryBlock + 1; },
+          "out of bounds");
+  refused([](AttendReplyItem& item) { item.query_heads = 32769; }, "out of bounds");
+  refused([](AttendReplyItem& item) { item.head_dim = base::kMaxHeadDim + 1; }, "out of bounds");
   refused([](AttendReplyItem& item) { item.covered = {-1, 0}; }, "position range");
   refused([](AttendReplyItem& item) { item.covered = {5, 4}; }, "position range");
   refused([](AttendReplyItem& item) { item.covered = {0, base::kMaxPositions + 1}; }, "range");
@@ -256,9 +257,9 @@ TEST_F(CodecRefusalTest, FieldsOfAFetchReply) {
   };
   EXPECT_TRUE(reply([](FetchReplyItem&) {}).ok());
   ExpectInvalid(reply([](FetchReplyItem& item) { item.kv_head_count = base::kMaxKvHeads + 1; }),
-                "dimensions");
+                "out of bounds");
   ExpectInvalid(reply([](FetchReplyItem& item) { item.head_dim = base::kMaxHeadDim + 1; }),
-                "dimensions");
+                "out of bounds");
   ExpectInvalid(reply([](FetchReplyItem& item) { item.dtype = static_cast<base::DType>(3); }),
                 "dtype 3");
   capnp::MallocMessageBuilder table;
@@ -302,7 +303,8 @@ TEST_F(CodecRefusalTest, Counts) {
     EXPECT_EQ(DecodeAttend(CopyOf(message)).status().code(), absl::StatusCode::kInvalidArgument);
   }
   const auto twice = WithShape(GoodAttend(), [](PayloadShape& s) { s.item_count = 2; });
-  ExpectInvalid(DecodeAttend(CopyOf(twice)).status(), "differs between header and table");
+  ExpectInvalid(DecodeAttend(CopyOf(twice)).status(),
+                "the item table has 1 items, the header announces 2");
 }
 
 TEST_F(CodecRefusalTest, Sizes) {

@@ -53,7 +53,7 @@ TEST(ControlCodecTest, AnInfoOfTooManyHeadsIsRefused) {
   Put(info, builder.initRoot<proto::SessionInfo>());
   const absl::Status status = Get(builder.getRoot<proto::SessionInfo>().asReader()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(base::MessageOf(status), HasSubstr("ends of kv heads"));
+  EXPECT_THAT(base::MessageOf(status), HasSubstr("the ends of 1025 kv heads"));
 }
 
 // A name was read whole and written up to its first NUL: a session's model compared unequal with
@@ -164,7 +164,8 @@ TEST(ControlCodecTest, EveryRuleOfASpecIsChecked) {
   refused([](SessionSpec& s) { s.sketch.bits = 128; }, "one kind of index");
   refused([](SessionSpec& s) { s.placement.shard_rows = -1; }, "shards of -1 positions");
   refused([](SessionSpec& s) { s.indexed_layers = {s.model.layers}; }, "indexed layer");
-  refused([](SessionSpec& s) { s.indexed_layers.assign(1025, 0); }, "too many indexed layers");
+  refused([](SessionSpec& s) { s.indexed_layers.assign(1025, 0); },
+          "1025 indexed layers, at most 1024");
   refused([](SessionSpec& s) { s.dtype = static_cast<base::DType>(3); }, "unknown dtype 3");
   refused([](SessionSpec& s) { s.row_format = static_cast<RowFormat>(2); }, "row format 2");
   refused([](SessionSpec& s) { s.lsh.projection = static_cast<Projection>(2); }, "projection");

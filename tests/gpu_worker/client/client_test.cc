@@ -342,14 +342,27 @@ TEST_F(ClientTest, RefusesRowsThatCannotBe) {
   EXPECT_OK(session->Append(PublicRows(rows_, 0, 0)));
   EXPECT_OK(session->Append(PublicRows(rows_, 0, 50)));
   EXPECT_OK(session->WaitAppended(50));
-  // The node refuses rows behind a gap; rows are missing then, and every call says so.
-  EXPECT_OK(session->Append(PublicRows(rows_, 51, 60)));
+  EXPECT_REFUSED(session->Append(PublicRows(rows_, 51, 60)), Code::kInvalidArgument,
+                 "rows from position 51, expected 50");
+  EXPECT_REFUSED(session->Append(PublicRows(rows_, 40, 60)), Code::kInvalidArgument,
+                 "rows from position 40, expected 50");
+  EXPECT_OK(session->Append(PublicRows(rows_, 50, 60)));
+  EXPECT_OK(session->WaitAppended(60));
+}
+
+// What a node refuses is missing from then on, and every call says so.
+TEST_F(ClientTest, AnAppendThatFailedIsSaidForGood) {
+  const auto session = Open(PublicOptions(kShape, 1, 16));
+  EXPECT_OK(session->Append(PublicRows(rows_, 0, 50)));
+  client::Adopted adopted;
+  EXPECT_OK(engine_->Adopt(session->id(), 0, &adopted));
+  EXPECT_OK(session->Append(PublicRows(rows_, 50, 60)));
   EXPECT_REFUSED(session->WaitAppended(60), Code::kFailedPrecondition, "node");
-  EXPECT_REFUSED(session->status(), Code::kFailedPrecondition, "51");
-  EXPECT_REFUSED(session->Append(PublicRows(rows_, 50, 60)), Code::kFailedPrecondition, "51");
+  EXPECT_REFUSED(session->status(), Code::kFailedPrecondition, "epoch");
+  EXPECT_REFUSED(session->Append(PublicRows(rows_, 60, 70)), Code::kFailedPrecondition, "epoch");
   Query query = PublicQuery(session.get(), queries_, kShape, {0, 50});
   Attend(&query);
-  EXPECT_REFUSED(query.status, Code::kFailedPrecondition, "51");
+  EXPECT_REFUSED(query.status, Code::kFailedPrecondition, "epoch");
 }
 
 TEST_F(ClientTest, AClosedSessionSaysSo) {
@@ -422,7 +435,6 @@ TEST_F(ClientTest, ASessionThatWasLeftIsTakenOver) {
   EXPECT_REFUSED(other->Adopt({0x5e55, 2}, 0, &adopted), Code::kNotFound, "");
   EXPECT_OK(other->Adopt({0x5e55, 1}, 0, &adopted));
   ASSERT_NE(adopted.session, nullptr);
-  EXPECT_EQ(adopted.begin, 0);
   EXPECT_EQ(adopted.session->end(), 90);
   EXPECT_EQ(adopted.tokens, tokens);
   std::vector<int32_t> some;
