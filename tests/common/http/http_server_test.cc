@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <latch>
 #include <mutex>
 #include <stdexcept>
@@ -213,17 +214,21 @@ struct BusyServer {
     options.refused = [this](const std::string& cause, const std::string&) {
       std::lock_guard lock(mutex);
       causes.push_back(cause);
+      refused.notify_all();
     };
     server = Start(options, std::move(routes));
   }
+  // Waits for the first: who is refused may know it before the server says so.
   std::vector<std::string> Causes() {
-    std::lock_guard lock(mutex);
+    std::unique_lock lock(mutex);
+    refused.wait_for(lock, 5s, [&] { return !causes.empty(); });
     return causes;
   }
   bool seen = false;
   std::latch entered{1};
   std::latch leave{1};
   std::mutex mutex;
+  std::condition_variable refused;
   std::vector<std::string> causes;  // guarded by mutex
   std::unique_ptr<HttpServer> server;
 };
