@@ -79,6 +79,12 @@ bool VirtualExecutor::Step() {
   return true;
 }
 
+void VirtualExecutor::RunFor(Duration duration) {
+  bool over = false;
+  RunAt(clock_.now + duration, [&over] { over = true; });
+  RunUntil([&over] { return over; });
+}
+
 bool VirtualExecutor::RunUntil(const std::function<bool()>& done, int64_t max_steps) {
   for (int64_t step = 0; step < max_steps; ++step) {
     if (done()) return true;

@@ -29,6 +29,8 @@ class VirtualExecutor final : public Executor {
 
   // Runs one piece of work, advancing the clock if only timers are left. False if nothing is left.
   bool Step();
+  // Lets time pass, and everything happen that falls into it.
+  void RunFor(Duration duration);
   // Steps until `done()`; false if the work ran out or `max_steps` passed first.
   bool RunUntil(const std::function<bool()>& done, int64_t max_steps = int64_t{1} << 40);
 

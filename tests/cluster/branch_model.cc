@@ -195,17 +195,8 @@ std::string BranchFault(gpu_worker::KvClient& client, gpu_worker::RemoteSession*
     if (std::string fault = DifferenceFault(client, layer, query, scratch); !fault.empty()) {
       return fault;
     }
-    const gpu_worker::RemoteSessionOptions& options = session->options();
     std::vector<uint64_t> signatures;
-    if (options.sketch.bits > 0) {
-      query.attention = wire::AttentionKind::kSketch;
-    } else if (options.lsh.num_tables > 0) {
-      query.attention = wire::AttentionKind::kLshTables;
-      signatures = Sign(*session, queries);
-      query.signatures = signatures.data();
-    } else {
-      continue;
-    }
+    if (!SampleByIndex(&query, &signatures)) continue;
     query.sample_key = random.Next64();
     query.rows_budget = 0.3f;
     query.layout_position = range.end;

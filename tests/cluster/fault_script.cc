@@ -131,8 +131,7 @@ absl::Status FaultScript::Timed(base::Duration bound,
   }
   if (status.ok()) return status;
   ++tally_.failures;
-  const bool lost = restarted_ > 0 && (absl::IsNotFound(status) || absl::IsAborted(status));
-  if (!Passes(status) && !lost && !network_.damages) {
+  if (!Passes(status) && !network_.damages) {
     Fail(absl::StrCat("not what a lost message or connection does: ", status.ToString()));
   }
   if (base::MessageOf(status).find("node") == std::string::npos) {
@@ -330,15 +329,7 @@ void FaultScript::Attend(Live& one) {
     sampled.sample_key = sample_key;
     sampled.rows_budget = 0.3f;
     std::vector<uint64_t> signatures;
-    if (options_.sketch.bits > 0) {
-      sampled.attention = wire::AttentionKind::kSketch;
-      queries.push_back(sampled);
-    } else if (options_.lsh.num_tables > 0) {
-      signatures = Sign(*session, rows);
-      sampled.attention = wire::AttentionKind::kLshTables;
-      sampled.signatures = signatures.data();
-      queries.push_back(sampled);
-    }
+    if (SampleByIndex(&sampled, &signatures)) queries.push_back(sampled);
     return Timed(network_.deadline, [&] {
       network_.client->StartAttend(layer, queries)->Wait();
       return FirstError(queries);

@@ -62,12 +62,8 @@ absl::Status SessionCycles::Append(gpu_worker::RemoteSession* session, base::Pos
 absl::Status SessionCycles::Attend(gpu_worker::RemoteSession* session, bool sampled) {
   std::vector<gpu_worker::AttendQuery> queries{ExactQuery(session, queries_, {0, session->end()})};
   std::vector<uint64_t> signatures;
-  if (sampled && session->projection() != nullptr) {
-    signatures = Sign(*session, queries_);
-    queries[0].signatures = signatures.data();
-    queries[0].attention = wire::AttentionKind::kLshTables;
-  } else if (sampled) {
-    queries[0].attention = wire::AttentionKind::kSketch;
+  if (sampled) {
+    SampleByIndex(&queries[0], &signatures);
     queries[0].rows_budget = .25f;
   }
   const uint32_t layer = random_.NextBelow(kShape.layers);

@@ -128,6 +128,20 @@ gpu_worker::AttendQuery ExactQuery(gpu_worker::RemoteSession* session,
   return query;
 }
 
+bool SampleByIndex(gpu_worker::AttendQuery* query, std::vector<uint64_t>* signatures) {
+  const gpu_worker::RemoteSessionOptions& options = query->session->options();
+  if (options.sketch.bits > 0) {
+    query->attention = wire::AttentionKind::kSketch;
+    return true;
+  }
+  if (options.lsh.num_tables == 0) return false;
+  const size_t width = size_t{options.model.query_heads} * options.model.head_dim;
+  *signatures = Sign(*query->session, {query->queries, query->query_count * width});
+  query->attention = wire::AttentionKind::kLshTables;
+  query->signatures = signatures->data();
+  return true;
+}
+
 Reference ReferenceOf(const TestRows& rows, uint32_t layer, std::span<const float> queries,
                       base::PositionRange range, float scale, base::Position causal_from) {
   const Shape& shape = rows.shape();

@@ -72,6 +72,10 @@ std::vector<uint64_t> Sign(const gpu_worker::RemoteSession& session,
 gpu_worker::AttendQuery ExactQuery(gpu_worker::RemoteSession* session,
                                    std::span<const float> queries, base::PositionRange range);
 
+// Makes it sampled attention by whatever index its session has; false if there is none. Signatures
+// are kept in `signatures`.
+bool SampleByIndex(gpu_worker::AttendQuery* query, std::vector<uint64_t>* signatures);
+
 // Exact attention in float64.
 struct Reference {
   std::vector<double> outputs;  // [count, query heads, dim]

@@ -21,11 +21,7 @@ const TestRows& Rows() {
   return rows;
 }
 
-void RunOn(base::VirtualExecutor& executor, base::Duration duration) {
-  bool over = false;
-  executor.RunAt(executor.clock().Now() + duration, [&over] { over = true; });
-  executor.RunUntil([&over] { return over; });
-}
+void RunOn(base::VirtualExecutor& executor, base::Duration duration) { executor.RunFor(duration); }
 
 absl::Status StatusOf(const wire::AttendReply& reply) {
   if (!reply.envelope.status.ok()) return reply.envelope.status;

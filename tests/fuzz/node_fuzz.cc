@@ -129,11 +129,7 @@ class Node {
     ++calls_;
     return [this](const auto&) { ++replies_; };
   }
-  void RunFor(base::Duration duration) {
-    bool over = false;
-    executor_.RunAt(executor_.clock().Now() + duration, [&over] { over = true; });
-    executor_.RunUntil([&over] { return over; });
-  }
+  void RunFor(base::Duration duration) { executor_.RunFor(duration); }
 
   void Open() {
     wire::SessionSpec spec = kv_node::SessionDriver::Spec(1);
@@ -363,15 +359,21 @@ class Node {
     return envelope;
   }
 
+  // Whether the one item that was asked for was given, and not refused.
+  template <typename Reply>
+  static bool Given(const absl::StatusOr<Reply>& reply) {
+    CHECK(reply.ok()) << reply.status().ToString();
+    if (!reply->envelope.status.ok()) return false;
+    CHECK(reply->items.size() == 1);
+    return reply->items.front().status.ok();
+  }
+
   void CheckAttend(const Asked<wire::AttendItem>& attend,
                    std::map<uint64_t, transport::Message>::node_type answer) {
     CHECK(!answer.empty()) << "not answered";
     auto reply = wire::DecodeAttendReply(std::move(answer.mapped()));
-    CHECK(reply.ok()) << reply.status().ToString();
-    if (!reply->envelope.status.ok()) return;
-    CHECK(reply->items.size() == 1);
+    if (!Given(reply)) return;
     const wire::AttendReplyItem& item = reply->items.front();
-    if (!item.status.ok()) return;
     CHECK(item.query_count == attend.item.query_count);
     CHECK(item.query_heads == attend.item.query_heads() && item.head_dim == attend.item.head_dim);
     CHECK(item.covered == attend.item.range);
@@ -388,11 +390,8 @@ class Node {
                   std::map<uint64_t, transport::Message>::node_type answer) {
     CHECK(!answer.empty()) << "not answered";
     auto reply = wire::DecodeFetchReply(std::move(answer.mapped()));
-    CHECK(reply.ok()) << reply.status().ToString();
-    if (!reply->envelope.status.ok()) return;
-    CHECK(reply->items.size() == 1);
+    if (!Given(reply)) return;
     const wire::FetchReplyItem& item = reply->items.front();
-    if (!item.status.ok()) return;
     CHECK(item.kv_head_count == fetch.item.kv_head_count);
     CHECK(int64_t{item.row_count} == fetch.item.range.size());
     CHECK(item.tokens.size() == (fetch.item.want_tokens ? item.row_count : 0));

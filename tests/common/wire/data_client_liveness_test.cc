@@ -34,9 +34,7 @@ class DataClientLivenessTest : public testing::Test {
   }
   void RunFor(base::Duration duration) {
     const base::Time end = time_.clock().Now() + duration;
-    bool over = false;
-    time_.RunAt(end, [&over] { over = true; });
-    time_.RunUntil([&over] { return over; });
+    time_.RunFor(end - time_.clock().Now());
   }
   // Waits until it is away or not; how long that took.
   base::Duration Until(bool away) {

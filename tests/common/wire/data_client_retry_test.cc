@@ -19,31 +19,11 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-using Messages = std::vector<transport::Message>;
 
 constexpr auto kUnavailable = absl::StatusCode::kUnavailable;
 
-Messages One(transport::Message message) {
-  Messages messages;
-  messages.push_back(std::move(message));
-  return messages;
-}
-Messages Silence(const transport::Message&) { return {}; }
-
-// Everything below happens on threads and in virtual time.
-class DataClientRetryTest : public testing::TestWithParam<bool> {
- protected:
-  static std::unique_ptr<base::Executor> NewExecutor() {
-    if (GetParam()) return std::make_unique<base::VirtualExecutor>(91);
-    return std::make_unique<base::ThreadExecutor>(2, "data");
-  }
-
-  DataWorld world_{NewExecutor()};
-  Ends& ends_ = world_.ends;
-};
-INSTANTIATE_TEST_SUITE_P(Executors, DataClientRetryTest, testing::Bool(), [](const auto& each) {
-  return each.param ? std::string("VirtualTime") : std::string("Threads");
-});
+class DataClientRetryTest : public DataWorldTest {};
+INSTANTIATE_TEST_SUITE_P(Executors, DataClientRetryTest, testing::Bool(), ExecutorName);
 
 // A refusal, as a node without room or time gives it.
 Messages Refusal(const transport::Message& message, base::Duration retry_after,

@@ -20,32 +20,12 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::HasSubstr;
-using Messages = std::vector<transport::Message>;
 
 constexpr auto kUnavailable = absl::StatusCode::kUnavailable;
 constexpr auto kDeadline = absl::StatusCode::kDeadlineExceeded;
 
-Messages One(transport::Message message) {
-  Messages messages;
-  messages.push_back(std::move(message));
-  return messages;
-}
-Messages Silence(const transport::Message&) { return {}; }
-
-// Everything below happens on threads and in virtual time.
-class DataClientTest : public testing::TestWithParam<bool> {
- protected:
-  static std::unique_ptr<base::Executor> NewExecutor() {
-    if (GetParam()) return std::make_unique<base::VirtualExecutor>(91);
-    return std::make_unique<base::ThreadExecutor>(2, "data");
-  }
-
-  DataWorld world_{NewExecutor()};
-  Ends& ends_ = world_.ends;
-};
-INSTANTIATE_TEST_SUITE_P(Executors, DataClientTest, testing::Bool(), [](const auto& each) {
-  return each.param ? std::string("VirtualTime") : std::string("Threads");
-});
+class DataClientTest : public DataWorldTest {};
+INSTANTIATE_TEST_SUITE_P(Executors, DataClientTest, testing::Bool(), ExecutorName);
 
 TEST_P(DataClientTest, RequestsOfEveryKindAreAnswered) {
   DataNode node(&world_.fabric, "a:1");

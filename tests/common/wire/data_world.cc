@@ -48,6 +48,12 @@ std::vector<transport::Message> RightAnswer(const transport::Message& message) {
   return answers;
 }
 
+Messages One(transport::Message message) {
+  Messages messages;
+  messages.push_back(std::move(message));
+  return messages;
+}
+
 DataNode::DataNode(transport::LoopbackFabric* fabric, const std::string& address)
     : transport_(fabric, address) {
   EXPECT_TRUE(transport_.Start(this).ok());

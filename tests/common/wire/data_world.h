@@ -3,6 +3,8 @@
 #ifndef SOUNDER_TESTS_COMMON_WIRE_DATA_WORLD_H_
 #define SOUNDER_TESTS_COMMON_WIRE_DATA_WORLD_H_
 
+#include <gtest/gtest.h>
+
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -12,6 +14,8 @@
 #include <vector>
 
 #include "common/base/executor.h"
+#include "common/base/thread_executor.h"
+#include "common/base/virtual_executor.h"
 #include "common/transport/loopback_transport.h"
 #include "common/wire/codec.h"
 #include "common/wire/data_client.h"
@@ -23,6 +27,10 @@ inline constexpr base::Duration kPatience = std::chrono::hours(1);
 // The right answer to a request: its sample key comes back as rows_visible, appends as applied.
 // Nothing for what is no request.
 std::vector<transport::Message> RightAnswer(const transport::Message& message);
+
+using Messages = std::vector<transport::Message>;
+Messages One(transport::Message message);
+inline Messages Silence(const transport::Message&) { return {}; }
 
 // A node. `answer` says what goes back for each message; empty: RightAnswer.
 class DataNode final : public transport::TransportEvents {
@@ -110,6 +118,22 @@ struct DataWorld {
   std::unique_ptr<transport::Transport> transport;
   std::unique_ptr<DataClient> client;
 };
+
+// Everything below such a test happens on threads (false) and in virtual time (true).
+class DataWorldTest : public testing::TestWithParam<bool> {
+ protected:
+  static std::unique_ptr<base::Executor> NewExecutor() {
+    if (GetParam()) return std::make_unique<base::VirtualExecutor>(91);
+    return std::make_unique<base::ThreadExecutor>(2, "data");
+  }
+
+  DataWorld world_{NewExecutor()};
+  Ends& ends_ = world_.ends;
+};
+// For INSTANTIATE_TEST_SUITE_P.
+inline std::string ExecutorName(const testing::TestParamInfo<bool>& test) {
+  return test.param ? "VirtualTime" : "Threads";
+}
 
 // A failure that has `text` in its message and names a node.
 void ExpectStatus(const absl::Status& status, absl::StatusCode code, const std::string& text);

@@ -98,9 +98,7 @@ class Blocks {
   std::string Block(int cycles) {
     if (std::string fault = cycles_->Run(cycles); !fault.empty()) return fault;
     // What a node keeps for a second, such as who appended in it, is of this block alone.
-    bool over = false;
-    executor_.RunAt(executor_.clock().Now() + std::chrono::seconds(2), [&over] { over = true; });
-    executor_.RunUntil([&over] { return over; });
+    executor_.RunFor(std::chrono::seconds(2));
     if (keep_bytes_ > 0) kept_.push_back(memory::AlignedBuffer::Zeroed(keep_bytes_));
     const uint64_t accounted = cluster_->MemoryUsed();
     most_accounted_ = std::max(most_accounted_, accounted);

@@ -17,11 +17,7 @@ using testing::IsEmpty;
 
 class DataServerLifeTest : public testing::Test {
  protected:
-  void RunFor(base::Duration duration) {
-    bool over = false;
-    time_.RunAt(time_.clock().Now() + duration, [&over] { over = true; });
-    time_.RunUntil([&over] { return over; });
-  }
+  void RunFor(base::Duration duration) { time_.RunFor(duration); }
   void Pong(transport::ConnectionId connection) {
     wire::Envelope pong;
     pong.kind = wire::MessageKind::kPong;

@@ -24,11 +24,7 @@ class DataServerTest : public testing::Test {
     driver_.map.CloseAll(absl::UnavailableError("over"));
     RunFor(milliseconds(1));
   }
-  void RunFor(base::Duration duration) {
-    bool over = false;
-    executor_.RunAt(executor_.clock().Now() + duration, [&over] { over = true; });
-    executor_.RunUntil([&over] { return over; });
-  }
+  void RunFor(base::Duration duration) { executor_.RunFor(duration); }
 
   base::VirtualExecutor executor_{1};
   ServerDriver driver_{&executor_};
@@ -235,11 +231,7 @@ class BacklogTest : public testing::Test {
     driver_.map.CloseAll(absl::UnavailableError("over"));
     executor_.GoOn();
   }
-  void RunFor(base::Duration duration) {
-    bool over = false;
-    time_.RunAt(time_.clock().Now() + duration, [&over] { over = true; });
-    time_.RunUntil([&over] { return over; });
-  }
+  void RunFor(base::Duration duration) { time_.RunFor(duration); }
 
   base::VirtualExecutor time_{1};
   BusyExecutor executor_{&time_};

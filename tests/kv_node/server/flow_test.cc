@@ -38,11 +38,7 @@ class FlowTest : public testing::Test {
     session_ = nullptr;
     driver_ = nullptr;
   }
-  void RunFor(base::Duration duration) {
-    bool over = false;
-    time_.RunAt(time_.clock().Now() + duration, [&over] { over = true; });
-    time_.RunUntil([&over] { return over; });
-  }
+  void RunFor(base::Duration duration) { time_.RunFor(duration); }
   static wire::Envelope Within(base::Duration deadline) {
     wire::Envelope envelope;
     envelope.deadline_us = static_cast<uint32_t>(deadline.count() / 1000);

@@ -12,50 +12,27 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/virtual_executor.h"
 #include "common/memory/aligned_buffer.h"
-#include "kv_node/session/session_map.h"
+#include "tests/kv_node/session/session_driver.h"
 
 namespace sounder::kv_node {
 
-class BranchDriver {
+class BranchDriver : public SessionDriver {
  public:
   explicit BranchDriver(uint64_t memory_bytes = uint64_t{1} << 30, size_t max_sessions = 4096)
-      : executor(1), map({.memory_bytes = memory_bytes, .max_sessions = max_sessions}, &executor) {}
+      : SessionDriver(memory_bytes, /*seed=*/1, max_sessions) {}
 
-  // 2 layers, 2 kv heads, dim 16, f32, seals every 16 rows; with sketches on layer 1 for segments
-  // of at least 8 rows.
+  // As SessionDriver's, in f32, with sketches on layer 1.
   static wire::SessionSpec Spec(uint64_t number) {
-    wire::SessionSpec spec;
-    spec.session.id = {1, number};
-    spec.model = {"toy", "digest", 2, 2, 4, 16, "", ""};
+    wire::SessionSpec spec = SketchSpec(number);
+    spec.row_format = wire::RowFormat::kAsAppended;
     spec.dtype = base::DType::kF32;
-    spec.seal_rows = 16;
-    spec.min_indexed_rows = 8;
-    spec.sketch = {64, 1};
-    spec.indexed_layers = {1};
-    spec.kv_head_count = 2;
     return spec;
-  }
-  std::shared_ptr<Session> Open(const wire::SessionSpec& spec) {
-    const auto opened = map.Open(spec);
-    EXPECT_TRUE(opened.ok()) << opened.status();
-    return *map.Find(spec.session.id);
   }
 
   static wire::AppendItem Item(const Session& session, uint64_t sequence, uint32_t layer,
                                base::Position first, uint32_t rows, bool seal = false) {
-    const wire::SessionSpec& spec = session.spec();
-    wire::AppendItem item;
-    item.session = spec.session;
-    item.sequence = sequence;
-    item.layer = layer;
-    item.kv_head_begin = spec.kv_head_begin;
-    item.kv_head_count = spec.kv_head_count;
-    item.first_position = first;
-    item.row_count = rows;
-    item.head_dim = spec.model.head_dim;
-    item.dtype = spec.dtype;
+    wire::AppendItem item = SessionDriver::Item(session, sequence, layer, first, rows);
     item.seal_after = seal;
     return item;
   }
@@ -139,30 +116,6 @@ class BranchDriver {
     return Fetch(session, FetchItem(session, sequence, layer, range));
   }
 
-  static wire::AttendItem Query(const Session& session, uint64_t sequence, uint32_t layer,
-                                base::PositionRange range) {
-    const wire::SessionSpec& spec = session.spec();
-    wire::AttendItem item;
-    item.session = spec.session;
-    item.sequence = sequence;
-    item.layer = layer;
-    item.kv_head_begin = spec.kv_head_begin;
-    item.kv_head_count = spec.kv_head_count;
-    item.group = 2;
-    item.query_count = 1;
-    item.head_dim = spec.model.head_dim;
-    item.range = range;
-    item.layout_position = range.end;
-    return item;
-  }
-  using PlanAnswer = std::shared_ptr<std::optional<absl::StatusOr<AttendPlan>>>;
-  PlanAnswer Plan(Session& session, const wire::AttendItem& item) {
-    auto answer = std::make_shared<std::optional<absl::StatusOr<AttendPlan>>>();
-    session.Plan(item, executor.clock().Now() + std::chrono::seconds(1),
-                 [answer](absl::StatusOr<AttendPlan> plan) { *answer = std::move(plan); });
-    return answer;
-  }
-
   // "1:20 3:15": runs of rows of one generation, the same in every head; or what is wrong with
   // them.
   std::string TextOf(const Session& session, const FetchedRows& rows) {
@@ -229,16 +182,6 @@ class BranchDriver {
     }
     return text;
   }
-
-  // Lets time pass, and everything happen that falls into it.
-  void RunFor(base::Duration duration) {
-    bool over = false;
-    executor.RunAt(executor.clock().Now() + duration, [&over] { over = true; });
-    executor.RunUntil([&over] { return over; });
-  }
-
-  base::VirtualExecutor executor;
-  SessionMap map;
 
  private:
   // Of layer 0, whose token ids say it.

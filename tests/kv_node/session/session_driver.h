@@ -16,8 +16,10 @@ namespace sounder::kv_node {
 
 class SessionDriver {
  public:
-  explicit SessionDriver(uint64_t memory_bytes = uint64_t{1} << 30, uint64_t seed = 1)
-      : executor(seed), map({.memory_bytes = memory_bytes}, &executor) {}
+  explicit SessionDriver(uint64_t memory_bytes = uint64_t{1} << 30, uint64_t seed = 1,
+                         size_t max_sessions = 4096)
+      : executor(seed),
+        map({.memory_bytes = memory_bytes, .max_sessions = max_sessions}, &executor) {}
 
   // 2 layers, 2 kv heads of 2 query heads each, dim 16, bf16, seals every 16 rows; with LSH tables
   // on layer 1 for segments of at least 8 rows.
@@ -130,11 +132,7 @@ class SessionDriver {
   }
 
   // Lets time pass, and everything happen that falls into it.
-  void RunFor(base::Duration duration) {
-    bool over = false;
-    executor.RunAt(executor.clock().Now() + duration, [&over] { over = true; });
-    executor.RunUntil([&over] { return over; });
-  }
+  void RunFor(base::Duration duration) { executor.RunFor(duration); }
 
   base::VirtualExecutor executor;
   SessionMap map;
