@@ -60,6 +60,7 @@ check_tsan() {
   scripts/run_tests.sh tsan -R 'gpu_worker_kv_fault_schedules' | tee "$results/tsan.output"
   figure "$(tail -n 1 "$results/tsan.output")"
   grep -qE '^1 passed, 0 failed, 0 skipped$' "$results/tsan.output"
+  grep -qF '[       OK ] FaultSchedulesTest.OnThreads' build/tsan/tests.xml
 }
 
 line killed "e2e_node_dies, e2e_liveness" "SIGKILL, SIGSTOP, restart, half-open: others unharmed"
@@ -70,6 +71,7 @@ check_killed() {
     "$(grep -c '^bystander_failed 0$' "$results/killed.output") bystanders without a failure"
   passed 15
   ! grep -qE '^bystander_failed [1-9]' "$results/killed.output"
+  [ "$(grep -c '^bystander_failed 0$' "$results/killed.output")" = 2 ]
 }
 
 line hostile "e2e_hostile_test" "scanners, 2,000 connections, slow-loris: others unharmed"
