@@ -13,7 +13,7 @@ namespace {
 constexpr double kNewest = 0.125;
 // A request is admitted if it would be done after this share of its time: estimates err, and the
 // answer has to travel.
-constexpr double kUsable = 0.8;
+constexpr double kUsable = 0.7;
 // The share is measured over so many requests, and believed by so much.
 constexpr int kShareJobs = 8;
 constexpr double kNewestShare = 0.25;
