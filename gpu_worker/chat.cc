@@ -148,7 +148,10 @@ void Chat::Say(const std::string& line) {
   } else if (!status.ok()) {
     if (first_failure_.ok()) first_failure_ = status;
     Notice("failed: " + base::MessageOf(status));
-    Notice("the turn is forgotten; the next one computes the others again, /reset begins anew");
+    Notice(
+        absl::StrCat("the turn is forgotten; ",
+                     conversation_->recomputes() ? "the next one computes the others again, " : "",
+                     "/reset begins anew"));
   }
   if (status.ok() || absl::IsCancelled(status)) ShowFigures();
   NoteCloseFailure();

@@ -41,16 +41,7 @@ struct Summary {
     steps += sequence.decode_steps;
     decode_seconds += sequence.decode_seconds;
     prefill_seconds += sequence.prefill_seconds;
-    counts.positions += sequence.counts.positions;
-    counts.positions_exact += sequence.counts.positions_exact;
-    counts.rows_visible += sequence.counts.rows_visible;
-    counts.rows_read += sequence.counts.rows_read;
-    counts.rows_loaded += sequence.counts.rows_loaded;
-    counts.sketched += sequence.counts.sketched;
-    counts.drawn_alike += sequence.counts.drawn_alike;
-    counts.audited += sequence.counts.audited;
-    counts.audited_error += sequence.counts.audited_error;
-    counts.prefill_rows_loaded += sequence.counts.prefill_rows_loaded;
+    counts += sequence.counts;
     node_memory_peak = std::max(node_memory_peak, sequence.node_memory);
   }
 };
@@ -88,8 +79,7 @@ std::string SummaryJson(const Summary& summary, const KvClient* client, double w
     json["nodes_lost"] = wire.times_away;
     json["bytes_sent"] = wire.bytes_sent;
     json["bytes_received"] = wire.bytes_received;
-    const uint64_t attend_bytes =
-        wire.attend_bytes_sent + wire.attend_bytes_received - summary.audit_bytes;
+    const uint64_t attend_bytes = wire.attend_bytes() - summary.audit_bytes;
     json["attend_bytes"] = attend_bytes;
     json["audit_bytes"] = summary.audit_bytes;
     json["attend_bytes_per_step"] =

@@ -27,12 +27,6 @@ int ExitCodeOf(const absl::Status& status) {
   return world ? kExitUnavailable : kExitBadInput;
 }
 
-bool Worker::AnyRemote() const {
-  const std::vector<LayerMode>& layers = generator_options_.attention.layers;
-  return std::any_of(layers.begin(), layers.end(),
-                     [](LayerMode mode) { return mode != LayerMode::kExactLocal; });
-}
-
 std::optional<int> Worker::Load() {
   config::SetLogLevel(options_.log_level);
   if (absl::Status status = kernels::ForceSimdLevel(options_.simd); !status.ok()) {
@@ -53,7 +47,7 @@ std::optional<int> Worker::Load() {
   absl::StatusOr<GeneratorOptions> generator_options = MakeGeneratorOptions(options_, *model_);
   if (!generator_options.ok()) return Fail(config::kExitUsage, generator_options.status());
   generator_options_ = *std::move(generator_options);
-  if (AnyRemote() && options_.nodes.empty()) {
+  if (generator_options_.attention.AnyRemote() && options_.nodes.empty()) {
     return Fail(config::kExitUsage, absl::InvalidArgumentError(
                                         "--attention exact, lsh and sketch need nodes (--nodes)"));
   }
@@ -61,7 +55,7 @@ std::optional<int> Worker::Load() {
 }
 
 std::optional<int> Worker::Connect() {
-  if (!AnyRemote()) return std::nullopt;
+  if (!generator_options_.attention.AnyRemote()) return std::nullopt;
   KvClientOptions client_options;
   client_options.deadline = options_.deadline;
   client_options.block_deadline = options_.prefill_deadline;

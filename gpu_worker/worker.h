@@ -43,8 +43,6 @@ class Worker {
   GeneratorOptions& generator_options() { return generator_options_; }
 
  private:
-  bool AnyRemote() const;
-
   const WorkerOptions options_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<LlamaModel> model_;

@@ -99,7 +99,7 @@ void Declare(config::OptionSet& set, Options* options) {
              "attends taken on at once; what comes beyond is refused", {.min = 1});
   set.AddInt("max_sessions", &options->max_sessions, "sessions held at once", {.min = 1});
   set.AddDuration("close_deadline", &options->close_deadline,
-                  "how long a close waits for appends in flight");
+                  "how long closes, forks and truncates wait for appends in flight");
   DeclareLimits(set, &options->limits);
   set.AddText(
       "ucx_tls", &options->ucx.tls,
@@ -277,6 +277,7 @@ struct DataPlane {
   }
   if (!control.WaitSent(kGoodbye)) config::LogWarning("some control answers were not sent");
   config::LogInfo("stopped");
+  config::FlushLog(kGoodbye);
 #ifdef __SANITIZE_ADDRESS__
   __lsan_do_leak_check();  // as at an ordinary exit
 #endif

@@ -11,6 +11,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <condition_variable>
 #include <cstdio>
 #include <future>
 #include <memory>
@@ -50,20 +51,44 @@ class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
       at += static_cast<size_t>(written);
     }
   }
-  void flush_() override {}
+  // Called behind the lines that were logged before.
+  void flush_() override {
+    std::lock_guard lock(flush_mutex_);
+    ++flushes_;
+    flushed_.notify_all();
+  }
+
+ public:
+  uint64_t flushes() {
+    std::lock_guard lock(flush_mutex_);
+    return flushes_;
+  }
+  void WaitForFlush(uint64_t before, base::Duration patience) {
+    std::unique_lock lock(flush_mutex_);
+    flushed_.wait_for(lock, patience, [&] { return flushes_ > before; });
+  }
+
+ private:
+  std::mutex flush_mutex_;  // not the base's, which is held while a line is written
+  std::condition_variable flushed_;
+  uint64_t flushes_ = 0;
 };
 
 void Prepare(spdlog::logger& logger) {
   logger.set_formatter(std::make_unique<spdlog::pattern_formatter>("%Y-%m-%dT%H:%M:%S.%fZ %-7l %v",
                                                                    spdlog::pattern_time_type::utc));
   logger.set_level(spdlog::level::info);
-  logger.flush_on(spdlog::level::trace);
+}
+
+const std::shared_ptr<StderrSink>& Sink() {
+  static const auto* const sink = new std::shared_ptr(std::make_shared<StderrSink>());
+  return *sink;
 }
 
 // Built on first use and never destroyed, so that objects which outlive main() may still log.
 spdlog::logger& DirectLogger() {
   static spdlog::logger* const logger = [] {
-    auto* made = new spdlog::logger("sounder", std::make_shared<StderrSink>());
+    auto* made = new spdlog::logger("sounder", Sink());
     Prepare(*made);
     return made;
   }();
@@ -119,8 +144,7 @@ AsyncLog::AsyncLog(base::Duration patience) : patience_(patience) {
   queue->thread = std::make_shared<spdlog::details::thread_pool>(
       kLogQueueLines, 1, [] { pthread_setname_np(pthread_self(), "log"); });
   queue->logger = std::make_shared<spdlog::async_logger>(
-      "sounder", DirectLogger().sinks().front(), queue->thread,
-      spdlog::async_overflow_policy::overrun_oldest);
+      "sounder", Sink(), queue->thread, spdlog::async_overflow_policy::overrun_oldest);
   Prepare(*queue->logger);
   queue->logger->set_level(DirectLogger().level());
   queue_logger = queue->logger.get();
@@ -141,6 +165,18 @@ AsyncLog::~AsyncLog() {
     }).detach();
   }
   done.wait_for(patience_);
+}
+
+void FlushLog(base::Duration patience) {
+  std::shared_ptr<spdlog::async_logger> logger;
+  {
+    std::lock_guard lock(queue_mutex);
+    if (queue == nullptr) return;
+    logger = queue->logger;
+  }
+  const uint64_t before = Sink()->flushes();
+  logger->flush();
+  Sink()->WaitForFlush(before, patience);
 }
 
 uint64_t DroppedLogLines() {

@@ -52,6 +52,9 @@ class AsyncLog {
  private:
   const base::Duration patience_;
 };
+// Waits until what was logged before is written, for `patience` at most: for who ends the process
+// without destroying its AsyncLog.
+void FlushLog(base::Duration patience);
 // Since the start; any thread.
 uint64_t DroppedLogLines();
 size_t QueuedLogLines();

@@ -80,6 +80,8 @@ class AttendSchedule {
   // A thread that worked on a taken job for `used` lets the others have their turn: the job is
   // taken again, once for each such thread, and never too late. False if it is over.
   bool Yield(uint64_t job, base::Duration used, base::Time now);
+  // What a job turned out to be worked on, where some of what was asked for is refused.
+  void Worked(uint64_t job, const WorkRows& rows) { jobs_.at(job).rows = rows; }
   // A job that was offered or taken is over. `took` of zeros (refused later, nothing to do): not
   // measured.
   void End(uint64_t job, const WorkTimes& took, base::Time now);

@@ -136,15 +136,15 @@ absl::StatusOr<AttendItem> GetAttendItem(proto::AttendItem::Reader in, TensorCur
   return item;
 }
 
+uint64_t AttendItem::reply_bytes() const {
+  const uint64_t rows = uint64_t{query_count} * query_heads();
+  return kReplyRowBytes + Padded(rows * head_dim * sizeof(float)) + Padded(rows * sizeof(float)) +
+         Padded(rows * sizeof(ErrorTerms)) + Padded(kv_head_count * sizeof(float));
+}
+
 absl::Status CheckReplyFits(const std::vector<AttendItem>& items) {
-  constexpr uint64_t kTableRowBytes = 1024;  // of a reply item with the longest status, and more
-  uint64_t bytes = kTableRowBytes;
-  for (const AttendItem& item : items) {
-    const uint64_t rows = uint64_t{item.query_count} * item.query_heads();
-    bytes += kTableRowBytes + Padded(rows * item.head_dim * sizeof(float)) +
-             Padded(rows * sizeof(float)) + Padded(rows * sizeof(ErrorTerms)) +
-             Padded(item.kv_head_count * sizeof(float));
-  }
+  uint64_t bytes = kReplyRowBytes;
+  for (const AttendItem& item : items) bytes += item.reply_bytes();
   if (bytes > base::kMaxPayloadBytes) {
     return absl::InvalidArgumentError(absl::StrCat("the answer would take ", bytes,
                                                    " bytes, at most ", base::kMaxPayloadBytes,

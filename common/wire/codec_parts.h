@@ -21,6 +21,8 @@
 namespace sounder::wire {
 
 inline constexpr size_t kTensorAlignment = 64;
+// Of a reply item in the table, with the longest status, and more.
+inline constexpr uint64_t kReplyRowBytes = 1024;
 inline constexpr size_t kMaxStatusMessage = 512;
 
 constexpr size_t Padded(size_t bytes) {

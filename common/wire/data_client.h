@@ -30,6 +30,7 @@ struct DataClientCounters {
   uint64_t bytes_received = 0;
   uint64_t attend_bytes_sent = 0;
   uint64_t attend_bytes_received = 0;
+  uint64_t attend_bytes() const { return attend_bytes_sent + attend_bytes_received; }
   uint64_t refusals = 0;      // answers of nodes that had no room or no time for the request
   uint64_t retries = 0;       // requests sent again, as such an answer advised
   uint64_t times_away = 0;    // a node was given up

@@ -21,8 +21,7 @@ transport::Message PingOf(uint64_t ticket, base::Duration deadline) {
   Envelope envelope;
   envelope.kind = MessageKind::kPing;
   envelope.ticket = ticket;
-  envelope.deadline_us = static_cast<uint32_t>(
-      std::chrono::duration_cast<std::chrono::microseconds>(deadline).count());
+  envelope.deadline_us = DeadlineMicros(deadline);
   return EncodeBare(envelope);
 }
 

@@ -49,14 +49,17 @@ absl::StatusOr<FetchItem> GetFetchItem(proto::FetchItem::Reader in) {
 }
 
 // Sums cannot overflow: every item is below 2^64 and refused alone if it is above the limit.
+uint64_t FetchItem::reply_bytes() const {
+  const auto rows = static_cast<uint64_t>(range.size());
+  const uint64_t row_bytes = uint64_t{head_dim} * base::SizeOf(dtype);
+  return kReplyRowBytes + 2 * (rows * kv_head_count * row_bytes + kTensorAlignment) +
+         rows * sizeof(int32_t) + kTensorAlignment;
+}
+
 absl::Status CheckReplyFits(const std::vector<FetchItem>& items) {
-  constexpr uint64_t kTableRowBytes = 1024;  // of a reply item with the longest status, and more
-  uint64_t bytes = kTableRowBytes;
+  uint64_t bytes = kReplyRowBytes;
   for (const FetchItem& item : items) {
-    const auto rows = static_cast<uint64_t>(item.range.size());
-    const uint64_t row_bytes = uint64_t{item.head_dim} * base::SizeOf(item.dtype);
-    bytes += kTableRowBytes + 2 * (rows * item.kv_head_count * row_bytes + kTensorAlignment) +
-             rows * sizeof(int32_t) + kTensorAlignment;
+    bytes += item.reply_bytes();
     if (bytes > base::kMaxPayloadBytes) {
       return absl::InvalidArgumentError(
           absl::StrCat("the answer would take ", bytes, " bytes or more, at most ",

@@ -102,6 +102,8 @@ struct AttendItem {
   std::span<const HeadHint> head_hints;  // [kv_head_count] or empty
 
   uint32_t query_heads() const { return kv_head_count * group; }
+  // What its answer takes in a message, at most; of an item that was decoded.
+  uint64_t reply_bytes() const;
 };
 
 struct AttendRequest {
@@ -182,6 +184,8 @@ struct FetchItem {
   uint32_t head_dim = 0;
   base::DType dtype = base::DType::kF32;
   bool want_tokens = false;
+
+  uint64_t reply_bytes() const;  // as AttendItem's
 };
 
 struct FetchRequest {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/dtype.h"
 #include "common/base/limits.h"
+#include "common/base/status_macros.h"
 #include "common/kernels/signature.h"
 #include "gpu_worker/client/client_access.h"
 
@@ -76,7 +77,13 @@ absl::Status CheckQuery(const client::Query& query, uint32_t layer, const Remote
     return absl::InvalidArgumentError(
         absl::StrCat("attention ", static_cast<int>(query.attention), " is not known"));
   }
-  return CheckNumbers(query, size_t{query.query_count} * options.model.query_heads);
+  RETURN_IF_ERROR(CheckNumbers(query, size_t{query.query_count} * options.model.query_heads));
+  if (query.range.end > session.end()) {
+    return absl::OutOfRangeError(absl::StrCat(
+        "range [", query.range.begin, ", ", query.range.end, ") of session ",
+        session.id().ToString(), ", to which rows before ", session.end(), " were appended"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace sounder::gpu_worker

@@ -197,7 +197,8 @@ struct Query {
   Session* session = nullptr;
   const float* queries = nullptr;  // [T, query heads, head_dim]; read inside StartAttend only
   uint32_t query_count = 1;        // T, 1..4096
-  // The positions to attend to, which must have been given to Append before (acknowledged or not).
+  // The positions to attend to, which must have been given to Append before (acknowledged or not):
+  // kOutOfRange.
   // An empty range gives empty partial outputs.
   Range range;
   // Query t attends to positions up to causal_from + t only. -1: to all of the range.
@@ -257,10 +258,11 @@ class Session {
   // One past the last row that was appended.
   Position end() const;
 
-  // Sends rows to the nodes that hold them, in copies of its own. Positions follow those appended
-  // before. Returns when they are on their way: blocks only while more than append_window_bytes
-  // are. What becomes of them is told by WaitAppended. The first failure of an append is the
-  // session's state for good: rows are missing, and every later call says so.
+  // Sends rows to the nodes that hold them, in copies of its own. They begin at end(), which is 0
+  // for a new session. Returns when they are on their way: blocks only while more are than the
+  // nodes grant, append_window_bytes at most. What becomes of them is told by WaitAppended. An
+  // append that fails once rows were sent is the session's state for good: rows are missing, and
+  // every later call says so. After an error with which status() is still OK nothing was sent.
   Status Append(const Rows& rows);
   // Blocks until the nodes have every row before `position` that was appended. Not needed before
   // an attend, which waits at the node.
@@ -270,9 +272,10 @@ class Session {
   Status status() const;
 
   // Rolls it back: from here on it is as if only the rows before `position` had been appended.
-  // Blocks. Not while it is attended to. kOutOfRange beyond its end. After kUnavailable or
-  // kDeadlineExceeded some nodes have done it: nothing else can be done with the session until
-  // Truncate to that position is called again and succeeds.
+  // Blocks. Not while it is attended to. kOutOfRange beyond its end. After kUnavailable,
+  // kDeadlineExceeded or kResourceExhausted some nodes have done it: nothing else can be done with
+  // the session until Truncate to that position is called again and succeeds, unless status() says
+  // that a node has lost the session.
   Status Truncate(Position position);
   // Another session with the rows before `position`, which both share: the nodes copy nothing, and
   // either may be closed first. Its options are this one's. Blocks. `id` zero: a random one.
@@ -328,7 +331,7 @@ struct ClientOptions {
 // A session that was taken over.
 struct Adopted {
   std::unique_ptr<Session> session;  // goes on at its end()
-  std::vector<int32_t> tokens;       // of [0, end()); empty if none were appended
+  std::vector<int32_t> tokens;       // of [0, end()); empty unless every row was appended with one
 };
 
 // A process needs one.

@@ -73,7 +73,10 @@ Status Session::Close() {
   return gpu_worker::ToPublic(state_->connection->client().Close(state_->remote.get()));
 }
 
-void Session::Leave() { state_->closed = true; }
+void Session::Leave() {
+  state_->closed = true;
+  state_->connection->client().Leave(state_->remote.get());
+}
 
 Status Session::Truncate(Position position) {
   if (state_->closed) return Closed(state_->remote->id());

@@ -39,7 +39,7 @@ absl::Status CheckRows(const AdoptedSession& adopted, const RemoteSessionOptions
 absl::StatusOr<std::unique_ptr<Sequence>> SequenceRunner::Adopt(const base::SessionId& id,
                                                                 uint64_t sample_key) {
   if (Stopped()) return absl::CancelledError("stopped");
-  if (!AnyRemote()) {
+  if (!options_.attention.AnyRemote()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "session ", id.ToString(), " lies on nodes, but every layer is local (--attention)"));
   }

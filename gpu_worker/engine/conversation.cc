@@ -128,9 +128,7 @@ void Conversation::NoteFigures(const Sequence& sequence, uint64_t bytes_before,
 }
 
 uint64_t Conversation::AttendBytes() const {
-  if (client_ == nullptr) return 0;
-  const wire::DataClientCounters counters = client_->counters();
-  return counters.attend_bytes_sent + counters.attend_bytes_received;
+  return client_ == nullptr ? 0 : client_->counters().attend_bytes();
 }
 
 absl::Status Conversation::Undo() {

@@ -42,6 +42,8 @@ struct AttentionCounts {
   // Prefill against the nodes.
   uint64_t prefill_blocks = 0;       // of queries, summed over layers
   uint64_t prefill_rows_loaded = 0;  // rows read there, per kv head: for a block once each
+
+  AttentionCounts& operator+=(const AttentionCounts& other);
 };
 
 // What belongs to one turn begins anew with the next.

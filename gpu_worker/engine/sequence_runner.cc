@@ -39,16 +39,11 @@ SequenceRunner::SequenceRunner(GeneratorOptions options, LlamaModel* model, KvCl
       client_(client),
       clock_(clock),
       attention_(options_.attention, model->config(), client, clock) {
-  CHECK(client != nullptr || !AnyRemote());
+  CHECK(client != nullptr || !options_.attention.AnyRemote());
 }
 
 double SequenceRunner::SecondsSince(base::Time start) const {
   return std::chrono::duration<double>(clock_->Now() - start).count();
-}
-
-bool SequenceRunner::AnyRemote() const {
-  return std::any_of(options_.attention.layers.begin(), options_.attention.layers.end(),
-                     [](LayerMode mode) { return mode != LayerMode::kExactLocal; });
 }
 
 absl::Status SequenceRunner::CheckOptions() const {
@@ -104,7 +99,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> SequenceRunner::Open(const base::Sessi
                                                                uint64_t sample_key) {
   if (Stopped()) return absl::CancelledError("stopped");
   std::unique_ptr<Sequence> sequence = NewSequence(sample_key);
-  if (AnyRemote()) {
+  if (options_.attention.AnyRemote()) {
     RemoteSessionOptions session = options_.session;
     session.id = id;
     session.dtype = options_.attention.dtype;

@@ -89,7 +89,6 @@ class SequenceRunner {
   uint64_t audit_bytes() const { return audit_bytes_; }
 
  private:
-  bool AnyRemote() const;
   double SecondsSince(base::Time start) const;
   std::unique_ptr<Sequence> NewSequence(uint64_t sample_key) const;
   absl::Status CheckIndex(const RemoteSessionOptions& session) const;

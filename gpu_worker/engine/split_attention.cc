@@ -11,13 +11,26 @@
 #include "gpu_worker/engine/remote_block.h"
 
 namespace sounder::gpu_worker {
-namespace {
 
-uint64_t AttendBytes(const wire::DataClientCounters& counters) {
-  return counters.attend_bytes_sent + counters.attend_bytes_received;
+bool SplitAttentionOptions::AnyRemote() const {
+  return std::any_of(layers.begin(), layers.end(),
+                     [](LayerMode mode) { return mode != LayerMode::kExactLocal; });
 }
 
-}  // namespace
+AttentionCounts& AttentionCounts::operator+=(const AttentionCounts& other) {
+  positions += other.positions;
+  positions_exact += other.positions_exact;
+  rows_visible += other.rows_visible;
+  rows_read += other.rows_read;
+  rows_loaded += other.rows_loaded;
+  sketched += other.sketched;
+  drawn_alike += other.drawn_alike;
+  audited_error += other.audited_error;
+  audited += other.audited;
+  prefill_blocks += other.prefill_blocks;
+  prefill_rows_loaded += other.prefill_rows_loaded;
+  return *this;
+}
 
 SplitAttention::SplitAttention(SplitAttentionOptions options, const ModelConfig& config,
                                KvClient* client, const base::Clock* clock)
@@ -239,9 +252,9 @@ void SplitAttention::Audit(int layer, const float* out) {
   }
   if (exact.empty()) return;
   const base::Time start = clock_->Now();
-  const uint64_t bytes_before = AttendBytes(client_->counters());
+  const uint64_t bytes_before = client_->counters().attend_bytes();
   client_->StartAttend(static_cast<uint32_t>(layer), exact)->Wait();
-  audit_cost_.bytes += AttendBytes(client_->counters()) - bytes_before;
+  audit_cost_.bytes += client_->counters().attend_bytes() - bytes_before;
   std::vector<float> truth(static_cast<size_t>(query_width_));
   for (size_t i = 0; i < exact.size(); ++i) {
     if (!exact[i].status.ok()) continue;

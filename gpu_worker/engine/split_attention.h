@@ -30,6 +30,8 @@ struct SplitAttentionOptions {
   // Every so many decode steps of a sequence, its sampled layers are also attended exactly.
   int64_t audit_every = 0;
   SketchSampling sketch;  // of sketch layers
+
+  bool AnyRemote() const;  // any layer lies on nodes
 };
 
 // Tokens of one sequence in a forward batch: rows [first, first + count) of q, k, v.

@@ -45,8 +45,7 @@ absl::Status KvClient::Truncate(RemoteSession* session, base::Position position)
   for (const auto& [index, sequence] : nodes) {
     Node& node = nodes_[static_cast<size_t>(index)];
     const wire::SessionOp op{session->ref(), sequence, session->options().tenant};
-    absl::Status status = node.control->Truncate(op, position);
-    NoteAnswer(node, status);
+    absl::Status status = Ask(node, [&] { return node.control->Truncate(op, position); });
     const bool again = IsAway(status) || absl::IsResourceExhausted(status);
     status = NameNodeOfSession(status, node.control->address());
     if (!again) session->OnTruncated(index, status);
@@ -79,7 +78,7 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Fork(RemoteSession* ses
     call.position = position;
     call.child = options.id;
     call.ttl_seconds = options.ttl_seconds;
-    return node.control->Fork(call);
+    return NameNodeOfSession(node.control->Fork(call), node.control->address());
   }));
   Remember(child);
   return child;
@@ -91,11 +90,13 @@ absl::StatusOr<KvClient::Infos> KvClient::DescribeEverywhere(const base::Session
   bool any = false;
   for (size_t i = 0; i < nodes_.size(); ++i) {
     Node& node = nodes_[i];
-    absl::StatusOr<wire::SessionInfo> info = node.control->Describe({{id, 0}, tenant, false});
-    NoteAnswer(node, info.status());
-    if (absl::IsNotFound(info.status())) continue;
-    if (!info.ok()) return NameNode(info.status(), node.control->address());
-    infos[i] = *std::move(info);
+    const absl::Status status = Ask(node, [&] {
+      absl::StatusOr<wire::SessionInfo> info = node.control->Describe({{id, 0}, tenant, false});
+      if (info.ok()) infos[i] = *std::move(info);
+      return info.status();
+    });
+    if (absl::IsNotFound(status)) continue;
+    if (!status.ok()) return NameNode(status, node.control->address());
     any = true;
   }
   if (any) return infos;
@@ -109,7 +110,9 @@ absl::Status KvClient::CheckInfos(const RemoteSession& session, const Infos& inf
     const std::optional<wire::SessionInfo>& info = infos[static_cast<size_t>(index)];
     if (!info.has_value()) {
       return absl::UnavailableError(absl::StrCat("node ", address, " lost its part of session ",
-                                                 session.id().ToString(), " (was it restarted?)"));
+                                                 session.id().ToString(),
+                                                 " (was it restarted?); it must be opened and "
+                                                 "filled anew"));
     }
     const wire::SessionSpec wanted = SpecOf(session, index, nodes_.size());
     const wire::SessionSpec& held = info->spec;
@@ -150,22 +153,25 @@ absl::StatusOr<AdoptedSession> KvClient::Adopt(const base::SessionId& id, uint32
   start.issued.assign(nodes_.size(), 0);
   for (const int index : placement.Nodes()) {
     Node& node = nodes_[static_cast<size_t>(index)];
-    absl::StatusOr<wire::SessionInfo> info = node.control->Adopt(call);
-    NoteAnswer(node, info.status());
-    if (!info.ok()) return NameNodeOfSession(info.status(), node.control->address());
-    start.issued[static_cast<size_t>(index)] = info->applied_sequence;
-    infos[static_cast<size_t>(index)] = *std::move(info);
+    const absl::Status status = Ask(node, [&] {
+      absl::StatusOr<wire::SessionInfo> info = node.control->Adopt(call);
+      if (!info.ok()) return info.status();
+      start.issued[static_cast<size_t>(index)] = info->applied_sequence;
+      infos[static_cast<size_t>(index)] = *std::move(info);
+      return absl::OkStatus();
+    });
+    if (!status.ok()) return NameNodeOfSession(status, node.control->address());
   }
   RETURN_IF_ERROR(CheckInfos(*make(), infos));
   AdoptedSession adopted;
   start.end = CommittedEnd(placement, options.model.kv_heads, infos);
   adopted.session = make();
   RETURN_IF_ERROR(Truncate(adopted.session.get(), start.end));
-  const bool any_tokens = std::any_of(infos.begin(), infos.end(), [](const auto& info) {
-    return info.has_value() && info->tokens > 0;
-  });
-  if (any_tokens) {
-    ASSIGN_OR_RETURN(adopted.tokens, FetchTokens(adopted.session.get(), {0, start.end}));
+  absl::StatusOr<std::vector<int32_t>> tokens = FetchTokens(adopted.session.get(), {0, start.end});
+  if (tokens.ok()) {
+    adopted.tokens = *std::move(tokens);
+  } else if (!absl::IsFailedPrecondition(tokens.status())) {  // some rows came without
+    return tokens.status();
   }
   Remember(adopted.session);
   return adopted;

@@ -13,6 +13,9 @@
 namespace sounder::gpu_worker {
 namespace {
 
+// Of one read-back: each has the deadline of a request to itself, however many there are.
+constexpr size_t kPartsInFlight = 8;
+
 absl::Status CheckAnswer(const wire::FetchItem& asked, const wire::FetchReplyItem& got) {
   RETURN_IF_ERROR(got.status);
   const auto rows = static_cast<size_t>(asked.range.size());
@@ -49,9 +52,20 @@ absl::Status KvClient::FetchParts(const RemoteSession& session, std::span<const 
                                   const OnFetched& done) {
   std::mutex mutex;
   const std::unique_ptr<base::Condition> changed = executor_->NewCondition();
-  size_t unanswered = parts.size();  // guarded by mutex, like first
+  size_t unanswered = 0;  // guarded by mutex, like first
   absl::Status first;
+  // Each request ends by its own deadline; a condition that gave up earlier is asked again.
+  const auto wait = [&](std::unique_lock<std::mutex>& lock, size_t most) {
+    while (!changed->WaitFor(lock, std::chrono::seconds(1), [&] { return unanswered <= most; })) {
+    }
+  };
   for (const FetchPart& part : parts) {
+    {
+      std::unique_lock lock(mutex);
+      wait(lock, kPartsInFlight - 1);
+      if (!first.ok()) break;
+      ++unanswered;
+    }
     const wire::DataClient::NodeIndex node = nodes_[static_cast<size_t>(part.node)].data;
     wire::FetchRequest request;
     request.envelope.tenant = session.options().tenant;
@@ -71,13 +85,12 @@ absl::Status KvClient::FetchParts(const RemoteSession& session, std::span<const 
           } else if (first.ok()) {
             first = NameNodeOfSession(status, address);
           }
-          if (--unanswered == 0) changed->NotifyAll();
+          --unanswered;
+          changed->NotifyAll();
         });
   }
   std::unique_lock lock(mutex);
-  // Each request ends by its own deadline; a condition that gave up earlier is asked again.
-  while (!changed->WaitFor(lock, std::chrono::seconds(1), [&] { return unanswered == 0; })) {
-  }
+  wait(lock, 0);
   return first;
 }
 

@@ -133,6 +133,7 @@ void KvClient::KeepAlive() {
   {
     std::lock_guard lock(open_mutex_);
     const base::Time now = executor_->clock().Now();
+    std::erase_if(open_, [](const OpenSession& open) { return open.session.expired(); });
     for (OpenSession& open : open_) {
       if (now < open.due) continue;
       open.due = now + open.interval;
@@ -149,11 +150,14 @@ void KvClient::KeepAlive() {
   }
 }
 
+void KvClient::Leave(const RemoteSession* session) { Forget(session); }
+
 absl::Status KvClient::Close(RemoteSession* session) {
   Forget(session);
   // A node waits with a close for the operations before it: after a lost one it would wait for as
   // long as it ever does, and look as if it had died.
-  const bool complete = session->WaitAcknowledged(base::kMaxPositions, options_.deadline).ok();
+  const bool complete = session->WaitAcknowledged(base::kMaxPositions, options_.deadline).ok() &&
+                        session->status().ok();
   absl::Status first;
   for (const int node : session->placement().Nodes()) {
     wire::SessionOp op;
@@ -192,6 +196,14 @@ absl::Status KvClient::ReachableNow(const Node& node) {
     }
   }
   return data_.Reachable(node.data);
+}
+
+absl::Status KvClient::Ask(Node& node, const std::function<absl::Status()>& call) {
+  absl::Status status = data_.Reachable(node.data);
+  if (!status.ok()) return status;
+  status = call();
+  NoteAnswer(node, status);
+  return status;
 }
 
 bool KvClient::IsAway(const absl::Status& status) {
@@ -274,13 +286,13 @@ absl::Status KvClient::AppendToShard(RemoteSession* session, const AppendRows& r
     }
     RETURN_IF_ERROR(session->status());
     session->Extend(rows.first_position + rows.row_count);
-    RETURN_IF_ERROR(SendRows(session, rows, shard, part));
+    SendRows(session, rows, shard, part);
   }
   return absl::OkStatus();
 }
 
-absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
-                                const policy::Shard& shard, base::PositionRange range) {
+void KvClient::SendRows(RemoteSession* session, const AppendRows& rows, const policy::Shard& shard,
+                        base::PositionRange range) {
   const RemoteSessionOptions& options = session->options();
   const size_t row_bytes = options.model.head_dim * SizeOf(options.dtype);
   const size_t count = static_cast<size_t>(range.size());
@@ -337,7 +349,6 @@ absl::Status KvClient::SendRows(RemoteSession* session, const AppendRows& rows,
                                        NameNodeOfSession(status, address));
                  }
                });
-  return absl::OkStatus();
 }
 
 // What a node grants, within our own bound.
@@ -359,7 +370,8 @@ absl::Status KvClient::WaitAppended(RemoteSession* session, base::Position posit
 std::vector<absl::StatusOr<wire::NodeStatus>> KvClient::NodeStatuses() {
   std::vector<absl::StatusOr<wire::NodeStatus>> statuses;
   for (Node& node : nodes_) {
-    statuses.push_back(node.control->Status());
+    const absl::Status away = data_.Reachable(node.data);
+    statuses.push_back(away.ok() ? node.control->Status() : away);
     if (statuses.back().ok()) CloseLeftBehind(node);
   }
   return statuses;

@@ -81,7 +81,7 @@ struct RemoteRows {
 // A session that another worker left.
 struct AdoptedSession {
   std::shared_ptr<RemoteSession> session;  // its end() is where to go on
-  std::vector<int32_t> tokens;             // of [0, end); empty if none were recorded
+  std::vector<int32_t> tokens;             // of [0, end); empty unless every row has one
 };
 
 // Thread safe. Blocking calls wait at most for their deadline.
@@ -103,6 +103,8 @@ class KvClient {
   // node that did not answer a deadline ago or less is not waited for again: the session is closed
   // there when the node answers something else, or ends by its TTL.
   absl::Status Close(RemoteSession* session);
+  // Keeps the session alive no longer; it stays on the nodes for who adopts it, or for its TTL.
+  void Leave(const RemoteSession* session);
 
   // Tells the nodes of every open session that its worker is alive, where a third of its TTL has
   // passed since they were last told. To be called often; costs nothing in between. Nodes that do
@@ -119,9 +121,10 @@ class KvClient {
 
   // Rolls the session back: it is as if only the rows before `position` had been appended. Not
   // while the session is appended to or attended; attends that were asked before are refused where
-  // they come too late. OUT_OF_RANGE beyond its end. After UNAVAILABLE or DEADLINE_EXCEEDED, which
-  // name a node, some nodes have done it: the session can do nothing else until Truncate to that
-  // position is called again and succeeds.
+  // they come too late. OUT_OF_RANGE beyond its end. After an error that
+  // names a node some nodes have done it: either Truncate to that position can be called again (it
+  // was UNAVAILABLE, DEADLINE_EXCEEDED or RESOURCE_EXHAUSTED), and nothing else until it succeeds,
+  // or the session has failed, see its status().
   absl::Status Truncate(RemoteSession* session, base::Position position);
   // Another session with the rows before `position`, on the same nodes, which copy nothing. `id`
   // empty: a random one. On failure no node keeps it.
@@ -234,6 +237,8 @@ class KvClient {
   void Remember(const std::shared_ptr<RemoteSession>& session);
   void Forget(const RemoteSession* session);
   absl::Status CloseOn(Node& node, const wire::SessionOp& op);
+  // A call of the control plane, not made where the node is away.
+  absl::Status Ask(Node& node, const std::function<absl::Status()>& call);
   // UNAVAILABLE if the node has just been found not to answer, on either plane.
   absl::Status ReachableNow(const Node& node);
   static bool IsAway(const absl::Status& status);
@@ -250,8 +255,8 @@ class KvClient {
   void AddItem(const AttendQuery& query, uint32_t layer, const policy::Shard& shard,
                wire::AttendRequest* request, std::vector<memory::AlignedBuffer>* tensors);
   uint64_t CreditOf(uint64_t granted) const;
-  absl::Status SendRows(RemoteSession* session, const AppendRows& rows, const policy::Shard& shard,
-                        base::PositionRange range);
+  void SendRows(RemoteSession* session, const AppendRows& rows, const policy::Shard& shard,
+                base::PositionRange range);
 
   const KvClientOptions options_;
   base::Executor* const executor_;

@@ -20,7 +20,9 @@ inline absl::Status NameNode(const absl::Status& status, const std::string& addr
 inline absl::Status NameNodeOfSession(const absl::Status& status, const std::string& address) {
   if (!absl::IsNotFound(status)) return NameNode(status, address);
   return absl::UnavailableError(
-      "node " + address + " lost the session (was it restarted?): " + base::MessageOf(status));
+      "node " + address +
+      " lost the session (was it restarted?); it must be opened and filled anew: " +
+      base::MessageOf(status));
 }
 
 }  // namespace sounder::gpu_worker

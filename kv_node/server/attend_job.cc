@@ -365,7 +365,11 @@ void AttendJob::Finish() {
   };
   policy::WorkTimes took{};
   for (size_t kind = 0; kind < took.size(); ++kind) took[kind] = base::Duration(took_nanos_[kind]);
-  queue_->End(number_, took);
+  policy::WorkRows worked{};
+  for (size_t i = 0; i < request_.items.size(); ++i) {
+    if (plans_[i].ok()) AddWork(request_.items[i], &worked);
+  }
+  queue_->End(number_, worked, took);
   Answer();
 }
 

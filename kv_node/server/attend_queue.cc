@@ -30,7 +30,8 @@ uint64_t AttendQueue::Offer(transport::ConnectionId connection, const wire::Atte
     probe_->RequestRefused("queue");
     refused->status = absl::ResourceExhaustedError(
         absl::StrCat("the node has taken on ", admitted,
-                     " attends, and as many of this connection as its share allows"));
+                     " attends, and as many of this connection as its share allows "
+                     "(--max-attends)"));
   } else {
     probe_->RequestRefused("deadline");
     refused->status = absl::ResourceExhaustedError(
@@ -74,12 +75,13 @@ void AttendQueue::RunnerYields(uint64_t job, base::Duration used, base::Work run
   Dispatch();
 }
 
-void AttendQueue::End(uint64_t job, const policy::WorkTimes& took) {
+void AttendQueue::End(uint64_t job, const policy::WorkRows& worked, const policy::WorkTimes& took) {
   size_t admitted = 0;
   std::array<double, policy::kWorkKinds> row_nanos{};
   double share = 1;
   {
     std::lock_guard lock(mutex_);
+    schedule_.Worked(job, worked);
     schedule_.End(job, took, executor_->clock().Now());
     ready_.erase(job);  // other runners have done what it waited to go on with
     share = schedule_.share();

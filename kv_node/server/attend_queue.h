@@ -48,7 +48,8 @@ class AttendQueue {
   // Or when it has worked for policy::kTurn (it took `used`) and more is left: it ends, and `run`
   // is called as a runner when the job's turn has come again, unless the job is over by then.
   void RunnerYields(uint64_t job, base::Duration used, base::Work run);
-  void End(uint64_t job, const policy::WorkTimes& took);
+  // worked: what of the request was not refused.
+  void End(uint64_t job, const policy::WorkRows& worked, const policy::WorkTimes& took);
 
   int threads() const { return threads_; }
 

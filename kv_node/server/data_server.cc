@@ -30,24 +30,11 @@ constexpr base::Duration kRetryMemoryAfter = std::chrono::milliseconds(10);
 constexpr size_t kBytesPerAnswer = 512;
 constexpr size_t kBytesPerAppend = 256;
 
-// What the tensors of the answer take, paddings included.
-size_t AnswerBytes(const wire::AttendRequest& request) {
-  size_t bytes = 0;
-  for (const wire::AttendItem& item : request.items) {
-    const size_t rows = size_t{item.query_count} * item.query_heads();
-    bytes += rows * (item.head_dim + (item.want_error_terms ? 3 : 1)) * sizeof(float) + 512;
-  }
-  return bytes;
-}
-
-size_t AnswerBytes(const wire::FetchRequest& request) {
-  size_t bytes = 0;
-  for (const wire::FetchItem& item : request.items) {
-    const auto rows = static_cast<size_t>(item.range.size());
-    bytes += rows * (2 * size_t{item.kv_head_count} * item.head_dim * SizeOf(item.dtype) +
-                     sizeof(int32_t)) +
-             512;
-  }
+// What the answer takes, and what there is to a request beside its message.
+template <typename Request>
+size_t AnswerBytes(const Request& request) {
+  size_t bytes = Intake::kBytesPerRequest;
+  for (const auto& item : request.items) bytes += item.reply_bytes();
   return bytes;
 }
 
@@ -214,18 +201,8 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
     Refuse(connection, envelope, reply_kind, request.status());
     return;
   }
-  // An answer is larger than its question where queries are of 16 bits.
-  const size_t answer_bytes = AnswerBytes(*request);
-  if (answer_bytes > base::kMaxPayloadBytes) {
-    probe_->MessageRefused();
-    Refuse(connection, envelope, reply_kind,
-           absl::InvalidArgumentError(absl::StrCat("the answer would have ", answer_bytes,
-                                                   " bytes, at most ", base::kMaxPayloadBytes,
-                                                   " fit into a message; ask for less at once")));
-    return;
-  }
-  Intake::SharedHold hold = TakeOrRefuse(connection, envelope, reply_kind,
-                                         asked_bytes + answer_bytes + Intake::kBytesPerRequest);
+  Intake::SharedHold hold =
+      TakeOrRefuse(connection, envelope, reply_kind, asked_bytes + AnswerBytes(*request));
   if (hold == nullptr) return;
   AttendQueue::Refused refused;
   const uint64_t number =
@@ -289,9 +266,8 @@ void DataServer::OnFetch(transport::ConnectionId connection, const wire::Envelop
     Refuse(connection, envelope, wire::MessageKind::kFetchReply, request.status());
     return;
   }
-  Intake::SharedHold hold =
-      TakeOrRefuse(connection, envelope, wire::MessageKind::kFetchReply,
-                   asked_bytes + AnswerBytes(*request) + Intake::kBytesPerRequest);
+  Intake::SharedHold hold = TakeOrRefuse(connection, envelope, wire::MessageKind::kFetchReply,
+                                         asked_bytes + AnswerBytes(*request));
   if (hold == nullptr) return;
   CountTaken();
   const auto job = std::make_shared<FetchJob>(

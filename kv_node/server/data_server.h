@@ -1,4 +1,4 @@
-// The node's data plane: decodes requests, hands them to sessions and attend jobs, sends answers.
+// The node's data plane: decodes requests, hands them to sessions and their jobs, sends answers.
 #ifndef SOUNDER_KV_NODE_SERVER_DATA_SERVER_H_
 #define SOUNDER_KV_NODE_SERVER_DATA_SERVER_H_
 

@@ -17,7 +17,8 @@ namespace sounder::kv_node {
 
 struct IntakeOptions {
   // Of requests with their answers; beside the cap on rows and indexes. Twice the largest payload,
-  // so that any message of the protocol and its answer fit into an idle node.
+  // so that all but the very
+  // largest messages of the protocol fit with their answers into an idle node.
   uint64_t message_bytes = uint64_t{512} << 20;
   // Answers without payload (refusals, pongs) that a peer may leave untaken before it is closed.
   size_t bare_answers = 1024;

@@ -25,13 +25,15 @@ NodeService::NodeService(SessionMap* sessions, base::Executor* executor,
       describe_node_(std::move(describe_node)),
       started_(executor->clock().Now()) {}
 
+absl::Status NodeService::TakesSessions() const {
+  if (shutting_down_) return ShuttingDown();
+  if (!draining_) return absl::OkStatus();
+  return absl::UnavailableError("the node is draining and takes no new sessions");
+}
+
 void NodeService::Open(const wire::SessionSpec& spec, wire::Reply<wire::OpenResult> reply) {
-  if (shutting_down_) {
-    reply(ShuttingDown());
-    return;
-  }
-  if (draining_) {
-    reply(absl::UnavailableError("the node is draining and takes no new sessions"));
+  if (absl::Status status = TakesSessions(); !status.ok()) {
+    reply(std::move(status));
     return;
   }
   absl::StatusOr<wire::OpenResult> result = sessions_->Open(spec);
@@ -51,8 +53,8 @@ void NodeService::Close(const wire::SessionOp& op, wire::StatusReply reply) {
 }
 
 void NodeService::Fork(const wire::ForkCall& call, wire::StatusReply reply) {
-  if (draining_) {
-    reply(absl::UnavailableError("the node is draining and takes no new sessions"));
+  if (absl::Status status = TakesSessions(); !status.ok()) {
+    reply(std::move(status));
     return;
   }
   sessions_->Fork(call, executor_->clock().Now() + close_deadline_,

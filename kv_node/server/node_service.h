@@ -46,6 +46,8 @@ class NodeService final : public wire::ControlService {
   const base::Duration close_deadline_;
   const std::function<wire::NodeStatus()> describe_node_;
   const base::Time started_;
+  absl::Status TakesSessions() const;
+
   std::atomic<bool> draining_{false};
   std::atomic<bool> shutting_down_{false};
 };

@@ -22,11 +22,11 @@ void AddSessionGauges(metrics::Registry& registry, const SessionMap& sessions) {
       [&sessions] { return static_cast<double>(sessions.lane().waiting_rows()); });
   registry.AddGaugeCallback(
       "sounder_node_queued_append_items",
-      "Appends that wait in their session for an earlier operation.",
+      "Appends and truncates that wait in their session for an earlier operation.",
       [&sessions] { return static_cast<double>(sessions.Waiting().operations); });
   registry.AddGaugeCallback(
       "sounder_node_waiting_requests",
-      "Attends, acknowledgements and closes that wait for rows or indexes of their session.",
+      "Attends, fetches, forks, acknowledgements and closes that wait for their session.",
       [&sessions] { return static_cast<double>(sessions.Waiting().waiters); });
 }
 

@@ -39,16 +39,18 @@ int64_t CostOf(const Piece& piece, size_t queries, bool sampled) {
   return sampled ? exact / kSampledShare : exact;
 }
 
-policy::WorkRows WorkOf(const wire::AttendRequest& request) {
+void AddWork(const wire::AttendItem& item, policy::WorkRows* work) {
   constexpr double kRowsPerHead = 64;  // of packing, merging and the answer
   constexpr double kMost = 1e15;       // of an item; a request has base::kMaxItems
+  const double queries = (static_cast<double>(item.query_count) * item.group + 3) / 4;
+  const double rows = static_cast<double>(item.range.size()) + kRowsPerHead;
+  work->at(static_cast<size_t>(item.attention)) +=
+      static_cast<int64_t>(std::min(kMost, item.kv_head_count * rows * std::floor(queries)));
+}
+
+policy::WorkRows WorkOf(const wire::AttendRequest& request) {
   policy::WorkRows work{};
-  for (const wire::AttendItem& item : request.items) {
-    const double queries = (static_cast<double>(item.query_count) * item.group + 3) / 4;
-    const double rows = static_cast<double>(item.range.size()) + kRowsPerHead;
-    work.at(static_cast<size_t>(item.attention)) +=
-        static_cast<int64_t>(std::min(kMost, item.kv_head_count * rows * std::floor(queries)));
-  }
+  for (const wire::AttendItem& item : request.items) AddWork(item, &work);
   return work;
 }
 

@@ -22,8 +22,9 @@ std::vector<Piece> CutExactPiece(const Piece& piece, size_t queries);
 // What a unit takes, roughly, in rows of exact attention by four queries.
 int64_t CostOf(const Piece& piece, size_t queries, bool sampled);
 
-// What a request asks for, by wire::AttentionKind, as far as it is known before its rows are looked
-// up: rows for four queries, and a little for every head. Never overflows.
+// What an item or a request asks for, by wire::AttentionKind, as far as it is known before its rows
+// are looked up: rows for four queries, and a little for every head. Never overflows.
+void AddWork(const wire::AttendItem& item, policy::WorkRows* work);
 policy::WorkRows WorkOf(const wire::AttendRequest& request);
 // On how many parts of it threads can work at once, at least.
 int PartsOf(const wire::AttendRequest& request);

@@ -9,17 +9,23 @@
 #include "kv_node/session/session.h"
 
 namespace sounder::kv_node {
+namespace {
+
+absl::Status CheckPosition(base::Position position) {
+  if (position >= 0 && position <= base::kMaxPositions) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("position ", position, ", expected 0 to ", base::kMaxPositions));
+}
+
+}  // namespace
 
 void Session::Truncate(const wire::SessionRef& ref, uint64_t sequence, base::Position position,
                        base::Time deadline, AppendDone done) {
   wire::AppendItem item;  // without rows
   item.session = ref;
   item.sequence = sequence;
-  absl::Status status;
-  if (position < 0 || position > base::kMaxPositions) {
-    status = absl::InvalidArgumentError(
-        absl::StrCat("position ", position, ", expected 0 to ", base::kMaxPositions));
-  } else if (sequence == 0) {
+  absl::Status status = CheckPosition(position);
+  if (status.ok() && sequence == 0) {
     status = absl::InvalidArgumentError("sequence numbers start at 1");
   }
   Submit(item, position, std::move(status), deadline, std::move(done));
@@ -87,10 +93,8 @@ void Session::Fork(const wire::SessionRef& ref, uint64_t sequence, base::Positio
   Wait(
       &ref, sequence,
       [this, sequence, position, rows] {
-        absl::Status status =
-            position < 0 ? absl::InvalidArgumentError(absl::StrCat(
-                               "position ", position, ", expected 0 to ", base::kMaxPositions))
-                         : CheckEnd(position);
+        absl::Status status = CheckPosition(position);
+        if (status.ok()) status = CheckEnd(position);
         if (status.ok()) status = CheckCuts(sequence, position);
         if (!status.ok()) {
           *rows = std::move(status);

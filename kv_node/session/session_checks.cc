@@ -10,8 +10,9 @@ namespace sounder::kv_node {
 // With the lock held: the session is open, and at the epoch of who asks.
 absl::Status Session::CheckOpen(const wire::SessionRef& ref) const {
   if (!closed_.ok() || ref.epoch == epoch_) return closed_;
-  return absl::FailedPreconditionError(absl::StrCat("session ", ref.id.ToString(), " is at epoch ",
-                                                    epoch_, ", the request at epoch ", ref.epoch));
+  return absl::FailedPreconditionError(absl::StrCat(
+      "session ", ref.id.ToString(), " is at epoch ", epoch_, ", the request at epoch ", ref.epoch,
+      ref.epoch < epoch_ ? ": another worker has adopted it" : ""));
 }
 
 absl::Status Session::CheckHeads(const char* what, uint32_t begin, uint32_t count) const {

@@ -1,4 +1,4 @@
-// All sessions of a node: open, find, close, expire.
+// All sessions of a node: open, find, fork, adopt, close, expire.
 #ifndef SOUNDER_KV_NODE_SESSION_SESSION_MAP_H_
 #define SOUNDER_KV_NODE_SESSION_SESSION_MAP_H_
 

@@ -1,5 +1,5 @@
-// What waits for a session: attends for rows and indexes, closes for operations, acknowledgements
-// for index builds.
+// What waits for a session: attends and fetches for rows and indexes, closes and forks for
+// operations, acknowledgements for index builds.
 #include <utility>
 
 #include "absl/strings/str_cat.h"

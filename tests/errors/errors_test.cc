@@ -1,6 +1,6 @@
-// Every error a node or the client library can answer with: reached as a user reaches it, and told
-// in docs/errors.md. A new place in the sources that makes one fails here until it is among the
-// cases, or listed with the reason why no user meets it.
+// Every error a node can answer with, and what asks it (gpu_worker/kv): reached as a user reaches
+// it, and told in docs/errors.md. A new place in the sources that makes one fails here until it is
+// among the cases, or listed with the reason why no user meets it.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

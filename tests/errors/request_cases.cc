@@ -395,10 +395,12 @@ ErrorGroup BranchErrors() {
            "tenant's.",
            "`sounderctl status --sessions` lists what there is."},
           {kUnavailable,
-           {{"node <node> lost the session (was it restarted?): session <session> is not open on "
-             "this node",
+           {{"node <node> lost the session (was it restarted?); it must be opened and filled anew: "
+             "session <session> is not open on this node",
              [] { return LostByRestart(); }},
-            {"node <node> lost its part of session <session> (was it restarted?)",
+            {"node <node> lost its part of session <session> (was it restarted?); it must be "
+             "opened "
+             "and filled anew",
              [] { return AdoptAfterRestart(); }}},
            "A node of the session has ended since and holds nothing any more.",
            "Compute the session again; `chat` does so by itself."},
@@ -472,7 +474,9 @@ ErrorGroup BranchErrors() {
            "not.",
            "Truncate to the same position again until it succeeds."},
           {kFailedPrecondition,
-           {{"session <session> is at epoch <n>, the request at epoch <n>",
+           {{"session <session> is at epoch <n>, the request at epoch <n>: another worker has "
+             "adopted "
+             "it",
              [] {
                return AfterAdoption(
                    [](World& world, const Session& session) { return world.Attend(session, 8); });
@@ -512,7 +516,7 @@ ErrorGroup LoadErrors() {
            "Fewer workers, more nodes or `--threads`, smaller `--rows`, a longer `--deadline`."},
           {kResourceExhausted,
            {{"the node has taken on <n> attends, and as many of this connection as its share "
-             "allows",
+             "allows (--max-attends)",
              [] { return FullQueue(); }}},
            "More requests are under way than `--max-attends`.",
            "As above; raise `--max-attends` if requests are small."},

@@ -212,7 +212,7 @@ ErrorGroup StartErrors() {
            {{"the node is draining and takes no new sessions", [] { return WhileDraining(false); }},
             {"the node is draining and takes no new sessions", [] { return WhileDraining(true); }}},
            "An operator has told the node to take no new sessions, forks included.",
-           "Use other nodes, or end the draining."},
+           "Use other nodes, or end the draining (call `drain` of the control plane)."},
           {kUnavailable,
            {{"the node is shutting down", [] { return AskService(true); }}},
            "The node was told to end (SIGTERM) and refuses what is new.",

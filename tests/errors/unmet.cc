@@ -22,7 +22,7 @@ std::vector<Unmet> UnmetErrors() {
       {"common/wire/codec_parts.cc: ", "What the peer answered, with its code and message."},
       {"common/wire/control_client.cc: no answer", initial},
       {"common/wire/control_codec.cc:  connections, at most ... are listed in a status",
-       "Nodes list no more; it is for programs that are none (tests/fuzz/wire makes such bytes)."},
+       "Nodes list no more; it is for programs that are none (tests/fuzz makes such bytes)."},
       {"common/wire/data_client.cc: not connected",
        "sounderctl status asks right after an answer on that connection."},
       {"common/wire/data_client.cc: ", cause},
@@ -50,9 +50,6 @@ std::vector<Unmet> UnmetErrors() {
       {segment + "dim is ..., expected a multiple of 8, 8 to ", shape},
       {segment + "rows of ... (K) and ... (V) bytes, expected ", shape},
       {"kv_node/server/attend_job.cc: not planned", initial},
-      {"kv_node/server/data_server.cc: the answer would have ... bytes, at most ... fit into a "
-       "message; ask for less at once",
-       "The decoder refuses less: it counts error terms whether wanted or not."},
       {"kv_node/session/session_branch.cc: not forked", initial},
       {"kv_node/session/session_branch.cc: session ...: ", wrapper},
       {"kv_node/session/session_branch.cc: not read", initial},

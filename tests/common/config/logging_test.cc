@@ -172,6 +172,18 @@ TEST(AsyncLogDeathTest, PatienceEnds) {
       testing::ExitedWithCode(0), "");
 }
 
+// What a process logs that ends without destroying anything.
+TEST(AsyncLogDeathTest, FlushWritesWhatWasLoggedBefore) {
+  EXPECT_EXIT(
+      {
+        const AsyncLog log;
+        for (int i = 0; i < 5000; ++i) LogInfo("line " + std::to_string(i));
+        FlushLog(std::chrono::seconds(60));
+        ::_exit(7);
+      },
+      testing::ExitedWithCode(7), "line 4999");
+}
+
 TEST(Logging, OptionNamesTheLevels) {
   std::string level = "info";
   OptionSet set("program", "about");

@@ -38,6 +38,7 @@ TEST(RetryDelay, GrowsAndEnds) {
     EXPECT_EQ(RetryDelay(tries, base::Duration(1), seconds(60), 0),
               milliseconds(int64_t{1} << (tries - 1)));
   }
+  EXPECT_EQ(RetryDelay(3, milliseconds(10), seconds(60), 0), milliseconds(40));
   EXPECT_FALSE(RetryDelay(kMaxRetries + 1, base::Duration(1), seconds(60), 0).has_value());
   EXPECT_EQ(RetryDelay(1, std::chrono::hours(1), seconds(60), 0), kMaxRetryAfter)
       << "bounded, whatever the node says";

@@ -146,6 +146,23 @@ TEST_F(BranchingTest, ATruncateThatDidNotReachANodeIsFinishedLater) {
   EXPECT_TRUE(client().Close(session.get()).ok());
 }
 
+// A node does not wait for the truncate, which will not come.
+TEST_F(BranchingTest, ATruncateThatIsNotFinishedDelaysNoClose) {
+  Start(2);
+  BranchContent content;
+  const auto session = Open(Options(1));
+  Append(session.get(), 70, 0, &content);
+  ASSERT_TRUE(client().WaitAppended(session.get(), 70).ok());
+  cluster_->SetControlFate([] { return CallFate::kLost; });
+  ASSERT_FALSE(client().Truncate(session.get(), 37).ok());
+  cluster_->SetControlFate(nullptr);
+  executor_.RunFor(milliseconds(300));  // a node that was silent is asked again
+  const base::Time start = executor_.clock().Now();
+  EXPECT_TRUE(client().Close(session.get()).ok());
+  EXPECT_LE(executor_.clock().Now() - start, milliseconds(10));
+  EXPECT_EQ(cluster_->Sessions(), 0u);
+}
+
 TEST_F(BranchingTest, AForkIsOnAllNodesOrNone) {
   Start(2);
   BranchContent content;
@@ -314,6 +331,34 @@ TEST_F(BranchingTest, AnotherListOfNodesIsRefused) {
   EXPECT_THAT(refused.ToString(), HasSubstr("placed on 3 nodes; with these 2 nodes"));
 }
 
+TEST_F(BranchingTest, ASessionWithoutSomeTokensIsAdoptedWithoutAny) {
+  Start(2);
+  BranchContent content;
+  const auto session = Open(Options(1));
+  Append(session.get(), 20, 0, &content);
+  ASSERT_TRUE(client().Append(session.get(), rows_.Of(0).Range({20, 40}, false)).ok());
+  ASSERT_TRUE(client().WaitAppended(session.get(), 40).ok());
+  const auto adopted = client().Adopt(session->id(), 0);
+  ASSERT_TRUE(adopted.ok()) << adopted.status();
+  EXPECT_EQ(adopted->session->end(), 40);
+  EXPECT_TRUE(adopted->tokens.empty());
+  EXPECT_TRUE(AttendStatus(adopted->session.get(), {0, 40}).ok());
+}
+
+TEST_F(BranchingTest, ASessionThatWasLeftEndsByItsTtl) {
+  Start(1);
+  gpu_worker::RemoteSessionOptions options = Options(1, 0, 1);
+  options.ttl_seconds = 3;
+  const auto session = Open(options);
+  client().Leave(session.get());
+  for (int second = 0; second < 4; ++second) {
+    executor_.RunFor(std::chrono::seconds(1));
+    client().KeepAlive();
+  }
+  cluster_->sessions(0).CloseExpired();
+  EXPECT_EQ(cluster_->Sessions(), 0u);
+}
+
 // A session lives as long as its writer, not as one that was fenced.
 TEST_F(BranchingTest, TheStaleWriterDoesNotKeepASessionAlive) {
   Start(1);
@@ -324,9 +369,7 @@ TEST_F(BranchingTest, TheStaleWriterDoesNotKeepASessionAlive) {
   ASSERT_TRUE(adopted.ok());
   const auto pass = [&](int seconds, bool alive) {
     for (int second = 0; second < seconds; ++second) {
-      bool over = false;
-      executor_.RunAt(executor_.clock().Now() + std::chrono::seconds(1), [&over] { over = true; });
-      executor_.RunUntil([&over] { return over; });
+      executor_.RunFor(std::chrono::seconds(1));
       if (alive) client().KeepAlive();
     }
     cluster_->sessions(0).CloseExpired();

@@ -43,12 +43,7 @@ class Stranger final : public transport::TransportEvents {
 
 class NodeTest : public testing::Test {
  protected:
-  void Settle() {
-    bool over = false;
-    executor_.RunAt(executor_.clock().Now() + std::chrono::milliseconds(10),
-                    [&over] { over = true; });
-    executor_.RunUntil([&over] { return over; });
-  }
+  void Settle() { executor_.RunFor(std::chrono::milliseconds(10)); }
 
   static constexpr Shape kShape{1, 2, 2, 16, base::DType::kF32};
   base::VirtualExecutor executor_{1};
@@ -210,6 +205,24 @@ TEST_F(NodeTest, WithoutADataPlaneItIsStarting) {
   absl::Status status;
   service.Status([&](const absl::StatusOr<wire::NodeStatus>& answer) { status = answer.status(); });
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+}
+
+TEST_F(NodeTest, ANodeThatShutsDownTakesNeitherSessionsNorForks) {
+  const auto parent = *cluster_.client().Open(SessionOptions(kShape, 1, 16));
+  kv_node::NodeService service(&cluster_.sessions(0), &executor_, std::chrono::seconds(1),
+                               [] { return wire::NodeStatus(); });
+  service.ShutDown();
+  absl::Status opened;
+  service.Open({},
+               [&](const absl::StatusOr<wire::OpenResult>& result) { opened = result.status(); });
+  absl::Status forked;
+  service.Fork({{parent->ref(), 0, 0}, 0, {5, 5}, 0},
+               [&](absl::Status status) { forked = status; });
+  for (const absl::Status& refused : {opened, forked}) {
+    EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
+    EXPECT_THAT(refused.ToString(), HasSubstr("shutting down"));
+  }
+  EXPECT_EQ(cluster_.Sessions(), 1u);
 }
 
 TEST_F(NodeTest, ADrainingNodeKeepsItsSessionsAndTakesNoOthers) {
