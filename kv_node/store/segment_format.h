@@ -73,8 +73,8 @@ struct SegmentContent {
   memory::RowsView values;
   // slots[row] is the place of a row among the stored rows: a permutation of [0, num_rows). Empty:
   // the order of the rows. Rows that are sampled together should lie together.
-  std::span<const uint16_t> slots;
-  std::span<const std::byte> index;  // opaque
+  std::span<const uint16_t> slots{};
+  std::span<const std::byte> index{};  // opaque
 };
 
 SegmentShape ShapeOf(const SegmentContent& content);
