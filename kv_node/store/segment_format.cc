@@ -26,7 +26,7 @@ constexpr uint8_t kPermutedFlag = 1;
 constexpr size_t kVersionAt = 8, kFieldBytesAt = 12, kTagAt = 16, kPositionAt = 32, kRowsAt = 40,
                  kDimAt = 44, kDTypeAt = 46, kFlagsAt = 47, kIndexBytesAt = 48, kTotalAt = 56,
                  kHeaderSumAt = 64, kHeaderBytes = 72;
-constexpr size_t kFooterTotalAt = 32, kTableSumAt = 40, kFooterSumAt = 48, kFooterBytes = 56;
+constexpr size_t kFooterTotalAt = 32, kTableSumAt = 40, kFooterSumAt = 48;
 
 template <typename T>
 void Put(std::byte* page, size_t at, T value) {
