@@ -7,7 +7,7 @@ packages_build=(
   libucx-dev libabsl-dev libcapnp-dev capnproto prometheus-cpp-dev libhwy-dev
   libdnnl-dev ocl-icd-opencl-dev  # its CMake package asks for OpenCL
   libcli11-dev libspdlog-dev libyaml-cpp-dev libcpp-httplib-dev nlohmann-json3-dev libxxhash-dev
-  libssl-dev libgtest-dev libgmock-dev libbenchmark-dev
+  liburing-dev librocksdb-dev libssl-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
 
 # To build a program with the installed client library and to run it.

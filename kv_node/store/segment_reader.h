@@ -1,0 +1,93 @@
+// Reads stored segments (segment_format.h): first all but the rows, then any rows of many segments
+// in one batch. Every page is checked against its checksum, every time.
+#ifndef SOUNDER_KV_NODE_STORE_SEGMENT_READER_H_
+#define SOUNDER_KV_NODE_STORE_SEGMENT_READER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kv_node/store/disk.h"
+#include "kv_node/store/segment_format.h"
+
+namespace sounder::kv_node {
+
+// A segment whose rows are on disk, in a file that stays open: index, order of the rows and
+// checksums (8 bytes per 4 KiB of rows) are in memory. Owned by whoever attends it, and by reads in
+// flight. Immutable, thread safe.
+class SegmentReader {
+ public:
+  using Opened = std::function<void(absl::StatusOr<std::shared_ptr<const SegmentReader>>)>;
+
+  // Reads what is not rows of the segment of this shape at `offset` of `file`. `opened` is called
+  // once, like ReadsDone. DATA_LOSS and FAILED_PRECONDITION (segment_format.h) and the disk's
+  // statuses; messages name file and offset.
+  static void Open(Disk& disk, std::shared_ptr<DiskFile> file, uint64_t offset,
+                   const SegmentShape& shape, Opened opened);
+
+  // A segment that was just written, from the bytes that were appended: nothing is read.
+  static std::shared_ptr<const SegmentReader> OfWritten(std::shared_ptr<DiskFile> file,
+                                                        uint64_t offset,
+                                                        std::span<const std::byte> segment);
+
+  const std::shared_ptr<DiskFile>& file() const { return file_; }
+  uint64_t offset() const { return offset_; }
+  const SegmentShape& shape() const { return shape_; }
+  const SegmentLayout& layout() const { return layout_; }
+  std::span<const std::byte> index() const { return tail_.index; }
+  const SegmentTail& tail() const { return tail_; }
+  // Where a row lies among the stored rows.
+  size_t SlotOf(uint16_t row) const { return tail_.slots.empty() ? row : tail_.slots[row]; }
+  // Memory held.
+  size_t bytes() const;
+  // "FILE: segment at 4096", for messages.
+  std::string Describe() const;
+
+  // Use Open and OfWritten.
+  SegmentReader(std::shared_ptr<DiskFile> file, uint64_t offset, const SegmentShape& shape,
+                SegmentTail tail);
+
+ private:
+  const std::shared_ptr<DiskFile> file_;
+  const uint64_t offset_;
+  const SegmentShape shape_;
+  const SegmentLayout layout_;
+  const SegmentTail tail_;
+};
+
+// Rows of one segment. rows: in any order, repeated or not, each below num_rows. Row i's key goes
+// to keys + i x row_bytes/2, its value likewise: dim elements each. All memory is the caller's and
+// belongs to the read until its callback.
+struct RowRead {
+  std::shared_ptr<const SegmentReader> segment;
+  std::span<const uint16_t> rows;
+  std::span<std::byte> keys;
+  std::span<std::byte> values;
+};
+
+struct RowReadCounts {
+  uint64_t pages = 0;  // distinct ones
+  uint64_t reads = 0;  // neighbouring pages are one read of the disk
+};
+
+// One status per RowRead: OK and all its rows are there, or DATA_LOSS (a page is not what was
+// written) or the disk's, naming the segment, and its memory holds nothing of use. As ReadsDone.
+using RowsDone =
+    std::function<void(std::span<const absl::Status> statuses, const RowReadCounts& counts)>;
+
+// All pages of all segments in one batch.
+void ReadRows(Disk& disk, std::vector<RowRead> reads, RowsDone done);
+
+// The shape of the segment at `offset`, for tools that have no record of it. Blocks.
+absl::StatusOr<SegmentShape> ReadSegmentShape(Disk& disk, const std::shared_ptr<DiskFile>& file,
+                                              uint64_t offset);
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_STORE_SEGMENT_READER_H_
