@@ -44,18 +44,26 @@ class LshTablesSampler : public Sampler {
 
   std::string_view name() const override { return NameOf(SamplerKind::kLshTables); }
   const lsh::Projection* projection() const override { return &projection_; }
-  absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
-                                                           Scratch& scratch) const override;
+  absl::StatusOr<BuiltIndex> BuildIndex(const SegmentRows& rows, Scratch& scratch) const override;
   size_t IndexBytesBound(int64_t rows) const override;
-  void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
-              float* lse, ErrorTerms* errors, AttendStats* stats) const override;
-  std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,
-                                    Scratch& scratch) const override;
+
+ protected:
+  void SelectQueries(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
+                     int first, int count, Scratch& scratch, Selection* selection) const override;
+  void AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs, float* lse,
+                   ErrorTerms* errors) const override;
+  void InclusionProbabilities(const SelectedWork& work, const SelectedPart& part, Scratch& scratch,
+                              std::vector<double>* u) const override;
+
+  // The index's norms of work.rows by their place in work.source.
+  static const float* NormsOf(const SelectedWork& work, Scratch& scratch);
+  // Rows whose bits are set in scratch.seen().
+  static int64_t RowsSeen(Scratch& scratch);
 
  private:
-  // Candidates of one query into scratch: rows, logits and log u; how many.
-  int64_t Sample(const Segment& segment, const LshTablesIndex& index, const GroupQuery& query,
-                 int member, Scratch& scratch, AttendStats& stats) const;
+  // Logits and log u of a part's rows into scratch.
+  void Weigh(const SelectedWork& work, const SelectedPart& part, const float* norms,
+             Scratch& scratch) const;
 
   const lsh::Projection projection_;
   const lsh::InclusionTable inclusion_;

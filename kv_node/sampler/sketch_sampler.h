@@ -15,28 +15,23 @@
 
 namespace sounder::kv_node {
 
-// The sketches of a segment's keys and, where asked for, its rows in eight bits.
+// The sketches of a segment's keys.
 class SketchIndex : public SegmentIndex {
  public:
-  SketchIndex(const SketchRotation& rotation, const Segment& segment, bool int8_rows);
+  SketchIndex(const SketchRotation& rotation, const memory::RowsView& keys);
   size_t bytes() const override;
-  size_t row_bytes() const override { return int8_rows_.allocated(); }
-  // What bytes() + row_bytes() will be of `rows` rows.
-  static size_t BytesFor(const SketchRotation& rotation, int64_t rows, bool int8_rows);
+  // What bytes() will be of `rows` rows.
+  static size_t BytesFor(const SketchRotation& rotation, int64_t rows);
 
   SketchView sketches() const;
-  bool has_int8_rows() const { return !int8_rows_.empty(); }
-  Int8Rows int8_rows() const;
   std::span<const float> mean() const { return mean_.As<float>(); }
 
  private:
   const int64_t rows_;
-  const int dim_;
   const int bits_;
   memory::AlignedBuffer mean_;
   memory::AlignedBuffer blocks_;
   memory::AlignedBuffer factors_;
-  memory::AlignedBuffer int8_rows_;
   int factor_exponent_ = 0;
 };
 
@@ -49,23 +44,23 @@ class SketchSampler : public Sampler {
   SketchSampler(const SketchParams& params, int dim, int64_t min_indexed_rows);
 
   std::string_view name() const override { return NameOf(SamplerKind::kSketch); }
-  absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
-                                                           Scratch& scratch) const override;
+  // With copies of the rows in eight bits, where asked for.
+  absl::StatusOr<BuiltIndex> BuildIndex(const SegmentRows& rows, Scratch& scratch) const override;
   size_t IndexBytesBound(int64_t rows) const override;
   std::unique_ptr<PreparedQueries> Prepare(const float* queries, int group,
                                            float scale) const override;
-  void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
-              float* lse, ErrorTerms* errors, AttendStats* stats) const override;
-  std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,
-                                    Scratch& scratch) const override;
+
+ protected:
+  int shared_queries() const override { return kSketchSharedQueries; }
+  void SelectQueries(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
+                     int first, int count, Scratch& scratch, Selection* selection) const override;
+  void AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs, float* lse,
+                   ErrorTerms* errors) const override;
 
  private:
-  // Attend of a part, at most kSketchSharedQueries queries.
-  void AttendPart(const Segment& segment, const SketchIndex& index, const GroupQuery& query,
-                  Scratch& scratch, float* outputs, float* lse, ErrorTerms* errors,
-                  AttendStats* stats) const;
-  // The part's sample into scratch: rows and probabilities; how many. mass: AttendStats::mass.
-  int64_t Sample(const Segment& segment, const SketchIndex& index, const GroupQuery& query,
+  // The sample of a part, at most kSketchSharedQueries queries, into scratch: rows and
+  // probabilities; how many. mass: AttendStats::mass.
+  int64_t Sample(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
                  Scratch& scratch, double* mass) const;
   // Sizes of the rows from `first` to the last visible one.
   GroupSizes Measure(const SketchIndex& index, const GroupQuery& query, int64_t first,
