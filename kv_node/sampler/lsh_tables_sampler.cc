@@ -7,8 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "common/kernels/row_statistics.h"
-#include "common/kernels/signature.h"
+#include "common/base/status_macros.h"
 #include "kv_node/kernels/sampled_attention.h"
 #include "kv_node/sampler/draw_start.h"
 
@@ -17,13 +16,8 @@ namespace {
 
 constexpr int64_t kSeenWords = base::kMaxSegmentRows / 64;
 
-// Tables are written at this distance, in codes, so that the same row of
-// different tables does not fall on the same cache set.
-int64_t CodeStride(int64_t rows) { return (rows + 31) / 32 * 32 + 32; }
-
-// The variance terms of a query whose weights (relative to the largest) and log
-// u are given. kept: the weights of those rows whose values were read, others
-// 0.
+// The variance terms of a query whose weights (relative to the largest) and log u are given. kept:
+// the weights of those rows whose values were read, others 0.
 ErrorTerms ErrorTermsOf(const memory::RowsView& values, std::span<const uint16_t> rows,
                         const float* weights, const float* kept, const float* log_u,
                         const float* output) {
@@ -44,8 +38,7 @@ ErrorTerms ErrorTermsOf(const memory::RowsView& values, std::span<const uint16_t
       const double difference = double{values.At(rows[i], c)} - output[c];
       distance += difference * difference;
     }
-    // Of a row kept by lot: its chance was that of being sampled times weight /
-    // kept.
+    // Of a row kept by lot: its chance was that of being sampled times weight / kept.
     const double chance = std::exp(double{log_u[i]}) * weights[i] / kept[i];
     a += (kept[i] == weights[i] ? term : (1 - chance) * kept[i] * kept[i]) * distance;
   }
@@ -60,51 +53,6 @@ ErrorTerms ErrorTermsOf(const memory::RowsView& values, std::span<const uint16_t
 
 int64_t BucketsProbed(const lsh::LshParams& params) {
   return params.probe_distance == 0 ? 1 : 1 + params.bits_per_table;
-}
-
-LshTablesIndex::LshTablesIndex(const lsh::Projection& projection, const memory::RowsView& keys,
-                               Scratch& scratch)
-    : rows_(keys.rows),
-      bits_per_table_(projection.params().bits_per_table),
-      num_tables_(projection.params().num_tables),
-      mean_(keys.dim * sizeof(float)),
-      norms_(keys.rows * sizeof(float)),
-      starts_(num_tables_ * ((size_t{1} << bits_per_table_) + 1) * sizeof(uint16_t)),
-      ids_(num_tables_ * keys.rows * sizeof(uint16_t)),
-      full_bucket_(num_tables_ * sizeof(int32_t)) {
-  float* mean = mean_.As<float>().data();
-  kernels::MeanOfRows(keys, mean);
-  kernels::CentredNorms(keys, mean, norms_.As<float>().data());
-  const int64_t stride = CodeStride(rows_);
-  uint16_t* codes = scratch.codes(num_tables_ * stride);
-  kernels::SignRows(projection, keys, mean, codes, stride);
-  BuildBucketTables(codes, stride, rows_, bits_per_table_, num_tables_,
-                    starts_.As<uint16_t>().data(), ids_.As<uint16_t>().data(),
-                    full_bucket_.As<int32_t>().data());
-}
-
-size_t LshTablesIndex::bytes() const {
-  return sizeof(LshTablesIndex) + mean_.allocated() + norms_.allocated() + starts_.allocated() +
-         ids_.allocated() + full_bucket_.allocated();
-}
-
-size_t LshTablesIndex::BytesFor(const lsh::Projection& projection, int64_t rows) {
-  const size_t count = static_cast<size_t>(rows);
-  const size_t tables = static_cast<size_t>(projection.params().num_tables);
-  const size_t buckets = size_t{1} << projection.params().bits_per_table;
-  constexpr auto kAllocated = memory::AlignedBuffer::Allocated;
-  return sizeof(LshTablesIndex) + kAllocated(projection.dim() * sizeof(float)) +
-         kAllocated(count * sizeof(float)) + kAllocated(tables * (buckets + 1) * sizeof(uint16_t)) +
-         kAllocated(tables * count * sizeof(uint16_t)) + kAllocated(tables * sizeof(int32_t));
-}
-
-BucketTables LshTablesIndex::tables() const {
-  return {.rows = rows_,
-          .bits_per_table = bits_per_table_,
-          .num_tables = num_tables_,
-          .starts = starts_.As<uint16_t>().data(),
-          .ids = ids_.As<uint16_t>().data(),
-          .full_bucket = full_bucket_.As<int32_t>().data()};
 }
 
 LshTablesSampler::LshTablesSampler(lsh::Projection projection, int64_t min_indexed_rows,
@@ -128,6 +76,31 @@ absl::StatusOr<BuiltIndex> LshTablesSampler::BuildIndex(const SegmentRows& rows,
 
 size_t LshTablesSampler::IndexBytesBound(int64_t rows) const {
   return rows < min_indexed_rows_ ? 0 : LshTablesIndex::BytesFor(projection_, rows);
+}
+
+IndexIdentity LshTablesSampler::IdentityOf(int64_t rows) const {
+  const lsh::LshParams& params = projection_.params();
+  return {.kind = SamplerKind::kLshTables,
+          .rows = rows,
+          .dim = projection_.dim(),
+          .seed = params.seed,
+          .bits = params.bits_per_table,
+          .tables = params.num_tables,
+          .projection = static_cast<int>(params.projection)};
+}
+
+memory::AlignedBuffer LshTablesSampler::EncodeIndex(const SegmentIndex& index) const {
+  const auto& tables = static_cast<const LshTablesIndex&>(index);
+  return EncodeIndexBytes(IdentityOf(tables.tables().rows), 0, tables.Arrays());
+}
+
+absl::StatusOr<std::unique_ptr<SegmentIndex>> LshTablesSampler::DecodeIndex(
+    const SegmentShape& shape, std::span<const std::byte> bytes) const {
+  RETURN_IF_ERROR(shape.Validate());
+  ASSIGN_OR_RETURN(IndexArrays stored,
+                   DecodeIndexBytes(bytes, IdentityOf(shape.num_rows),
+                                    LshTablesIndex::ArrayBytes(projection_, shape.num_rows)));
+  return LshTablesIndex::Restore(projection_, shape.num_rows, std::move(stored));
 }
 
 int64_t LshTablesSampler::RowsSeen(Scratch& scratch) {

@@ -18,8 +18,8 @@ namespace sounder::kv_node {
 
 namespace {
 
-// Queries of a large block whose rows are selected before any is attended:
-// working memory does not grow with what a request asks for.
+// Queries of a large block whose rows are selected before any is attended: working memory does not
+// grow with what a request asks for.
 constexpr int kSelectedTogether = base::kMaxGroup;
 constexpr size_t kSeenBytes = base::kMaxSegmentRows / 8;
 
@@ -29,8 +29,8 @@ void CheckVisible(const Segment& segment, const GroupQuery& query) {
       << query.row_begin << " to " << query.row_end << " of " << segment.num_rows();
 }
 
-// The rows of a selection by their places among `ids`, ascending; those of a
-// single part are at 0, 1, 2, ...
+// The rows of a selection by their places among `ids`, ascending; those of a single part are at
+// 0, 1, 2, ...
 std::span<const uint16_t> PlacesOf(const Selection& selection, const std::vector<uint16_t>& ids,
                                    Scratch& scratch) {
   std::vector<uint16_t>& places = scratch.places();
@@ -135,6 +135,17 @@ std::vector<Candidate> Sampler::Candidates(const Segment& segment, const GroupQu
     candidates.push_back({.row = selection.rows[i], .u = u[i]});
   }
   return candidates;
+}
+
+memory::AlignedBuffer Sampler::EncodeIndex(const SegmentIndex&) const {
+  CHECK(false) << base::ToAbsl(name()) << " builds no index to keep";
+  return {};
+}
+
+absl::StatusOr<std::unique_ptr<SegmentIndex>> Sampler::DecodeIndex(
+    const SegmentShape&, std::span<const std::byte>) const {
+  return absl::FailedPreconditionError(
+      absl::StrCat("an index for ", base::ToAbsl(name()), ", which reads none"));
 }
 
 void Sampler::InclusionProbabilities(const SelectedWork&, const SelectedPart& part, Scratch&,

@@ -110,6 +110,17 @@ class Sampler {
   // Most bytes the index of a segment of `rows` rows takes, copies of rows included.
   virtual size_t IndexBytesBound(int64_t rows) const = 0;
 
+  // An index of this sampler as bytes (index_bytes.h, FORMAT.md), and back. The index that comes
+  // back answers as the first did, to the bit. Refused are bytes that are damaged or hostile
+  // (DATA_LOSS) and those of another version, sampler or segment (FAILED_PRECONDITION, naming both
+  // sides); what is not refused is safe to use. Samplers that build no index read none.
+  virtual memory::AlignedBuffer EncodeIndex(const SegmentIndex& index) const;
+  virtual absl::StatusOr<std::unique_ptr<SegmentIndex>> DecodeIndex(
+      const SegmentShape& shape, std::span<const std::byte> bytes) const;
+  // Bytes of the copy of a row that goes with the index, 0: none. Copies are kept as they are in
+  // memory, packed; any bytes in them are safe to read rows from.
+  virtual size_t copy_bytes([[maybe_unused]] const SegmentShape& shape) const { return 0; }
+
   // For queries [group, dim] that several segments will be attended with; null where there is
   // nothing to prepare.
   virtual std::unique_ptr<PreparedQueries> Prepare([[maybe_unused]] const float* queries,

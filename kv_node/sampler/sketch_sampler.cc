@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/base/status_macros.h"
 #include "common/kernels/row_statistics.h"
 #include "kv_node/kernels/pps_sample.h"
 #include "kv_node/kernels/sketch_scan.h"
@@ -21,8 +22,7 @@ Int8Rows Int8RowsOf(const std::byte* copies, const SegmentShape& shape) {
   return {.data = copies, .rows = shape.num_rows, .dim = shape.dim};
 }
 
-// What is read of a sampled row, counted from row `first`; nothing of rows that
-// are elsewhere.
+// What is read of a sampled row, counted from row `first`; nothing of rows that are elsewhere.
 struct ReadMemory {
   ReadMemory(const SegmentRows* rows, bool int8, int64_t first) {
     if (rows == nullptr) return;
@@ -45,8 +45,7 @@ struct ReadMemory {
   size_t count = 0;
 };
 
-// How many rows of the segment to read in expectation; `sizes`: of its visible
-// rows.
+// How many rows of the segment to read in expectation; `sizes`: of its visible rows.
 double WantedRows(const GroupQuery& query, const SketchParams& params, const GroupSizes& sizes) {
   const double visible = static_cast<double>(query.row_end - query.row_begin);
   const double fraction = query.row_fraction > 0 ? query.row_fraction : params.row_fraction;
@@ -60,8 +59,8 @@ double WantedRows(const GroupQuery& query, const SketchParams& params, const Gro
   return std::min(wanted, visible);
 }
 
-// log2 of the sum of a query's weights, in scores: over the visible rows as
-// estimated, or over the session's as the hint has it, if that is more.
+// log2 of the sum of a query's weights, in scores: over the visible rows as estimated, or over the
+// session's as the hint has it, if that is more.
 int16_t OffsetOf(const GroupQuery& query, int q, std::span<const float> mean, double log_sum,
                  int step) {
   double units = log_sum;
@@ -102,6 +101,23 @@ SketchIndex::SketchIndex(const SketchRotation& rotation, const memory::RowsView&
   kernels::MeanOfRows(keys, mean);
   factor_exponent_ = BuildSketch(rotation, keys, mean, blocks_.As<uint8_t>().data(),
                                  factors_.As<uint8_t>().data());
+}
+
+SketchIndex::SketchIndex(int64_t rows, int bits, IndexArrays stored)
+    : rows_(rows),
+      bits_(bits),
+      mean_(std::move(stored.arrays.at(0))),
+      blocks_(std::move(stored.arrays.at(1))),
+      factors_(std::move(stored.arrays.at(2))),
+      factor_exponent_(stored.exponent) {}
+
+std::array<size_t, 3> SketchIndex::ArrayBytes(const SketchRotation& rotation, int64_t rows) {
+  return {rotation.dim() * sizeof(float), SketchView::BlockBytes(rows, rotation.bits()),
+          static_cast<size_t>(SketchView::PaddedRows(rows))};
+}
+
+std::array<std::span<const std::byte>, 3> SketchIndex::Arrays() const {
+  return {mean_.bytes(), blocks_.bytes(), factors_.bytes()};
 }
 
 size_t SketchIndex::bytes() const {
@@ -149,6 +165,41 @@ size_t SketchSampler::IndexBytesBound(int64_t rows) const {
   if (rows < min_indexed_rows_) return 0;
   const size_t copies = params_.int8_rows ? rows * Int8Rows::RecordBytes(rotation_.dim()) : 0;
   return SketchIndex::BytesFor(rotation_, rows) + memory::AlignedBuffer::Allocated(copies);
+}
+
+size_t SketchSampler::copy_bytes(const SegmentShape& shape) const {
+  const bool copies = params_.int8_rows && shape.num_rows >= min_indexed_rows_;
+  return copies ? Int8Rows::RecordBytes(shape.dim) : 0;
+}
+
+IndexIdentity SketchSampler::IdentityOf(int64_t rows) const {
+  return {.kind = SamplerKind::kSketch,
+          .rows = rows,
+          .dim = rotation_.dim(),
+          .seed = params_.seed,
+          .bits = params_.bits};
+}
+
+memory::AlignedBuffer SketchSampler::EncodeIndex(const SegmentIndex& index) const {
+  const auto& sketch = static_cast<const SketchIndex&>(index);
+  const SketchView view = sketch.sketches();
+  return EncodeIndexBytes(IdentityOf(view.rows), view.factor_exponent, sketch.Arrays());
+}
+
+absl::StatusOr<std::unique_ptr<SegmentIndex>> SketchSampler::DecodeIndex(
+    const SegmentShape& shape, std::span<const std::byte> bytes) const {
+  RETURN_IF_ERROR(shape.Validate());
+  ASSIGN_OR_RETURN(IndexArrays stored,
+                   DecodeIndexBytes(bytes, IdentityOf(shape.num_rows),
+                                    SketchIndex::ArrayBytes(rotation_, shape.num_rows)));
+  // Bits and factors may be any. The exponents of floats, and the eight bits of a factor below.
+  constexpr int kLeast = -148 - 8;
+  constexpr int kMost = 128 - 8;
+  if (stored.exponent < kLeast || stored.exponent > kMost) {
+    return absl::DataLossError(absl::StrCat("factors of sketches with exponent ", stored.exponent,
+                                            ", expected ", kLeast, " to ", kMost));
+  }
+  return std::make_unique<SketchIndex>(shape.num_rows, params_.bits, std::move(stored));
 }
 
 int64_t SketchSampler::Sample(const Segment& segment, const SegmentRows* rows,

@@ -6,11 +6,14 @@
 #ifndef SOUNDER_KV_NODE_SAMPLER_SKETCH_SAMPLER_H_
 #define SOUNDER_KV_NODE_SAMPLER_SKETCH_SAMPLER_H_
 
+#include <array>
+
 #include "common/base/limits.h"
 #include "kv_node/kernels/group_attention.h"
 #include "kv_node/kernels/int8_rows.h"
 #include "kv_node/kernels/pps_sample.h"
 #include "kv_node/kernels/sketch.h"
+#include "kv_node/sampler/index_bytes.h"
 #include "kv_node/sampler/sampler.h"
 
 namespace sounder::kv_node {
@@ -19,6 +22,10 @@ namespace sounder::kv_node {
 class SketchIndex : public SegmentIndex {
  public:
   SketchIndex(const SketchRotation& rotation, const memory::RowsView& keys);
+  // Of arrays that were stored: mean, blocks, factors, of the sizes ArrayBytes says.
+  SketchIndex(int64_t rows, int bits, IndexArrays stored);
+  static std::array<size_t, 3> ArrayBytes(const SketchRotation& rotation, int64_t rows);
+  std::array<std::span<const std::byte>, 3> Arrays() const;
   size_t bytes() const override;
   // What bytes() will be of `rows` rows.
   static size_t BytesFor(const SketchRotation& rotation, int64_t rows);
@@ -47,6 +54,10 @@ class SketchSampler : public Sampler {
   // With copies of the rows in eight bits, where asked for.
   absl::StatusOr<BuiltIndex> BuildIndex(const SegmentRows& rows, Scratch& scratch) const override;
   size_t IndexBytesBound(int64_t rows) const override;
+  memory::AlignedBuffer EncodeIndex(const SegmentIndex& index) const override;
+  absl::StatusOr<std::unique_ptr<SegmentIndex>> DecodeIndex(
+      const SegmentShape& shape, std::span<const std::byte> bytes) const override;
+  size_t copy_bytes(const SegmentShape& shape) const override;
   std::unique_ptr<PreparedQueries> Prepare(const float* queries, int group,
                                            float scale) const override;
 
@@ -58,6 +69,7 @@ class SketchSampler : public Sampler {
                    ErrorTerms* errors) const override;
 
  private:
+  IndexIdentity IdentityOf(int64_t rows) const;
   // The sample of a part, at most kSketchSharedQueries queries, into scratch: rows and
   // probabilities; how many. mass: AttendStats::mass.
   int64_t Sample(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
