@@ -33,8 +33,8 @@ absl::StatusOr<std::vector<std::unique_ptr<kv_node::Segment>>> MakeSegments(
                      kv_node::Segment::Create(at, end - at, input.dim, input.dtype(),
                                               Packed(input.Keys(kv_head).Slice(at, end)),
                                               Packed(input.Values(kv_head).Slice(at, end))));
-    ASSIGN_OR_RETURN(auto index, sampler.BuildIndex(*segment, scratch));
-    if (index != nullptr) segment->SetIndex(std::move(index));
+    ASSIGN_OR_RETURN(auto index, sampler.BuildIndex(*segment->rows(), scratch));
+    segment->SetIndex(std::move(index));
     segments.push_back(std::move(segment));
   }
   return segments;

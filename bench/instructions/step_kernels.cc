@@ -17,7 +17,7 @@ class Step {
     auto sampler = kv_node::MakeSampler(spec);
     CHECK(sampler.ok()) << base::MessageOf(sampler.status());
     sampler_ = *std::move(sampler);
-    auto index = sampler_->BuildIndex(*rows_.segment, scratch_);
+    auto index = sampler_->BuildIndex(*rows_.segment->rows(), scratch_);
     CHECK(index.ok()) << base::MessageOf(index.status());
     rows_.segment->SetIndex(*std::move(index));
     if (const lsh::Projection* projection = sampler_->projection()) {

@@ -159,10 +159,10 @@ class Bench {
 
 void Bench::Ingest() {
   const double rows = static_cast<double>(options_.rows);
-  std::unique_ptr<SegmentIndex> index;
+  BuiltIndex index;
   const double build = MedianTime(3, [&] {
-    index.reset();
-    index = *lsh_->BuildIndex(*segment_, scratch_);
+    index = {};
+    index = *lsh_->BuildIndex(*segment_->rows(), scratch_);
   });
   segment_->SetIndex(std::move(index));
   scratch_.ReleaseCodes();

@@ -79,8 +79,8 @@ absl::StatusOr<Segments> MakeSegments(const PromptCache& cache,
       ASSIGN_OR_RETURN(auto segment, kv_node::Segment::Create(
                                          middle.begin, middle.size(), piece.keys.dim,
                                          piece.keys.dtype, Copy(piece.keys), Copy(piece.values)));
-      ASSIGN_OR_RETURN(auto index, sampler.BuildIndex(*segment, scratch));
-      if (index != nullptr) segment->SetIndex(std::move(index));
+      ASSIGN_OR_RETURN(auto index, sampler.BuildIndex(*segment->rows(), scratch));
+      segment->SetIndex(std::move(index));
       segments.push_back(std::move(segment));
     }
   }

@@ -60,7 +60,7 @@ class Session {
       auto segment = kv_node::Segment::Create(first, size_.n, size_.dim, base::DType::kBF16,
                                               std::move(k), std::move(v));
       CHECK(segment.ok());
-      auto index = sampler_->BuildIndex(**segment, scratch_);
+      auto index = sampler_->BuildIndex(*(*segment)->rows(), scratch_);
       CHECK(index.ok());
       (*segment)->SetIndex(*std::move(index));
       segments_.push_back(*std::move(segment));

@@ -51,8 +51,8 @@ void MeasureTuning(const SuiteSpec& spec, cli::Record& record) {
   std::vector<float> lse(spec.size.group);
   const Step exact = [&](int pair, kv_node::Scratch& scratch) {
     const Workload& workload = lsh.workload(0);
-    kv_node::AttendExactly(workload.segment(), workload.Query(pair), scratch, outputs.data(),
-                           lse.data(), nullptr, nullptr);
+    kv_node::ExactSampler().Attend(workload.segment(), workload.Query(pair), scratch,
+                                   outputs.data(), lse.data(), nullptr, nullptr);
     UseAll(outputs, lse);
   };
   const auto of = [](TimedSampler& sampler) -> Step {

@@ -56,7 +56,7 @@ Workload::Workload(generator::Family family, const Size& size, uint64_t seed, in
   copies_.emplace_back(rows.v.bytes());
   segment_ = ValueOf(kv_node::Segment::Create(0, size.n, size.dim, base::DType::kBF16,
                                               std::move(rows.k), std::move(rows.v)));
-  segment_->SetIndex(ValueOf(sampler.BuildIndex(*segment_, scratch)));
+  segment_->SetIndex(ValueOf(sampler.BuildIndex(*segment_->rows(), scratch)));
   const generator::Head head = HeadOf(family, seed, size);
   const lsh::Projection* projection = sampler.projection();
   for (int step = 0; step < steps; ++step) {

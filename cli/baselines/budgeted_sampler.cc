@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "kv_node/kernels/group_attention.h"
-#include "kv_node/sampler/exact_sampler.h"
 
 namespace sounder::cli {
 
@@ -12,57 +12,42 @@ using kv_node::GroupQuery;
 using kv_node::Scratch;
 using kv_node::Segment;
 
-absl::StatusOr<std::unique_ptr<kv_node::SegmentIndex>> BudgetedSampler::BuildIndex(
-    const Segment& segment, Scratch&) const {
-  if (segment.dim() != spec_.dim) {
+absl::StatusOr<kv_node::BuiltIndex> BudgetedSampler::BuildIndex(const kv_node::SegmentRows& rows,
+                                                                Scratch&) const {
+  if (rows.shape().dim != spec_.dim) {
     return absl::InvalidArgumentError(
-        absl::StrCat("a segment of dim ", segment.dim(), ", expected ", spec_.dim));
+        absl::StrCat("a segment of dim ", rows.shape().dim, ", expected ", spec_.dim));
   }
-  return std::unique_ptr<kv_node::SegmentIndex>();
+  return kv_node::BuiltIndex();
 }
 
-int64_t BudgetedSampler::ChooseAny(const Segment& segment, const GroupQuery& query,
-                                   Scratch& scratch) const {
+void BudgetedSampler::SelectQueries(const Segment& segment, const kv_node::SegmentRows* rows,
+                                    const GroupQuery& query, int first, int count, Scratch& scratch,
+                                    kv_node::Selection* selection) const {
+  CHECK(first == 0 && count == query.group) << "one choice for the whole group";
+  CHECK(rows != nullptr || selects_without_rows()) << name_ << " looks at all rows";
   const auto visible = static_cast<double>(query.row_end - query.row_begin);
   const double fraction = query.row_fraction > 0 ? query.row_fraction : spec_.sketch.row_fraction;
   double wanted = std::min(1.0, fraction) * visible;
   if (query.row_cap > 0) wanted = std::min(wanted, static_cast<double>(query.row_cap));
-  return wanted > 0 ? Choose(segment, query, wanted, scratch) : 0;
+  const int64_t chosen = wanted > 0 ? Choose(segment, rows, query, wanted, scratch) : 0;
+  selection->AddPart(0, count, scratch.candidates(), scratch.probabilities(), chosen);
+  selection->stats = {.rows_read = chosen * count, .rows_loaded = chosen};
 }
 
-void BudgetedSampler::Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
-                             float* outputs, float* lse, kv_node::ErrorTerms* errors,
-                             kv_node::AttendStats* stats) const {
-  if (IsShort(segment)) {
-    kv_node::AttendExactly(segment, query, scratch, outputs, lse, errors, stats);
-    return;
-  }
-  const auto count = static_cast<size_t>(ChooseAny(segment, query, scratch));
-  kv_node::GroupAttention({.queries = query.queries,
-                           .num_queries = query.group,
-                           .dim = segment.dim(),
-                           .scale = query.scale,
-                           .rows = {scratch.candidates(), count},
-                           .probabilities = {scratch.probabilities(), count},
+void BudgetedSampler::AttendParts(const kv_node::SelectedWork& work, Scratch& scratch,
+                                  float* outputs, float* lse, kv_node::ErrorTerms* errors) const {
+  const kv_node::SelectedPart& part = work.selection.parts.at(0);
+  kv_node::GroupAttention({.queries = work.query.queries,
+                           .num_queries = part.num_queries,
+                           .dim = work.segment.dim(),
+                           .scale = work.query.scale,
+                           .rows = work.RowsOf(part),
+                           .probabilities = work.ProbabilitiesOf(part),
                            .schedule = scratch.schedule()},
-                          segment.keys(), segment.values(),
-                          scratch.workspace(kv_node::GroupAttentionWorkspace(count)), outputs, lse,
-                          errors == nullptr ? nullptr : &errors->a);
-  if (stats == nullptr) return;
-  *stats = {.rows_read = static_cast<int64_t>(count) * query.group,
-            .rows_loaded = static_cast<int64_t>(count)};
-}
-
-std::vector<kv_node::Candidate> BudgetedSampler::Candidates(const Segment& segment,
-                                                            const GroupQuery& query, int,
-                                                            Scratch& scratch) const {
-  if (IsShort(segment)) return kv_node::AllVisibleRows(query);
-  const int64_t count = ChooseAny(segment, query, scratch);
-  std::vector<kv_node::Candidate> candidates;
-  for (int64_t i = 0; i < count; ++i) {
-    candidates.push_back({.row = scratch.candidates()[i], .u = scratch.probabilities()[i]});
-  }
-  return candidates;
+                          work.source.keys, work.source.values,
+                          scratch.workspace(kv_node::GroupAttentionWorkspace(part.count)), outputs,
+                          lse, errors == nullptr ? nullptr : &errors->a);
 }
 
 }  // namespace sounder::cli

@@ -4,6 +4,8 @@
 #ifndef SOUNDER_CLI_BASELINES_BUDGETED_SAMPLER_H_
 #define SOUNDER_CLI_BASELINES_BUDGETED_SAMPLER_H_
 
+#include <limits>
+
 #include "kv_node/sampler/sampler.h"
 
 namespace sounder::cli {
@@ -17,32 +19,32 @@ class BudgetedSampler : public kv_node::Sampler {
       : name_(name), spec_(spec) {}
 
   std::string_view name() const override { return name_; }
-  absl::StatusOr<std::unique_ptr<kv_node::SegmentIndex>> BuildIndex(
-      const kv_node::Segment& segment, kv_node::Scratch& scratch) const override;
+  absl::StatusOr<kv_node::BuiltIndex> BuildIndex(const kv_node::SegmentRows& rows,
+                                                 kv_node::Scratch& scratch) const override;
   size_t IndexBytesBound(int64_t) const override { return 0; }
-  void Attend(const kv_node::Segment& segment, const kv_node::GroupQuery& query,
-              kv_node::Scratch& scratch, float* outputs, float* lse, kv_node::ErrorTerms* errors,
-              kv_node::AttendStats* stats) const override;
-  std::vector<kv_node::Candidate> Candidates(const kv_node::Segment& segment,
-                                             const kv_node::GroupQuery& query, int member,
-                                             kv_node::Scratch& scratch) const override;
 
  protected:
   // Chooses rows among the visible ones (there are some) into the scratch's candidates, ascending,
   // and probabilities, in (0, 1]; returns how many. wanted: how many to choose, in expectation
-  // where they are drawn; above 0, at most all visible ones.
-  virtual int64_t Choose(const kv_node::Segment& segment, const kv_node::GroupQuery& query,
-                         double wanted, kv_node::Scratch& scratch) const = 0;
+  // where they are drawn; above 0, at most all visible ones. rows: null only where
+  // selects_without_rows().
+  virtual int64_t Choose(const kv_node::Segment& segment, const kv_node::SegmentRows* rows,
+                         const kv_node::GroupQuery& query, double wanted,
+                         kv_node::Scratch& scratch) const = 0;
 
-  const kv_node::SamplerSpec& spec() const { return spec_; }
-  bool IsShort(const kv_node::Segment& segment) const {
+  bool ReadsAll(const kv_node::Segment& segment) const override {
     return segment.num_rows() < spec_.min_indexed_rows;
   }
+  int shared_queries() const override { return std::numeric_limits<int>::max(); }
+  void SelectQueries(const kv_node::Segment& segment, const kv_node::SegmentRows* rows,
+                     const kv_node::GroupQuery& query, int first, int count,
+                     kv_node::Scratch& scratch, kv_node::Selection* selection) const override;
+  void AttendParts(const kv_node::SelectedWork& work, kv_node::Scratch& scratch, float* outputs,
+                   float* lse, kv_node::ErrorTerms* errors) const override;
+
+  const kv_node::SamplerSpec& spec() const { return spec_; }
 
  private:
-  int64_t ChooseAny(const kv_node::Segment& segment, const kv_node::GroupQuery& query,
-                    kv_node::Scratch& scratch) const;
-
   const std::string_view name_;
   const kv_node::SamplerSpec spec_;
 };

@@ -16,9 +16,9 @@ using kv_node::GroupQuery;
 using kv_node::Scratch;
 using kv_node::Segment;
 
-int64_t TopKSampler::Choose(const Segment& segment, const GroupQuery& query, double wanted,
-                            Scratch& scratch) const {
-  const std::vector<QueryLogits> queries = ExactLogits(segment, query);
+int64_t TopKSampler::Choose(const Segment&, const kv_node::SegmentRows* rows,
+                            const GroupQuery& query, double wanted, Scratch& scratch) const {
+  const std::vector<QueryLogits> queries = ExactLogits(rows->keys(), query);
   std::vector<double> sizes(queries[0].logits.size());
   for (const QueryLogits& one : queries) {
     for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = std::max(sizes[i], ShareOf(one, i));
@@ -39,9 +39,9 @@ int64_t TopKSampler::Choose(const Segment& segment, const GroupQuery& query, dou
   return static_cast<int64_t>(count);
 }
 
-int64_t OracleSampler::Choose(const Segment& segment, const GroupQuery& query, double wanted,
-                              Scratch& scratch) const {
-  const std::vector<QueryLogits> queries = ExactLogits(segment, query);
+int64_t OracleSampler::Choose(const Segment& segment, const kv_node::SegmentRows* rows,
+                              const GroupQuery& query, double wanted, Scratch& scratch) const {
+  const std::vector<QueryLogits> queries = ExactLogits(rows->keys(), query);
   const auto visible = static_cast<int64_t>(queries[0].logits.size());
   constexpr int64_t kPadding = 2 * kv_node::kSizeBlockRows;
   const int64_t padded = (visible + kPadding - 1) / kPadding * kPadding;

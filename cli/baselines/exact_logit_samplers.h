@@ -11,9 +11,11 @@ namespace sounder::cli {
 class TopKSampler : public BudgetedSampler {
  public:
   using BudgetedSampler::BudgetedSampler;
+  bool selects_without_rows() const override { return false; }
 
  protected:
-  int64_t Choose(const kv_node::Segment& segment, const kv_node::GroupQuery& query, double wanted,
+  int64_t Choose(const kv_node::Segment& segment, const kv_node::SegmentRows* rows,
+                 const kv_node::GroupQuery& query, double wanted,
                  kv_node::Scratch& scratch) const override;
 };
 
@@ -22,9 +24,11 @@ class TopKSampler : public BudgetedSampler {
 class OracleSampler : public BudgetedSampler {
  public:
   using BudgetedSampler::BudgetedSampler;
+  bool selects_without_rows() const override { return false; }
 
  protected:
-  int64_t Choose(const kv_node::Segment& segment, const kv_node::GroupQuery& query, double wanted,
+  int64_t Choose(const kv_node::Segment& segment, const kv_node::SegmentRows* rows,
+                 const kv_node::GroupQuery& query, double wanted,
                  kv_node::Scratch& scratch) const override;
 };
 

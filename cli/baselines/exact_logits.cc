@@ -18,9 +18,8 @@ float Dot(const float* x, const float* y, int dim) {
 
 }  // namespace
 
-std::vector<QueryLogits> ExactLogits(const kv_node::Segment& segment,
+std::vector<QueryLogits> ExactLogits(const memory::RowsView& keys,
                                      const kv_node::GroupQuery& query) {
-  const memory::RowsView keys = segment.keys();
   const auto visible = static_cast<size_t>(query.row_end - query.row_begin);
   std::vector<QueryLogits> all(query.group);
   for (QueryLogits& one : all) one.logits.resize(visible);

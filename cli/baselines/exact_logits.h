@@ -17,7 +17,7 @@ struct QueryLogits {
 
 // One per query of the group; there are visible rows. Logits that are not finite count as the
 // lowest float.
-std::vector<QueryLogits> ExactLogits(const kv_node::Segment& segment,
+std::vector<QueryLogits> ExactLogits(const memory::RowsView& keys,
                                      const kv_node::GroupQuery& query);
 
 // The share of the query's attention over the visible rows that the row holds.

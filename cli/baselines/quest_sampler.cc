@@ -71,20 +71,21 @@ float QuestIndex::Bound(int64_t page, const float* query, float scale) const {
   return std::isfinite(bound) ? bound : std::numeric_limits<float>::max();
 }
 
-absl::StatusOr<std::unique_ptr<kv_node::SegmentIndex>> QuestSampler::BuildIndex(
-    const Segment& segment, Scratch& scratch) const {
-  ASSIGN_OR_RETURN(std::unique_ptr<kv_node::SegmentIndex> none,
-                   BudgetedSampler::BuildIndex(segment, scratch));
-  if (IsShort(segment)) return none;
-  return std::make_unique<QuestIndex>(segment.keys());
+absl::StatusOr<kv_node::BuiltIndex> QuestSampler::BuildIndex(const kv_node::SegmentRows& rows,
+                                                             Scratch& scratch) const {
+  ASSIGN_OR_RETURN(kv_node::BuiltIndex built, BudgetedSampler::BuildIndex(rows, scratch));
+  if (rows.shape().num_rows >= spec().min_indexed_rows) {
+    built.index = std::make_unique<QuestIndex>(rows.keys());
+  }
+  return built;
 }
 
 size_t QuestSampler::IndexBytesBound(int64_t rows) const {
   return rows < spec().min_indexed_rows ? 0 : QuestIndex::BytesFor(rows, spec().dim);
 }
 
-int64_t QuestSampler::Choose(const Segment& segment, const GroupQuery& query, double wanted,
-                             Scratch& scratch) const {
+int64_t QuestSampler::Choose(const Segment& segment, const kv_node::SegmentRows*,
+                             const GroupQuery& query, double wanted, Scratch& scratch) const {
   const auto& index = static_cast<const QuestIndex&>(*segment.index());
   const int64_t first = query.row_begin / kQuestPageRows;
   const std::vector<double> shares = PageShares(index, query, segment.dim(), first);

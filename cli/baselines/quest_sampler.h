@@ -31,13 +31,14 @@ class QuestSampler : public BudgetedSampler {
  public:
   using BudgetedSampler::BudgetedSampler;
 
-  absl::StatusOr<std::unique_ptr<kv_node::SegmentIndex>> BuildIndex(
-      const kv_node::Segment& segment, kv_node::Scratch& scratch) const override;
+  absl::StatusOr<kv_node::BuiltIndex> BuildIndex(const kv_node::SegmentRows& rows,
+                                                 kv_node::Scratch& scratch) const override;
   size_t IndexBytesBound(int64_t rows) const override;
 
  protected:
   // Whole pages, but the last one chosen is cut to the rows wanted.
-  int64_t Choose(const kv_node::Segment& segment, const kv_node::GroupQuery& query, double wanted,
+  int64_t Choose(const kv_node::Segment& segment, const kv_node::SegmentRows* rows,
+                 const kv_node::GroupQuery& query, double wanted,
                  kv_node::Scratch& scratch) const override;
 };
 

@@ -12,7 +12,8 @@ class UniformSampler : public BudgetedSampler {
   using BudgetedSampler::BudgetedSampler;
 
  protected:
-  int64_t Choose(const kv_node::Segment& segment, const kv_node::GroupQuery& query, double wanted,
+  int64_t Choose(const kv_node::Segment& segment, const kv_node::SegmentRows* rows,
+                 const kv_node::GroupQuery& query, double wanted,
                  kv_node::Scratch& scratch) const override;
 };
 

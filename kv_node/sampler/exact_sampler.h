@@ -6,21 +6,25 @@
 
 namespace sounder::kv_node {
 
-// The visible rows of a segment, attended exactly; what every sampler does without an index.
-void AttendExactly(const Segment& segment, const GroupQuery& query, const Scratch& scratch,
-                   float* outputs, float* lse, ErrorTerms* errors, AttendStats* stats);
-std::vector<Candidate> AllVisibleRows(const GroupQuery& query);
+// The visible rows of a segment, attended exactly; what every sampler does without an index. As
+// Sampler::AttendSelected; the selection is all_visible.
+void AttendExactly(const GroupQuery& query, const Selection& selection, const SelectedRows& rows,
+                   const Scratch& scratch, float* outputs, float* lse, ErrorTerms* errors);
 
 class ExactSampler : public Sampler {
  public:
   std::string_view name() const override { return NameOf(SamplerKind::kExact); }
-  absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
-                                                           Scratch& scratch) const override;
+  absl::StatusOr<BuiltIndex> BuildIndex(const SegmentRows&, Scratch&) const override {
+    return BuiltIndex();
+  }
   size_t IndexBytesBound(int64_t) const override { return 0; }
-  void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
-              float* lse, ErrorTerms* errors, AttendStats* stats) const override;
-  std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,
-                                    Scratch& scratch) const override;
+
+ protected:
+  bool ReadsAll(const Segment&) const override { return true; }
+  void SelectQueries(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
+                     int first, int count, Scratch& scratch, Selection* selection) const override;
+  void AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs, float* lse,
+                   ErrorTerms* errors) const override;
 };
 
 }  // namespace sounder::kv_node

@@ -9,7 +9,6 @@
 #include "common/base/limits.h"
 #include "kv_node/kernels/group_attention.h"
 #include "kv_node/kernels/sampled_attention.h"
-#include "kv_node/sampler/exact_sampler.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -37,83 +36,84 @@ LshSplitSampler::LshSplitSampler(lsh::Projection projection, int heads, int64_t 
   CHECK(tables_per_head_ >= this->projection()->params().min_collisions) << tables_per_head_;
 }
 
-int64_t LshSplitSampler::SampleShared(const Segment& segment, const LshTablesIndex& index,
-                                      const GroupQuery& query, int first, Scratch& scratch,
-                                      AttendStats& stats) const {
+int64_t LshSplitSampler::FindShared(const BucketTables& all, const GroupQuery& query, int first,
+                                    int count, uint64_t* seen, Scratch& scratch,
+                                    AttendStats& stats) const {
   const lsh::LshParams& params = projection()->params();
-  CHECK(query.signatures != nullptr) << "lsh_tables needs the queries' signatures";
-  std::fill_n(scratch.seen(), kSeenWords, 0);
-  const int heads = SharedBy(query, first);
-  for (int head = 0; head < heads; ++head) {
-    const BucketTables tables = index.tables().Slice(head * tables_per_head_, tables_per_head_);
+  std::fill_n(seen, kSeenWords, 0);
+  for (int head = 0; head < count; ++head) {
+    const BucketTables tables = all.Slice(head * tables_per_head_, tables_per_head_);
     stats.ids_walked +=
         CountCollisions(tables, query.signatures + int64_t{first + head} * params.words(),
                         params.probe_distance, scratch.counts());
     stats.tables_walked += tables.num_tables * BucketsProbed(params);
     TakeCandidates(scratch.counts(), tables.rows, params.min_collisions, query.row_begin,
-                   query.row_end, scratch.candidates(), scratch.seen());
+                   query.row_end, scratch.candidates(), seen);
   }
-  const auto count = static_cast<size_t>(RowsOf(scratch.seen(), scratch.candidates()));
-  stats.rows_read += static_cast<int64_t>(count) * heads;
-  std::fill_n(scratch.probabilities(), count, 0.0f);
-  for (int head = 0; head < heads; ++head) {
-    SampledLogits({.query = query.queries + int64_t{first + head} * segment.dim(),
-                   .keys = segment.keys(),
-                   .rows = {scratch.candidates(), count},
-                   .scale = query.scale,
-                   .mean = index.mean().data(),
-                   .norms = index.norms().data(),
-                   .log_u = inclusion_per_head_.values(),
-                   .schedule = scratch.schedule()},
-                  scratch.logits(), scratch.log_u());
-    UniteProbabilities(scratch.log_u(), count, scratch.probabilities());
-  }
-  return static_cast<int64_t>(count);
+  return RowsOf(seen, scratch.candidates());
 }
 
-void LshSplitSampler::Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
-                             float* outputs, float* lse, ErrorTerms* errors,
-                             AttendStats* stats) const {
-  if (segment.index() == nullptr) {
-    AttendExactly(segment, query, scratch, outputs, lse, errors, stats);
-    return;
+void LshSplitSampler::SelectQueries(const Segment& segment, const SegmentRows*,
+                                    const GroupQuery& query, int first, int count, Scratch& scratch,
+                                    Selection* selection) const {
+  CHECK(query.signatures != nullptr) << "lsh_tables needs the queries' signatures";
+  const BucketTables tables = static_cast<const LshTablesIndex&>(*segment.index()).tables();
+  AttendStats& stats = selection->stats;
+  std::array<uint64_t, kSeenWords> seen;
+  const int64_t before = first == 0 ? 0 : RowsSeen(scratch);
+  for (int begin = first; begin < first + count; begin += heads_) {
+    const int queries = std::min(heads_, first + count - begin);
+    const int64_t found = FindShared(tables, query, begin, queries, seen.data(), scratch, stats);
+    for (int64_t word = 0; word < kSeenWords; ++word) scratch.seen()[word] |= seen[word];
+    selection->AddPart(begin, queries, scratch.candidates(), nullptr, found);
+    stats.rows_read += found * queries;
   }
-  const auto& index = static_cast<const LshTablesIndex&>(*segment.index());
-  AttendStats counted;
-  std::array<uint64_t, kSeenWords> loaded = {};
-  for (int first = 0; first < query.group; first += heads_) {
-    const auto count =
-        static_cast<size_t>(SampleShared(segment, index, query, first, scratch, counted));
-    for (int64_t word = 0; word < kSeenWords; ++word) loaded[word] |= scratch.seen()[word];
-    GroupAttention({.queries = query.queries + int64_t{first} * segment.dim(),
-                    .num_queries = SharedBy(query, first),
-                    .dim = segment.dim(),
-                    .scale = query.scale,
-                    .rows = {scratch.candidates(), count},
-                    .probabilities = {scratch.probabilities(), count},
+  stats.rows_loaded += RowsSeen(scratch) - before;
+}
+
+void LshSplitSampler::UniteHeads(const SelectedWork& work, const SelectedPart& part,
+                                 const float* norms, Scratch& scratch) const {
+  const auto& index = static_cast<const LshTablesIndex&>(*work.segment.index());
+  std::fill_n(scratch.probabilities(), part.count, 0.0f);
+  for (int head = 0; head < part.num_queries; ++head) {
+    SampledLogits(
+        {.query = work.query.queries + int64_t{part.first_query + head} * work.segment.dim(),
+         .keys = work.source.keys,
+         .rows = work.RowsOf(part),
+         .scale = work.query.scale,
+         .mean = index.mean().data(),
+         .norms = norms,
+         .log_u = inclusion_per_head_.values(),
+         .schedule = scratch.schedule()},
+        scratch.logits(), scratch.log_u());
+    UniteProbabilities(scratch.log_u(), part.count, scratch.probabilities());
+  }
+}
+
+void LshSplitSampler::AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs,
+                                  float* lse, ErrorTerms* errors) const {
+  const float* norms = NormsOf(work, scratch);
+  for (const SelectedPart& part : work.selection.parts) {
+    UniteHeads(work, part, norms, scratch);
+    const int64_t at = int64_t{part.first_query} * work.segment.dim();
+    GroupAttention({.queries = work.query.queries + at,
+                    .num_queries = part.num_queries,
+                    .dim = work.segment.dim(),
+                    .scale = work.query.scale,
+                    .rows = work.RowsOf(part),
+                    .probabilities = {scratch.probabilities(), part.count},
                     .schedule = scratch.schedule()},
-                   segment.keys(), segment.values(),
-                   scratch.workspace(GroupAttentionWorkspace(count)),
-                   outputs + int64_t{first} * segment.dim(), lse + first,
-                   errors == nullptr ? nullptr : &errors[first].a);
+                   work.source.keys, work.source.values,
+                   scratch.workspace(GroupAttentionWorkspace(part.count)), outputs + at,
+                   lse + part.first_query,
+                   errors == nullptr ? nullptr : &errors[part.first_query].a);
   }
-  if (stats == nullptr) return;
-  for (const uint64_t word : loaded) counted.rows_loaded += std::popcount(word);
-  *stats = counted;
 }
 
-std::vector<Candidate> LshSplitSampler::Candidates(const Segment& segment, const GroupQuery& query,
-                                                   int member, Scratch& scratch) const {
-  if (segment.index() == nullptr) return AllVisibleRows(query);
-  const auto& index = static_cast<const LshTablesIndex&>(*segment.index());
-  AttendStats stats;
-  const int first = member / heads_ * heads_;
-  const int64_t count = SampleShared(segment, index, query, first, scratch, stats);
-  std::vector<Candidate> candidates;
-  for (int64_t i = 0; i < count; ++i) {
-    candidates.push_back({.row = scratch.candidates()[i], .u = scratch.probabilities()[i]});
-  }
-  return candidates;
+void LshSplitSampler::InclusionProbabilities(const SelectedWork& work, const SelectedPart& part,
+                                             Scratch& scratch, std::vector<double>* u) const {
+  UniteHeads(work, part, NormsOf(work, scratch), scratch);
+  u->assign(scratch.probabilities(), scratch.probabilities() + part.count);
 }
 
 }  // namespace sounder::kv_node

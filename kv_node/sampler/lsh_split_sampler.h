@@ -18,19 +18,23 @@ class LshSplitSampler : public LshTablesSampler {
   // 1 <= heads <= num_tables / min_collisions. Tables that are left over are not looked into.
   LshSplitSampler(lsh::Projection projection, int heads, int64_t min_indexed_rows);
 
-  void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
-              float* lse, ErrorTerms* errors, AttendStats* stats) const override;
-  std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,
-                                    Scratch& scratch) const override;
+ protected:
+  int shared_queries() const override { return heads_; }
+  void SelectQueries(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
+                     int first, int count, Scratch& scratch, Selection* selection) const override;
+  void AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs, float* lse,
+                   ErrorTerms* errors) const override;
+  void InclusionProbabilities(const SelectedWork& work, const SelectedPart& part, Scratch& scratch,
+                              std::vector<double>* u) const override;
 
  private:
-  // Candidates of the queries that share with query `first` of the group, into scratch: rows (also
-  // as bits in seen) and probabilities; how many. `first` is a multiple of heads.
-  int64_t SampleShared(const Segment& segment, const LshTablesIndex& index, const GroupQuery& query,
-                       int first, Scratch& scratch, AttendStats& stats) const;
-  int SharedBy(const GroupQuery& query, int first) const {
-    return std::min(heads_, query.group - first);
-  }
+  // Candidates of the part's queries, first_query being a multiple of heads: into scratch's
+  // candidates, and as bits in `seen`, which is overwritten; how many.
+  int64_t FindShared(const BucketTables& tables, const GroupQuery& query, int first, int count,
+                     uint64_t* seen, Scratch& scratch, AttendStats& stats) const;
+  // The probabilities of a part's rows into scratch.
+  void UniteHeads(const SelectedWork& work, const SelectedPart& part, const float* norms,
+                  Scratch& scratch) const;
 
   const int heads_;
   const int tables_per_head_;

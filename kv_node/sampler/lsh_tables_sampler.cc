@@ -2,26 +2,19 @@
 
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "common/kernels/row_statistics.h"
-#include "common/kernels/signature.h"
+#include "common/base/status_macros.h"
 #include "kv_node/kernels/sampled_attention.h"
 #include "kv_node/sampler/draw_start.h"
-#include "kv_node/sampler/exact_sampler.h"
 
 namespace sounder::kv_node {
 namespace {
 
 constexpr int64_t kSeenWords = base::kMaxSegmentRows / 64;
-
-// Tables are written at this distance, in codes, so that the same row of different tables does not
-// fall on the same cache set.
-int64_t CodeStride(int64_t rows) { return (rows + 31) / 32 * 32 + 32; }
 
 // The variance terms of a query whose weights (relative to the largest) and log u are given. kept:
 // the weights of those rows whose values were read, others 0.
@@ -62,51 +55,6 @@ int64_t BucketsProbed(const lsh::LshParams& params) {
   return params.probe_distance == 0 ? 1 : 1 + params.bits_per_table;
 }
 
-LshTablesIndex::LshTablesIndex(const lsh::Projection& projection, const memory::RowsView& keys,
-                               Scratch& scratch)
-    : rows_(keys.rows),
-      bits_per_table_(projection.params().bits_per_table),
-      num_tables_(projection.params().num_tables),
-      mean_(keys.dim * sizeof(float)),
-      norms_(keys.rows * sizeof(float)),
-      starts_(num_tables_ * ((size_t{1} << bits_per_table_) + 1) * sizeof(uint16_t)),
-      ids_(num_tables_ * keys.rows * sizeof(uint16_t)),
-      full_bucket_(num_tables_ * sizeof(int32_t)) {
-  float* mean = mean_.As<float>().data();
-  kernels::MeanOfRows(keys, mean);
-  kernels::CentredNorms(keys, mean, norms_.As<float>().data());
-  const int64_t stride = CodeStride(rows_);
-  uint16_t* codes = scratch.codes(num_tables_ * stride);
-  kernels::SignRows(projection, keys, mean, codes, stride);
-  BuildBucketTables(codes, stride, rows_, bits_per_table_, num_tables_,
-                    starts_.As<uint16_t>().data(), ids_.As<uint16_t>().data(),
-                    full_bucket_.As<int32_t>().data());
-}
-
-size_t LshTablesIndex::bytes() const {
-  return sizeof(LshTablesIndex) + mean_.allocated() + norms_.allocated() + starts_.allocated() +
-         ids_.allocated() + full_bucket_.allocated();
-}
-
-size_t LshTablesIndex::BytesFor(const lsh::Projection& projection, int64_t rows) {
-  const size_t count = static_cast<size_t>(rows);
-  const size_t tables = static_cast<size_t>(projection.params().num_tables);
-  const size_t buckets = size_t{1} << projection.params().bits_per_table;
-  constexpr auto kAllocated = memory::AlignedBuffer::Allocated;
-  return sizeof(LshTablesIndex) + kAllocated(projection.dim() * sizeof(float)) +
-         kAllocated(count * sizeof(float)) + kAllocated(tables * (buckets + 1) * sizeof(uint16_t)) +
-         kAllocated(tables * count * sizeof(uint16_t)) + kAllocated(tables * sizeof(int32_t));
-}
-
-BucketTables LshTablesIndex::tables() const {
-  return {.rows = rows_,
-          .bits_per_table = bits_per_table_,
-          .num_tables = num_tables_,
-          .starts = starts_.As<uint16_t>().data(),
-          .ids = ids_.As<uint16_t>().data(),
-          .full_bucket = full_bucket_.As<int32_t>().data()};
-}
-
 LshTablesSampler::LshTablesSampler(lsh::Projection projection, int64_t min_indexed_rows,
                                    bool value_roulette)
     : projection_(std::move(projection)),
@@ -114,95 +62,128 @@ LshTablesSampler::LshTablesSampler(lsh::Projection projection, int64_t min_index
       min_indexed_rows_(min_indexed_rows),
       value_roulette_(value_roulette) {}
 
-absl::StatusOr<std::unique_ptr<SegmentIndex>> LshTablesSampler::BuildIndex(const Segment& segment,
-                                                                           Scratch& scratch) const {
-  if (segment.dim() != projection_.dim()) {
+absl::StatusOr<BuiltIndex> LshTablesSampler::BuildIndex(const SegmentRows& rows,
+                                                        Scratch& scratch) const {
+  if (rows.shape().dim != projection_.dim()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("a segment of dim ", segment.dim(), ", expected ", projection_.dim()));
+        absl::StrCat("a segment of dim ", rows.shape().dim, ", expected ", projection_.dim()));
   }
-  if (segment.num_rows() < min_indexed_rows_) return std::unique_ptr<SegmentIndex>();
-  return std::make_unique<LshTablesIndex>(projection_, segment.keys(), scratch);
-}
-
-int64_t LshTablesSampler::Sample(const Segment& segment, const LshTablesIndex& index,
-                                 const GroupQuery& query, int member, Scratch& scratch,
-                                 AttendStats& stats) const {
-  const lsh::LshParams& params = projection_.params();
-  CHECK(query.signatures != nullptr) << "lsh_tables needs the queries' signatures";
-  const BucketTables tables = index.tables();
-  stats.ids_walked += CountCollisions(tables, query.signatures + int64_t{member} * params.words(),
-                                      params.probe_distance, scratch.counts());
-  stats.tables_walked += tables.num_tables * BucketsProbed(params);
-  const int64_t count =
-      TakeCandidates(scratch.counts(), tables.rows, params.min_collisions, query.row_begin,
-                     query.row_end, scratch.candidates(), scratch.seen());
-  stats.rows_read += count;
-  SampledLogits({.query = query.queries + int64_t{member} * segment.dim(),
-                 .keys = segment.keys(),
-                 .rows = {scratch.candidates(), static_cast<size_t>(count)},
-                 .scale = query.scale,
-                 .mean = index.mean().data(),
-                 .norms = index.norms().data(),
-                 .log_u = inclusion_.values(),
-                 .schedule = scratch.schedule()},
-                scratch.logits(), scratch.log_u());
-  return count;
+  BuiltIndex built;
+  if (rows.shape().num_rows < min_indexed_rows_) return built;
+  built.index = std::make_unique<LshTablesIndex>(projection_, rows.keys(), scratch);
+  return built;
 }
 
 size_t LshTablesSampler::IndexBytesBound(int64_t rows) const {
   return rows < min_indexed_rows_ ? 0 : LshTablesIndex::BytesFor(projection_, rows);
 }
 
-void LshTablesSampler::Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
-                              float* outputs, float* lse, ErrorTerms* errors,
-                              AttendStats* stats) const {
-  if (segment.index() == nullptr) {
-    AttendExactly(segment, query, scratch, outputs, lse, errors, stats);
-    return;
+IndexIdentity LshTablesSampler::IdentityOf(int64_t rows) const {
+  const lsh::LshParams& params = projection_.params();
+  return {.kind = SamplerKind::kLshTables,
+          .rows = rows,
+          .dim = projection_.dim(),
+          .seed = params.seed,
+          .bits = params.bits_per_table,
+          .tables = params.num_tables,
+          .projection = static_cast<int>(params.projection)};
+}
+
+memory::AlignedBuffer LshTablesSampler::EncodeIndex(const SegmentIndex& index) const {
+  const auto& tables = static_cast<const LshTablesIndex&>(index);
+  return EncodeIndexBytes(IdentityOf(tables.tables().rows), 0, tables.Arrays());
+}
+
+absl::StatusOr<std::unique_ptr<SegmentIndex>> LshTablesSampler::DecodeIndex(
+    const SegmentShape& shape, std::span<const std::byte> bytes) const {
+  RETURN_IF_ERROR(shape.Validate());
+  ASSIGN_OR_RETURN(IndexArrays stored,
+                   DecodeIndexBytes(bytes, IdentityOf(shape.num_rows),
+                                    LshTablesIndex::ArrayBytes(projection_, shape.num_rows)));
+  return LshTablesIndex::Restore(projection_, shape.num_rows, std::move(stored));
+}
+
+int64_t LshTablesSampler::RowsSeen(Scratch& scratch) {
+  int64_t rows = 0;
+  for (int64_t i = 0; i < kSeenWords; ++i) rows += std::popcount(scratch.seen()[i]);
+  return rows;
+}
+
+void LshTablesSampler::SelectQueries(const Segment& segment, const SegmentRows*,
+                                     const GroupQuery& query, int first, int count,
+                                     Scratch& scratch, Selection* selection) const {
+  const lsh::LshParams& params = projection_.params();
+  CHECK(query.signatures != nullptr) << "lsh_tables needs the queries' signatures";
+  const BucketTables tables = static_cast<const LshTablesIndex&>(*segment.index()).tables();
+  AttendStats& stats = selection->stats;
+  const int64_t seen = first == 0 ? 0 : RowsSeen(scratch);
+  for (int member = first; member < first + count; ++member) {
+    stats.ids_walked += CountCollisions(tables, query.signatures + int64_t{member} * params.words(),
+                                        params.probe_distance, scratch.counts());
+    stats.tables_walked += tables.num_tables * BucketsProbed(params);
+    const int64_t found =
+        TakeCandidates(scratch.counts(), tables.rows, params.min_collisions, query.row_begin,
+                       query.row_end, scratch.candidates(), scratch.seen());
+    selection->AddPart(member, 1, scratch.candidates(), nullptr, found);
+    stats.rows_read += found;
   }
-  const auto& index = static_cast<const LshTablesIndex&>(*segment.index());
-  AttendStats counted;
-  std::memset(scratch.seen(), 0, kSeenWords * sizeof(uint64_t));
-  for (int member = 0; member < query.group; ++member) {
-    const int64_t count = Sample(segment, index, query, member, scratch, counted);
-    const std::span<const uint16_t> rows(scratch.candidates(), static_cast<size_t>(count));
-    float* output = outputs + int64_t{member} * segment.dim();
+  stats.rows_loaded += RowsSeen(scratch) - seen;
+}
+
+const float* LshTablesSampler::NormsOf(const SelectedWork& work, Scratch& scratch) {
+  const auto& index = static_cast<const LshTablesIndex&>(*work.segment.index());
+  if (work.source.ids == nullptr) return index.norms().data();
+  std::vector<float>& norms = scratch.gathered();
+  norms.clear();
+  for (const uint16_t row : *work.source.ids) norms.push_back(index.norms()[row]);
+  return norms.data();
+}
+
+void LshTablesSampler::Weigh(const SelectedWork& work, const SelectedPart& part, const float* norms,
+                             Scratch& scratch) const {
+  const auto& index = static_cast<const LshTablesIndex&>(*work.segment.index());
+  SampledLogits({.query = work.query.queries + int64_t{part.first_query} * work.segment.dim(),
+                 .keys = work.source.keys,
+                 .rows = work.RowsOf(part),
+                 .scale = work.query.scale,
+                 .mean = index.mean().data(),
+                 .norms = norms,
+                 .log_u = inclusion_.values(),
+                 .schedule = scratch.schedule()},
+                scratch.logits(), scratch.log_u());
+}
+
+void LshTablesSampler::AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs,
+                                   float* lse, ErrorTerms* errors) const {
+  const float* norms = NormsOf(work, scratch);
+  const memory::RowsView& values = work.source.values;
+  for (const SelectedPart& part : work.selection.parts) {
+    const int member = part.first_query;
+    const std::span<const uint16_t> rows = work.RowsOf(part);
+    Weigh(work, part, norms, scratch);
+    float* output = outputs + int64_t{member} * work.segment.dim();
     const float* kept = scratch.logits();
     if (value_roulette_) {
-      const uint32_t start = DrawStart(query, segment.first_position(), DrawKind::kValues,
+      const uint32_t start = DrawStart(work.query, work.segment.first_position(), DrawKind::kValues,
                                        static_cast<uint32_t>(member) % 65536);
       kept = scratch.workspace(rows.size());
-      WeightedValuesByRoulette(segment.values(), rows, start, scratch.logits(), scratch.log_u(),
+      WeightedValuesByRoulette(values, rows, start, scratch.logits(), scratch.log_u(),
                                scratch.workspace(rows.size()), output, &lse[member],
                                scratch.schedule());
     } else {
-      WeightedValues(segment.values(), rows, scratch.logits(), scratch.log_u(), output,
-                     &lse[member], scratch.schedule());
+      WeightedValues(values, rows, scratch.logits(), scratch.log_u(), output, &lse[member],
+                     scratch.schedule());
     }
     if (errors != nullptr) {
-      errors[member] =
-          ErrorTermsOf(segment.values(), rows, scratch.logits(), kept, scratch.log_u(), output);
+      errors[member] = ErrorTermsOf(values, rows, scratch.logits(), kept, scratch.log_u(), output);
     }
   }
-  if (stats == nullptr) return;
-  for (int64_t i = 0; i < kSeenWords; ++i) {
-    counted.rows_loaded += std::popcount(scratch.seen()[i]);
-  }
-  *stats = counted;
 }
 
-std::vector<Candidate> LshTablesSampler::Candidates(const Segment& segment, const GroupQuery& query,
-                                                    int member, Scratch& scratch) const {
-  if (segment.index() == nullptr) return AllVisibleRows(query);
-  const auto& index = static_cast<const LshTablesIndex&>(*segment.index());
-  AttendStats stats;
-  const int64_t count = Sample(segment, index, query, member, scratch, stats);
-  std::vector<Candidate> candidates;
-  for (int64_t i = 0; i < count; ++i) {
-    candidates.push_back(
-        {.row = scratch.candidates()[i], .u = std::exp(double{scratch.log_u()[i]})});
-  }
-  return candidates;
+void LshTablesSampler::InclusionProbabilities(const SelectedWork& work, const SelectedPart& part,
+                                              Scratch& scratch, std::vector<double>* u) const {
+  Weigh(work, part, NormsOf(work, scratch), scratch);
+  for (size_t i = 0; i < part.count; ++i) u->push_back(std::exp(double{scratch.log_u()[i]}));
 }
 
 }  // namespace sounder::kv_node

@@ -4,8 +4,12 @@
 #ifndef SOUNDER_KV_NODE_SAMPLER_LSH_TABLES_SAMPLER_H_
 #define SOUNDER_KV_NODE_SAMPLER_LSH_TABLES_SAMPLER_H_
 
+#include <array>
+#include <memory>
+
 #include "common/lsh/inclusion_probability.h"
 #include "kv_node/kernels/bucket_tables.h"
+#include "kv_node/sampler/index_bytes.h"
 #include "kv_node/sampler/sampler.h"
 
 namespace sounder::kv_node {
@@ -17,6 +21,12 @@ int64_t BucketsProbed(const lsh::LshParams& params);
 class LshTablesIndex : public SegmentIndex {
  public:
   LshTablesIndex(const lsh::Projection& projection, const memory::RowsView& keys, Scratch& scratch);
+  // Of arrays that were stored: mean, norms, starts, ids, full buckets, of the sizes ArrayBytes
+  // says. DATA_LOSS where they are no tables over the rows.
+  static absl::StatusOr<std::unique_ptr<LshTablesIndex>> Restore(const lsh::Projection& projection,
+                                                                 int64_t rows, IndexArrays stored);
+  static std::array<size_t, 5> ArrayBytes(const lsh::Projection& projection, int64_t rows);
+  std::array<std::span<const std::byte>, 5> Arrays() const;
   size_t bytes() const override;
   // What bytes() will be of `rows` rows under that projection.
   static size_t BytesFor(const lsh::Projection& projection, int64_t rows);
@@ -26,6 +36,8 @@ class LshTablesIndex : public SegmentIndex {
   std::span<const float> norms() const { return norms_.As<float>(); }
 
  private:
+  LshTablesIndex(const lsh::Projection& projection, int64_t rows, IndexArrays stored);
+
   const int64_t rows_;
   const int bits_per_table_;
   const int num_tables_;
@@ -44,18 +56,30 @@ class LshTablesSampler : public Sampler {
 
   std::string_view name() const override { return NameOf(SamplerKind::kLshTables); }
   const lsh::Projection* projection() const override { return &projection_; }
-  absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
-                                                           Scratch& scratch) const override;
+  absl::StatusOr<BuiltIndex> BuildIndex(const SegmentRows& rows, Scratch& scratch) const override;
   size_t IndexBytesBound(int64_t rows) const override;
-  void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
-              float* lse, ErrorTerms* errors, AttendStats* stats) const override;
-  std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,
-                                    Scratch& scratch) const override;
+  memory::AlignedBuffer EncodeIndex(const SegmentIndex& index) const override;
+  absl::StatusOr<std::unique_ptr<SegmentIndex>> DecodeIndex(
+      const SegmentShape& shape, std::span<const std::byte> bytes) const override;
+
+ protected:
+  void SelectQueries(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
+                     int first, int count, Scratch& scratch, Selection* selection) const override;
+  void AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs, float* lse,
+                   ErrorTerms* errors) const override;
+  void InclusionProbabilities(const SelectedWork& work, const SelectedPart& part, Scratch& scratch,
+                              std::vector<double>* u) const override;
+
+  // The index's norms of work.rows by their place in work.source.
+  static const float* NormsOf(const SelectedWork& work, Scratch& scratch);
+  // Rows whose bits are set in scratch.seen().
+  static int64_t RowsSeen(Scratch& scratch);
 
  private:
-  // Candidates of one query into scratch: rows, logits and log u; how many.
-  int64_t Sample(const Segment& segment, const LshTablesIndex& index, const GroupQuery& query,
-                 int member, Scratch& scratch, AttendStats& stats) const;
+  IndexIdentity IdentityOf(int64_t rows) const;
+  // Logits and log u of a part's rows into scratch.
+  void Weigh(const SelectedWork& work, const SelectedPart& part, const float* norms,
+             Scratch& scratch) const;
 
   const lsh::Projection projection_;
   const lsh::InclusionTable inclusion_;

@@ -1,9 +1,12 @@
 #include "kv_node/sampler/sampler.h"
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/absl_text.h"
+#include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "kv_node/sampler/exact_sampler.h"
@@ -13,13 +16,141 @@
 
 namespace sounder::kv_node {
 
-void AttendStats::Add(const AttendStats& other) {
-  rows_read += other.rows_read;
-  rows_loaded += other.rows_loaded;
-  ids_walked += other.ids_walked;
-  tables_walked += other.tables_walked;
-  exact = exact && other.exact;
-  mass += other.mass;
+namespace {
+
+// Queries of a large block whose rows are selected before any is attended: working memory does not
+// grow with what a request asks for.
+constexpr int kSelectedTogether = base::kMaxGroup;
+constexpr size_t kSeenBytes = base::kMaxSegmentRows / 8;
+
+void CheckVisible(const Segment& segment, const GroupQuery& query) {
+  CHECK(query.row_begin >= 0 && query.row_begin <= query.row_end &&
+        query.row_end <= segment.num_rows())
+      << query.row_begin << " to " << query.row_end << " of " << segment.num_rows();
+}
+
+// The rows of a selection by their places among `ids`, ascending; those of a single part are at
+// 0, 1, 2, ...
+std::span<const uint16_t> PlacesOf(const Selection& selection, const std::vector<uint16_t>& ids,
+                                   Scratch& scratch) {
+  std::vector<uint16_t>& places = scratch.places();
+  places.resize(selection.rows.size());
+  for (const SelectedPart& part : selection.parts) {
+    size_t next = 0;
+    for (size_t i = part.begin; i < part.begin + part.count; ++i) {
+      while (next < ids.size() && ids[next] < selection.rows[i]) ++next;
+      CHECK(next < ids.size() && ids[next] == selection.rows[i])
+          << "row " << selection.rows[i] << " was selected and is not among those gathered";
+      places[i] = static_cast<uint16_t>(next);
+    }
+  }
+  return places;
+}
+
+}  // namespace
+
+void Sampler::Select(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
+                     Scratch& scratch, Selection* selection) const {
+  CheckVisible(segment, query);
+  selection->Clear();
+  selection->row_begin = query.row_begin;
+  selection->row_end = query.row_end;
+  if (ReadsAll(segment)) {
+    const int64_t visible = query.row_end - query.row_begin;
+    selection->all_visible = true;
+    selection->stats = {.rows_read = visible * query.group, .rows_loaded = visible, .exact = true};
+    return;
+  }
+  std::memset(scratch.seen(), 0, kSeenBytes);
+  SelectQueries(segment, rows, query, 0, query.group, scratch, selection);
+}
+
+void Sampler::AttendSelected(const Segment& segment, const GroupQuery& query,
+                             const Selection& selection, const SelectedRows& rows, Scratch& scratch,
+                             float* outputs, float* lse, ErrorTerms* errors) const {
+  if (selection.all_visible) {
+    AttendExactly(query, selection, rows, scratch, outputs, lse, errors);
+    return;
+  }
+  const std::span<const uint16_t> places =
+      rows.ids == nullptr ? selection.rows : PlacesOf(selection, *rows.ids, scratch);
+  AttendParts({segment, query, selection, rows, places}, scratch, outputs, lse, errors);
+}
+
+void Sampler::Attend(const Segment& segment, const SegmentRows& rows, const GroupQuery& query,
+                     Scratch& scratch, float* outputs, float* lse, ErrorTerms* errors,
+                     AttendStats* stats) const {
+  Selection& selection = scratch.selection();
+  const SelectedRows source = SelectedRows::Of(rows);
+  if (query.group <= kSelectedTogether || shared_queries() >= query.group || ReadsAll(segment)) {
+    Select(segment, &rows, query, scratch, &selection);
+    AttendSelected(segment, query, selection, source, scratch, outputs, lse, errors);
+    if (stats != nullptr) *stats = selection.stats;
+    return;
+  }
+  CheckVisible(segment, query);
+  std::memset(scratch.seen(), 0, kSeenBytes);
+  AttendStats total;
+  const int together = kSelectedTogether / shared_queries() * shared_queries();
+  for (int first = 0; first < query.group; first += together) {
+    selection.Clear();
+    SelectQueries(segment, &rows, query, first, std::min(together, query.group - first), scratch,
+                  &selection);
+    AttendParts({segment, query, selection, source, selection.rows}, scratch, outputs, lse, errors);
+    total.Add(selection.stats);
+  }
+  if (stats != nullptr) *stats = total;
+}
+
+void Sampler::Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
+                     float* outputs, float* lse, ErrorTerms* errors, AttendStats* stats) const {
+  const std::shared_ptr<const SegmentRows> rows = segment.rows();
+  CHECK(rows != nullptr) << "the rows are not in memory";
+  Attend(segment, *rows, query, scratch, outputs, lse, errors, stats);
+}
+
+std::vector<Candidate> Sampler::Candidates(const Segment& segment, const GroupQuery& query,
+                                           int member, Scratch& scratch) const {
+  std::vector<Candidate> candidates;
+  if (ReadsAll(segment)) {
+    for (int64_t row = query.row_begin; row < query.row_end; ++row) {
+      candidates.push_back({.row = row, .u = 1});
+    }
+    return candidates;
+  }
+  const std::shared_ptr<const SegmentRows> rows = segment.rows();
+  CHECK(rows != nullptr) << "the rows are not in memory";
+  const int first = member / shared_queries() * shared_queries();
+  Selection selection;
+  std::memset(scratch.seen(), 0, kSeenBytes);
+  SelectQueries(segment, rows.get(), query, first, std::min(shared_queries(), query.group - first),
+                scratch, &selection);
+  const SelectedRows source = SelectedRows::Of(*rows);
+  std::vector<double> u(selection.probabilities.begin(), selection.probabilities.end());
+  if (u.empty()) {
+    InclusionProbabilities({segment, query, selection, source, selection.rows},
+                           selection.parts.at(0), scratch, &u);
+  }
+  for (size_t i = 0; i < selection.rows.size(); ++i) {
+    candidates.push_back({.row = selection.rows[i], .u = u[i]});
+  }
+  return candidates;
+}
+
+memory::AlignedBuffer Sampler::EncodeIndex(const SegmentIndex&) const {
+  CHECK(false) << base::ToAbsl(name()) << " builds no index to keep";
+  return {};
+}
+
+absl::StatusOr<std::unique_ptr<SegmentIndex>> Sampler::DecodeIndex(
+    const SegmentShape&, std::span<const std::byte>) const {
+  return absl::FailedPreconditionError(
+      absl::StrCat("an index for ", base::ToAbsl(name()), ", which reads none"));
+}
+
+void Sampler::InclusionProbabilities(const SelectedWork&, const SelectedPart& part, Scratch&,
+                                     std::vector<double>*) const {
+  CHECK(part.count == 0) << "a sampler that draws says with which probability";
 }
 
 std::string_view NameOf(SamplerKind kind) {

@@ -20,6 +20,7 @@
 #include "common/lsh/projection.h"
 #include "kv_node/kernels/sketch.h"
 #include "kv_node/sampler/scratch.h"
+#include "kv_node/sampler/selection.h"
 #include "kv_node/segment/segment.h"
 
 namespace sounder::kv_node {
@@ -73,19 +74,20 @@ struct ErrorTerms {
   float concentration = 0;
 };
 
-struct AttendStats {
-  int64_t rows_read = 0;      // rows attended, summed over the queries of the group
-  int64_t rows_loaded = 0;    // distinct rows read from memory
-  int64_t ids_walked = 0;     // entries of hash tables visited
-  int64_t tables_walked = 0;  // buckets visited
-  bool exact = false;         // every visible row was read
-  // Sum over the visible rows of their sizes (GroupQuery::mean_size_hint), of samplers that
-  // estimate them; meaningful with lse_hints. A block
-  // that is sampled in parts has the sum over them.
-  double mass = 0;
+// What the second step of an attend works on.
+struct SelectedWork {
+  const Segment& segment;
+  const GroupQuery& query;
+  const Selection& selection;
+  const SelectedRows& source;
+  std::span<const uint16_t> rows;  // selection.rows, by their place in `source`
 
-  // Sums; exact only if both are.
-  void Add(const AttendStats& other);
+  std::span<const uint16_t> RowsOf(const SelectedPart& part) const {
+    return rows.subspan(part.begin, part.count);
+  }
+  std::span<const float> ProbabilitiesOf(const SelectedPart& part) const {
+    return std::span(selection.probabilities).subspan(part.begin, part.count);
+  }
 };
 
 struct Candidate {
@@ -100,13 +102,24 @@ class Sampler {
   // The projection queries are to be signed with, or null where signatures are not used.
   virtual const lsh::Projection* projection() const { return nullptr; }
 
-  // The index of a segment, null where its rows are to be attended exactly. InvalidArgument when
-  // the segment does not fit the sampler (dim).
-  virtual absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
-                                                                   Scratch& scratch) const = 0;
+  // The index of a segment, none where its rows are to be attended exactly. InvalidArgument when
+  // the rows do not fit the sampler (dim).
+  virtual absl::StatusOr<BuiltIndex> BuildIndex(const SegmentRows& rows,
+                                                Scratch& scratch) const = 0;
 
-  // Most bytes the index of a segment of `rows` rows takes.
+  // Most bytes the index of a segment of `rows` rows takes, copies of rows included.
   virtual size_t IndexBytesBound(int64_t rows) const = 0;
+
+  // An index of this sampler as bytes (index_bytes.h, FORMAT.md), and back. The index that comes
+  // back answers as the first did, to the bit. Refused are bytes that are damaged or hostile
+  // (DATA_LOSS) and those of another version, sampler or segment (FAILED_PRECONDITION, naming both
+  // sides); what is not refused is safe to use. Samplers that build no index read none.
+  virtual memory::AlignedBuffer EncodeIndex(const SegmentIndex& index) const;
+  virtual absl::StatusOr<std::unique_ptr<SegmentIndex>> DecodeIndex(
+      const SegmentShape& shape, std::span<const std::byte> bytes) const;
+  // Bytes of the copy of a row that goes with the index, 0: none. Copies are kept as they are in
+  // memory, packed; any bytes in them are safe to read rows from.
+  virtual size_t copy_bytes([[maybe_unused]] const SegmentShape& shape) const { return 0; }
 
   // For queries [group, dim] that several segments will be attended with; null where there is
   // nothing to prepare.
@@ -116,16 +129,53 @@ class Sampler {
     return nullptr;
   }
 
-  // outputs f32[group, dim], lse f32[group], errors [group] or null, stats or null (overwritten). A
-  // query without candidates or visible rows gets the empty partial output (0, -inf). Finite inputs
-  // give finite results. The segment's index must come from a sampler of the same specification.
-  virtual void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
-                      float* outputs, float* lse, ErrorTerms* errors, AttendStats* stats) const = 0;
+  // Select looks at the index alone: the rows need not be in memory. Otherwise (samplers for
+  // comparison, which look at every row) it must be given them.
+  virtual bool selects_without_rows() const { return true; }
+
+  // The first step: which rows the queries need. Fills `selection`. The segment's index must come
+  // from a sampler of the same specification. `rows`: of the segment, asked for ahead of use as
+  // they are selected, or null.
+  void Select(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
+              Scratch& scratch, Selection* selection) const;
+  // The second: outputs f32[group, dim], lse f32[group], errors [group] or null, from the rows that
+  // were selected for the same segment and query. A query without candidates or visible rows gets
+  // the empty partial output (0, -inf). Finite inputs give finite results.
+  void AttendSelected(const Segment& segment, const GroupQuery& query, const Selection& selection,
+                      const SelectedRows& rows, Scratch& scratch, float* outputs, float* lse,
+                      ErrorTerms* errors) const;
+  // The two in a row, a part of a large block after the other; the same results to the bit. `rows`:
+  // of the segment. stats or null (overwritten).
+  void Attend(const Segment& segment, const SegmentRows& rows, const GroupQuery& query,
+              Scratch& scratch, float* outputs, float* lse, ErrorTerms* errors,
+              AttendStats* stats) const;
+  // With the rows as they are in memory, where they must be.
+  void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
+              float* lse, ErrorTerms* errors, AttendStats* stats) const;
 
   // What Attend samples for query `member` of the group, through the same code, rows ascending. For
-  // tests and audits.
-  virtual std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query,
-                                            int member, Scratch& scratch) const = 0;
+  // tests and audits; the rows are in memory.
+  std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,
+                                    Scratch& scratch) const;
+
+ protected:
+  // The segment's visible rows are all read, and attended exactly.
+  virtual bool ReadsAll(const Segment& segment) const { return segment.index() == nullptr; }
+  // So many consecutive queries of a group share one sample; a number that a block of more can be
+  // cut by.
+  virtual int shared_queries() const { return 1; }
+  // Adds the parts of queries [first, first + count) and their statistics to `selection`; `first`
+  // is a multiple of shared_queries(). The bits of rows seen by this Select or Attend so far are
+  // left in scratch.seen() by samplers that tell rows apart by it.
+  virtual void SelectQueries(const Segment& segment, const SegmentRows* rows,
+                             const GroupQuery& query, int first, int count, Scratch& scratch,
+                             Selection* selection) const = 0;
+  // Attends the parts of `work.selection`.
+  virtual void AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs, float* lse,
+                           ErrorTerms* errors) const = 0;
+  // Of a part's rows, where the selection does not hold their probabilities yet.
+  virtual void InclusionProbabilities(const SelectedWork& work, const SelectedPart& part,
+                                      Scratch& scratch, std::vector<double>* u) const;
 };
 
 enum class SamplerKind : uint8_t { kExact = 0, kLshTables = 1, kSketch = 2 };

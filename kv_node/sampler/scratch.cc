@@ -47,7 +47,8 @@ size_t Scratch::bytes() const {
   return counts_.allocated() + candidates_.allocated() + logits_.allocated() + log_u_.allocated() +
          seen_.allocated() + codes_.allocated() + scores_.allocated() + shares_.allocated() +
          size_sums_.allocated() + large_sizes_.allocated() + probabilities_.allocated() +
-         workspace_.allocated();
+         workspace_.allocated() + selection_.bytes() + places_.capacity() * sizeof(uint16_t) +
+         gathered_.capacity() * sizeof(float);
 }
 
 }  // namespace sounder::kv_node

@@ -10,6 +10,7 @@
 #include "common/kernels/kernel_schedule.h"
 #include "common/memory/aligned_buffer.h"
 #include "kv_node/kernels/sketch_scan.h"
+#include "kv_node/sampler/selection.h"
 
 namespace sounder::kv_node {
 
@@ -36,6 +37,11 @@ class Scratch {
   uint32_t* large_sizes() { return large_sizes_.As<uint32_t>().data(); }
   float* workspace(size_t count);                           // grows
   uint64_t* seen() { return seen_.As<uint64_t>().data(); }  // one bit per row of a segment
+  // Of an attend whose two steps follow each other.
+  Selection& selection() { return selection_; }
+  // Of gathered rows: their places, and what an index knows of them.
+  std::vector<uint16_t>& places() { return places_; }
+  std::vector<float>& gathered() { return gathered_; }
   // Codes of a segment under construction; grows, at 2 bytes per row and table.
   uint16_t* codes(size_t count);
   // Gives the memory of the last construction back.
@@ -60,6 +66,9 @@ class Scratch {
   memory::AlignedBuffer workspace_;
   std::vector<int16_t> offsets_;
   std::vector<double> log_sums_;
+  Selection selection_;
+  std::vector<uint16_t> places_;
+  std::vector<float> gathered_;
 };
 
 }  // namespace sounder::kv_node

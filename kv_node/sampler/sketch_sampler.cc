@@ -9,29 +9,41 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/base/status_macros.h"
 #include "common/kernels/row_statistics.h"
 #include "kv_node/kernels/pps_sample.h"
 #include "kv_node/kernels/sketch_scan.h"
 #include "kv_node/sampler/draw_start.h"
-#include "kv_node/sampler/exact_sampler.h"
 
 namespace sounder::kv_node {
 namespace {
 
-// What is read of a sampled row, counted from row `first`.
-std::array<RowMemory, 2> MemoryOf(const Segment& segment, const SketchIndex& index, int64_t first) {
-  if (index.has_int8_rows()) {
-    const Int8Rows rows = index.int8_rows();
-    const auto stride = static_cast<int64_t>(rows.record_bytes());
-    return {RowMemory{rows.Record(first), stride, rows.record_bytes() / 2},
-            RowMemory{rows.Record(first) + stride / 2, stride, rows.record_bytes() / 2}};
-  }
-  const memory::RowsView keys = segment.keys();
-  const memory::RowsView values = segment.values();
-  const size_t bytes = keys.dim * base::SizeOf(keys.dtype);
-  return {RowMemory{keys.Row(first), keys.row_stride, bytes},
-          RowMemory{values.Row(first), values.row_stride, bytes}};
+Int8Rows Int8RowsOf(const std::byte* copies, const SegmentShape& shape) {
+  return {.data = copies, .rows = shape.num_rows, .dim = shape.dim};
 }
+
+// What is read of a sampled row, counted from row `first`; nothing of rows that are elsewhere.
+struct ReadMemory {
+  ReadMemory(const SegmentRows* rows, bool int8, int64_t first) {
+    if (rows == nullptr) return;
+    count = 2;
+    if (int8) {
+      const Int8Rows copies = Int8RowsOf(rows->copies().data(), rows->shape());
+      const auto stride = static_cast<int64_t>(copies.record_bytes());
+      parts[0] = {copies.Record(first), stride, copies.record_bytes() / 2};
+      parts[1] = {copies.Record(first) + stride / 2, stride, copies.record_bytes() / 2};
+      return;
+    }
+    const memory::RowsView keys = rows->keys();
+    const memory::RowsView values = rows->values();
+    parts[0] = {keys.Row(first), keys.row_stride, rows->shape().row_bytes()};
+    parts[1] = {values.Row(first), values.row_stride, rows->shape().row_bytes()};
+  }
+  std::span<const RowMemory> span() const { return {parts.data(), count}; }
+
+  std::array<RowMemory, 2> parts;
+  size_t count = 0;
+};
 
 // How many rows of the segment to read in expectation; `sizes`: of its visible rows.
 double WantedRows(const GroupQuery& query, const SketchParams& params, const GroupSizes& sizes) {
@@ -64,12 +76,12 @@ int16_t OffsetOf(const GroupQuery& query, int q, std::span<const float> mean, do
   return static_cast<int16_t>(std::clamp(offset, -127.0, 1000.0));
 }
 
-// The queries from `begin` on, as many as share a sample.
-GroupQuery PartOf(const GroupQuery& query, int begin, int dim) {
+// The queries from `begin` on.
+GroupQuery PartOf(const GroupQuery& query, int begin, int count, int dim) {
   GroupQuery part = query;
   part.queries += static_cast<ptrdiff_t>(begin) * dim;
-  part.group = std::min(kSketchSharedQueries, query.group - begin);
-  if (!query.lse_hints.empty()) part.lse_hints = query.lse_hints.subspan(begin, part.group);
+  part.group = count;
+  if (!query.lse_hints.empty()) part.lse_hints = query.lse_hints.subspan(begin, count);
   return part;
 }
 
@@ -79,32 +91,44 @@ struct PreparedTables : PreparedQueries {
 
 }  // namespace
 
-SketchIndex::SketchIndex(const SketchRotation& rotation, const Segment& segment, bool int8_rows)
-    : rows_(segment.num_rows()),
-      dim_(segment.dim()),
+SketchIndex::SketchIndex(const SketchRotation& rotation, const memory::RowsView& keys)
+    : rows_(keys.rows),
       bits_(rotation.bits()),
-      mean_(dim_ * sizeof(float)),
+      mean_(keys.dim * sizeof(float)),
       blocks_(SketchView::BlockBytes(rows_, bits_)),
       factors_(SketchView::PaddedRows(rows_)) {
   float* mean = mean_.As<float>().data();
-  kernels::MeanOfRows(segment.keys(), mean);
-  factor_exponent_ = BuildSketch(rotation, segment.keys(), mean, blocks_.As<uint8_t>().data(),
+  kernels::MeanOfRows(keys, mean);
+  factor_exponent_ = BuildSketch(rotation, keys, mean, blocks_.As<uint8_t>().data(),
                                  factors_.As<uint8_t>().data());
-  if (!int8_rows) return;
-  int8_rows_ = memory::AlignedBuffer(rows_ * Int8Rows::RecordBytes(dim_));
-  QuantizeRows(segment.keys(), segment.values(), mean, int8_rows_.data());
+}
+
+SketchIndex::SketchIndex(int64_t rows, int bits, IndexArrays stored)
+    : rows_(rows),
+      bits_(bits),
+      mean_(std::move(stored.arrays.at(0))),
+      blocks_(std::move(stored.arrays.at(1))),
+      factors_(std::move(stored.arrays.at(2))),
+      factor_exponent_(stored.exponent) {}
+
+std::array<size_t, 3> SketchIndex::ArrayBytes(const SketchRotation& rotation, int64_t rows) {
+  return {rotation.dim() * sizeof(float), SketchView::BlockBytes(rows, rotation.bits()),
+          static_cast<size_t>(SketchView::PaddedRows(rows))};
+}
+
+std::array<std::span<const std::byte>, 3> SketchIndex::Arrays() const {
+  return {mean_.bytes(), blocks_.bytes(), factors_.bytes()};
 }
 
 size_t SketchIndex::bytes() const {
   return sizeof(SketchIndex) + mean_.allocated() + blocks_.allocated() + factors_.allocated();
 }
 
-size_t SketchIndex::BytesFor(const SketchRotation& rotation, int64_t rows, bool int8_rows) {
+size_t SketchIndex::BytesFor(const SketchRotation& rotation, int64_t rows) {
   constexpr auto kAllocated = memory::AlignedBuffer::Allocated;
   return sizeof(SketchIndex) + kAllocated(rotation.dim() * sizeof(float)) +
          kAllocated(SketchView::BlockBytes(rows, rotation.bits())) +
-         kAllocated(SketchView::PaddedRows(rows)) +
-         (int8_rows ? kAllocated(rows * Int8Rows::RecordBytes(rotation.dim())) : 0);
+         kAllocated(SketchView::PaddedRows(rows));
 }
 
 SketchView SketchIndex::sketches() const {
@@ -115,39 +139,81 @@ SketchView SketchIndex::sketches() const {
           .factor_exponent = factor_exponent_};
 }
 
-Int8Rows SketchIndex::int8_rows() const {
-  return {.data = int8_rows_.data(), .rows = rows_, .dim = dim_};
-}
-
 SketchSampler::SketchSampler(const SketchParams& params, int dim, int64_t min_indexed_rows)
     : params_(params),
       rotation_(dim, params.bits, params.seed),
       min_indexed_rows_(min_indexed_rows) {}
 
-absl::StatusOr<std::unique_ptr<SegmentIndex>> SketchSampler::BuildIndex(const Segment& segment,
-                                                                        Scratch&) const {
-  if (segment.dim() != rotation_.dim()) {
+absl::StatusOr<BuiltIndex> SketchSampler::BuildIndex(const SegmentRows& rows, Scratch&) const {
+  const SegmentShape& shape = rows.shape();
+  if (shape.dim != rotation_.dim()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("a segment of dim ", segment.dim(), ", expected ", rotation_.dim()));
+        absl::StrCat("a segment of dim ", shape.dim, ", expected ", rotation_.dim()));
   }
-  if (segment.num_rows() < min_indexed_rows_) return std::unique_ptr<SegmentIndex>();
-  return std::make_unique<SketchIndex>(rotation_, segment, params_.int8_rows);
+  BuiltIndex built;
+  if (shape.num_rows < min_indexed_rows_) return built;
+  auto index = std::make_unique<SketchIndex>(rotation_, rows.keys());
+  if (params_.int8_rows) {
+    built.copies = memory::AlignedBuffer(shape.num_rows * Int8Rows::RecordBytes(shape.dim));
+    QuantizeRows(rows.keys(), rows.values(), index->mean().data(), built.copies.data());
+  }
+  built.index = std::move(index);
+  return built;
 }
 
 size_t SketchSampler::IndexBytesBound(int64_t rows) const {
-  return rows < min_indexed_rows_ ? 0 : SketchIndex::BytesFor(rotation_, rows, params_.int8_rows);
+  if (rows < min_indexed_rows_) return 0;
+  const size_t copies = params_.int8_rows ? rows * Int8Rows::RecordBytes(rotation_.dim()) : 0;
+  return SketchIndex::BytesFor(rotation_, rows) + memory::AlignedBuffer::Allocated(copies);
 }
 
-int64_t SketchSampler::Sample(const Segment& segment, const SketchIndex& index,
+size_t SketchSampler::copy_bytes(const SegmentShape& shape) const {
+  const bool copies = params_.int8_rows && shape.num_rows >= min_indexed_rows_;
+  return copies ? Int8Rows::RecordBytes(shape.dim) : 0;
+}
+
+IndexIdentity SketchSampler::IdentityOf(int64_t rows) const {
+  return {.kind = SamplerKind::kSketch,
+          .rows = rows,
+          .dim = rotation_.dim(),
+          .seed = params_.seed,
+          .bits = params_.bits};
+}
+
+memory::AlignedBuffer SketchSampler::EncodeIndex(const SegmentIndex& index) const {
+  const auto& sketch = static_cast<const SketchIndex&>(index);
+  const SketchView view = sketch.sketches();
+  return EncodeIndexBytes(IdentityOf(view.rows), view.factor_exponent, sketch.Arrays());
+}
+
+absl::StatusOr<std::unique_ptr<SegmentIndex>> SketchSampler::DecodeIndex(
+    const SegmentShape& shape, std::span<const std::byte> bytes) const {
+  RETURN_IF_ERROR(shape.Validate());
+  ASSIGN_OR_RETURN(IndexArrays stored,
+                   DecodeIndexBytes(bytes, IdentityOf(shape.num_rows),
+                                    SketchIndex::ArrayBytes(rotation_, shape.num_rows)));
+  // Bits and factors may be any. The exponents of floats, and the eight bits of a factor below.
+  constexpr int kLeast = -148 - 8;
+  constexpr int kMost = 128 - 8;
+  if (stored.exponent < kLeast || stored.exponent > kMost) {
+    return absl::DataLossError(absl::StrCat("factors of sketches with exponent ", stored.exponent,
+                                            ", expected ", kLeast, " to ", kMost));
+  }
+  return std::make_unique<SketchIndex>(shape.num_rows, params_.bits, std::move(stored));
+}
+
+int64_t SketchSampler::Sample(const Segment& segment, const SegmentRows* rows,
                               const GroupQuery& query, Scratch& scratch, double* mass) const {
+  const auto& index = static_cast<const SketchIndex&>(*segment.index());
   const int64_t visible = query.row_end - query.row_begin;
   *mass = 0;
   if (visible == 0) return 0;
   const uint32_t start = DrawStart(query, segment.first_position(), DrawKind::kSketch);
   if (query.uniform_fraction > 0) {
     const double wanted = std::min(1.0, query.uniform_fraction) * static_cast<double>(visible);
-    return DrawAlike(query.row_begin, query.row_end, wanted, start, MemoryOf(segment, index, 0),
-                     scratch.candidates(), scratch.probabilities());
+    return DrawAlike(query.row_begin, query.row_end, wanted, start,
+                     ReadMemory(rows, params_.int8_rows, 0).span(), scratch.candidates(),
+                     scratch.probabilities());
   }
   // Whole pairs of blocks that hold the visible rows.
   const int64_t first = query.row_begin / kSketchPairRows * kSketchPairRows;
@@ -155,8 +221,9 @@ int64_t SketchSampler::Sample(const Segment& segment, const SketchIndex& index,
   *mass = std::ldexp(static_cast<double>(sizes.total), -kFullSizeBits);
   const PpsPlan plan = PlanSample(sizes, visible, WantedRows(query, params_, sizes),
                                   params_.floor_share, scratch.large_sizes());
-  const int64_t count = DrawSystematic(sizes, plan, start, MemoryOf(segment, index, first),
-                                       scratch.candidates(), scratch.probabilities());
+  const int64_t count =
+      DrawSystematic(sizes, plan, start, ReadMemory(rows, params_.int8_rows, first).span(),
+                     scratch.candidates(), scratch.probabilities());
   for (int64_t i = 0; i < count; ++i) {
     scratch.candidates()[i] = static_cast<uint16_t>(scratch.candidates()[i] + first);
   }
@@ -204,63 +271,46 @@ std::unique_ptr<PreparedQueries> SketchSampler::Prepare(const float* queries, in
   return prepared;
 }
 
-void SketchSampler::Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch,
-                           float* outputs, float* lse, ErrorTerms* errors,
-                           AttendStats* stats) const {
-  if (segment.index() == nullptr) {
-    AttendExactly(segment, query, scratch, outputs, lse, errors, stats);
-    return;
+void SketchSampler::SelectQueries(const Segment& segment, const SegmentRows* rows,
+                                  const GroupQuery& query, int first, int count, Scratch& scratch,
+                                  Selection* selection) const {
+  selection->from_copies = params_.int8_rows;
+  for (int begin = first; begin < first + count; begin += kSketchSharedQueries) {
+    const int queries = std::min(kSketchSharedQueries, first + count - begin);
+    double mass = 0;
+    const int64_t sampled =
+        Sample(segment, rows, PartOf(query, begin, queries, segment.dim()), scratch, &mass);
+    selection->AddPart(begin, queries, scratch.candidates(), scratch.probabilities(), sampled);
+    selection->stats.rows_read += sampled * queries;
+    selection->stats.rows_loaded += sampled;
+    selection->stats.mass += mass;
   }
-  const auto& index = static_cast<const SketchIndex&>(*segment.index());
-  AttendStats total;
-  for (int begin = 0; begin < query.group; begin += kSketchSharedQueries) {
-    AttendStats of_part;
-    AttendPart(segment, index, PartOf(query, begin, segment.dim()), scratch,
-               outputs + static_cast<ptrdiff_t>(begin) * segment.dim(), lse + begin,
-               errors == nullptr ? nullptr : errors + begin, &of_part);
-    total.Add(of_part);
-  }
-  if (stats != nullptr) *stats = total;
 }
 
-void SketchSampler::AttendPart(const Segment& segment, const SketchIndex& index,
-                               const GroupQuery& query, Scratch& scratch, float* outputs,
-                               float* lse, ErrorTerms* errors, AttendStats* stats) const {
-  double mass = 0;
-  const auto count = static_cast<size_t>(Sample(segment, index, query, scratch, &mass));
-  const GroupSample sample = {.queries = query.queries,
-                              .num_queries = query.group,
-                              .dim = segment.dim(),
-                              .scale = query.scale,
-                              .rows = {scratch.candidates(), count},
-                              .probabilities = {scratch.probabilities(), count},
-                              .schedule = scratch.schedule()};
-  float* workspace = scratch.workspace(GroupAttentionWorkspace(count));
+void SketchSampler::AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs,
+                                float* lse, ErrorTerms* errors) const {
+  const int dim = work.segment.dim();
   static_assert(sizeof(ErrorTerms) == 3 * sizeof(float));
-  float* terms = errors == nullptr ? nullptr : &errors->a;
-  if (index.has_int8_rows()) {
-    GroupAttention(sample, index.int8_rows(), index.mean().data(), workspace, outputs, lse, terms);
-  } else {
-    GroupAttention(sample, segment.keys(), segment.values(), workspace, outputs, lse, terms);
+  for (const SelectedPart& part : work.selection.parts) {
+    const ptrdiff_t at = static_cast<ptrdiff_t>(part.first_query) * dim;
+    const GroupSample sample = {.queries = work.query.queries + at,
+                                .num_queries = part.num_queries,
+                                .dim = dim,
+                                .scale = work.query.scale,
+                                .rows = work.RowsOf(part),
+                                .probabilities = work.ProbabilitiesOf(part),
+                                .schedule = scratch.schedule()};
+    float* workspace = scratch.workspace(GroupAttentionWorkspace(part.count));
+    float* terms = errors == nullptr ? nullptr : &errors[part.first_query].a;
+    if (work.selection.from_copies) {
+      const auto& index = static_cast<const SketchIndex&>(*work.segment.index());
+      GroupAttention(sample, Int8RowsOf(work.source.copies, work.segment.shape()),
+                     index.mean().data(), workspace, outputs + at, lse + part.first_query, terms);
+    } else {
+      GroupAttention(sample, work.source.keys, work.source.values, workspace, outputs + at,
+                     lse + part.first_query, terms);
+    }
   }
-  *stats = {.rows_read = static_cast<int64_t>(count) * query.group,
-            .rows_loaded = static_cast<int64_t>(count),
-            .mass = mass};
-}
-
-std::vector<Candidate> SketchSampler::Candidates(const Segment& segment, const GroupQuery& query,
-                                                 int member, Scratch& scratch) const {
-  if (segment.index() == nullptr) return AllVisibleRows(query);
-  const auto& index = static_cast<const SketchIndex&>(*segment.index());
-  double mass = 0;
-  const GroupQuery part =
-      PartOf(query, member / kSketchSharedQueries * kSketchSharedQueries, segment.dim());
-  const int64_t count = Sample(segment, index, part, scratch, &mass);
-  std::vector<Candidate> candidates;
-  for (int64_t i = 0; i < count; ++i) {
-    candidates.push_back({.row = scratch.candidates()[i], .u = scratch.probabilities()[i]});
-  }
-  return candidates;
 }
 
 }  // namespace sounder::kv_node

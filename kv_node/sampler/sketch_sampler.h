@@ -6,37 +6,39 @@
 #ifndef SOUNDER_KV_NODE_SAMPLER_SKETCH_SAMPLER_H_
 #define SOUNDER_KV_NODE_SAMPLER_SKETCH_SAMPLER_H_
 
+#include <array>
+
 #include "common/base/limits.h"
 #include "kv_node/kernels/group_attention.h"
 #include "kv_node/kernels/int8_rows.h"
 #include "kv_node/kernels/pps_sample.h"
 #include "kv_node/kernels/sketch.h"
+#include "kv_node/sampler/index_bytes.h"
 #include "kv_node/sampler/sampler.h"
 
 namespace sounder::kv_node {
 
-// The sketches of a segment's keys and, where asked for, its rows in eight bits.
+// The sketches of a segment's keys.
 class SketchIndex : public SegmentIndex {
  public:
-  SketchIndex(const SketchRotation& rotation, const Segment& segment, bool int8_rows);
+  SketchIndex(const SketchRotation& rotation, const memory::RowsView& keys);
+  // Of arrays that were stored: mean, blocks, factors, of the sizes ArrayBytes says.
+  SketchIndex(int64_t rows, int bits, IndexArrays stored);
+  static std::array<size_t, 3> ArrayBytes(const SketchRotation& rotation, int64_t rows);
+  std::array<std::span<const std::byte>, 3> Arrays() const;
   size_t bytes() const override;
-  size_t row_bytes() const override { return int8_rows_.allocated(); }
-  // What bytes() + row_bytes() will be of `rows` rows.
-  static size_t BytesFor(const SketchRotation& rotation, int64_t rows, bool int8_rows);
+  // What bytes() will be of `rows` rows.
+  static size_t BytesFor(const SketchRotation& rotation, int64_t rows);
 
   SketchView sketches() const;
-  bool has_int8_rows() const { return !int8_rows_.empty(); }
-  Int8Rows int8_rows() const;
   std::span<const float> mean() const { return mean_.As<float>(); }
 
  private:
   const int64_t rows_;
-  const int dim_;
   const int bits_;
   memory::AlignedBuffer mean_;
   memory::AlignedBuffer blocks_;
   memory::AlignedBuffer factors_;
-  memory::AlignedBuffer int8_rows_;
   int factor_exponent_ = 0;
 };
 
@@ -49,23 +51,28 @@ class SketchSampler : public Sampler {
   SketchSampler(const SketchParams& params, int dim, int64_t min_indexed_rows);
 
   std::string_view name() const override { return NameOf(SamplerKind::kSketch); }
-  absl::StatusOr<std::unique_ptr<SegmentIndex>> BuildIndex(const Segment& segment,
-                                                           Scratch& scratch) const override;
+  // With copies of the rows in eight bits, where asked for.
+  absl::StatusOr<BuiltIndex> BuildIndex(const SegmentRows& rows, Scratch& scratch) const override;
   size_t IndexBytesBound(int64_t rows) const override;
+  memory::AlignedBuffer EncodeIndex(const SegmentIndex& index) const override;
+  absl::StatusOr<std::unique_ptr<SegmentIndex>> DecodeIndex(
+      const SegmentShape& shape, std::span<const std::byte> bytes) const override;
+  size_t copy_bytes(const SegmentShape& shape) const override;
   std::unique_ptr<PreparedQueries> Prepare(const float* queries, int group,
                                            float scale) const override;
-  void Attend(const Segment& segment, const GroupQuery& query, Scratch& scratch, float* outputs,
-              float* lse, ErrorTerms* errors, AttendStats* stats) const override;
-  std::vector<Candidate> Candidates(const Segment& segment, const GroupQuery& query, int member,
-                                    Scratch& scratch) const override;
+
+ protected:
+  int shared_queries() const override { return kSketchSharedQueries; }
+  void SelectQueries(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
+                     int first, int count, Scratch& scratch, Selection* selection) const override;
+  void AttendParts(const SelectedWork& work, Scratch& scratch, float* outputs, float* lse,
+                   ErrorTerms* errors) const override;
 
  private:
-  // Attend of a part, at most kSketchSharedQueries queries.
-  void AttendPart(const Segment& segment, const SketchIndex& index, const GroupQuery& query,
-                  Scratch& scratch, float* outputs, float* lse, ErrorTerms* errors,
-                  AttendStats* stats) const;
-  // The part's sample into scratch: rows and probabilities; how many. mass: AttendStats::mass.
-  int64_t Sample(const Segment& segment, const SketchIndex& index, const GroupQuery& query,
+  IndexIdentity IdentityOf(int64_t rows) const;
+  // The sample of a part, at most kSketchSharedQueries queries, into scratch: rows and
+  // probabilities; how many. mass: AttendStats::mass.
+  int64_t Sample(const Segment& segment, const SegmentRows* rows, const GroupQuery& query,
                  Scratch& scratch, double* mass) const;
   // Sizes of the rows from `first` to the last visible one.
   GroupSizes Measure(const SketchIndex& index, const GroupQuery& query, int64_t first,

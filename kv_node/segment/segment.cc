@@ -2,9 +2,8 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "common/base/check.h"
-#include "common/base/limits.h"
+#include "common/base/status_macros.h"
 
 namespace sounder::kv_node {
 
@@ -13,47 +12,53 @@ absl::StatusOr<std::unique_ptr<Segment>> Segment::Create(base::Position first_po
                                                          base::DType dtype,
                                                          memory::AlignedBuffer keys,
                                                          memory::AlignedBuffer values) {
-  if (first_position < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("first position is ", first_position, ", expected 0 or more"));
-  }
-  if (num_rows < 1 || num_rows > base::kMaxSegmentRows) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a segment of ", num_rows, " rows, expected 1 to ", base::kMaxSegmentRows));
-  }
-  if (dim < 8 || dim > base::kMaxHeadDim || dim % 8 != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dim is ", dim, ", expected a multiple of 8, 8 to ", base::kMaxHeadDim));
-  }
-  const size_t expected = static_cast<size_t>(num_rows) * dim * base::SizeOf(dtype);
-  if (keys.size() != expected || values.size() != expected) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "rows of ", keys.size(), " (K) and ", values.size(), " (V) bytes, expected ", expected));
-  }
-  return std::unique_ptr<Segment>(
-      new Segment(first_position, num_rows, dim, dtype, std::move(keys), std::move(values)));
+  const SegmentShape shape = {first_position, num_rows, dim, dtype};
+  ASSIGN_OR_RETURN(std::shared_ptr<const SegmentRows> rows,
+                   SegmentRows::Create(shape, std::move(keys), std::move(values)));
+  auto segment = std::unique_ptr<Segment>(new Segment(shape));
+  segment->SetRows(std::move(rows));
+  return segment;
 }
 
-Segment::Segment(base::Position first_position, int64_t num_rows, int dim, base::DType dtype,
-                 memory::AlignedBuffer keys, memory::AlignedBuffer values)
-    : first_position_(first_position),
-      num_rows_(num_rows),
-      dim_(dim),
-      dtype_(dtype),
-      keys_(std::move(keys)),
-      values_(std::move(values)) {}
+absl::StatusOr<std::unique_ptr<Segment>> Segment::CreateWithoutRows(const SegmentShape& shape) {
+  RETURN_IF_ERROR(shape.Validate());
+  return std::unique_ptr<Segment>(new Segment(shape));
+}
 
-void Segment::SetIndex(std::unique_ptr<SegmentIndex> index) {
+std::shared_ptr<const SegmentRows> Segment::rows() const {
+  std::lock_guard lock(mutex_);
+  return rows_;
+}
+
+void Segment::SetRows(std::shared_ptr<const SegmentRows> rows) {
+  CHECK(rows == nullptr || rows->shape() == shape_) << "rows of another segment";
+  std::lock_guard lock(mutex_);
+  rows_.swap(rows);  // what was there goes without the lock
+}
+
+memory::RowsView Segment::keys() const {
+  const std::shared_ptr<const SegmentRows> held = rows();
+  CHECK(held != nullptr) << "the rows are not in memory";
+  return held->keys();
+}
+
+memory::RowsView Segment::values() const {
+  const std::shared_ptr<const SegmentRows> held = rows();
+  CHECK(held != nullptr) << "the rows are not in memory";
+  return held->values();
+}
+
+void Segment::SetIndex(BuiltIndex built) {
   CHECK(index_ == nullptr) << "the index is set once";
-  index_ = std::move(index);
+  CHECK(built.index != nullptr || built.copies.empty()) << "copies without an index";
+  index_ = std::move(built.index);
+  std::lock_guard lock(mutex_);
+  if (rows_ != nullptr && !built.copies.empty()) rows_ = rows_->WithCopies(std::move(built.copies));
 }
 
-memory::RowsView Segment::ViewOf(const memory::AlignedBuffer& buffer) const {
-  return {.data = buffer.data(),
-          .rows = num_rows_,
-          .row_stride = static_cast<int64_t>(dim_ * base::SizeOf(dtype_)),
-          .dim = dim_,
-          .dtype = dtype_};
+size_t Segment::row_bytes() const {
+  const std::shared_ptr<const SegmentRows> held = rows();
+  return held == nullptr ? 0 : held->bytes();
 }
 
 }  // namespace sounder::kv_node

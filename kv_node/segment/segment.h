@@ -1,77 +1,83 @@
 // A segment: a sealed, immutable run of at most 65,536 rows of one (session, layer, kv head), with
-// the sampler's index over them. Rows are 16-bit ids from 0; K and V rows are stored separately, as
-// they were appended (not centred), each packed and 64-byte aligned.
+// the sampler's index over them. Rows are 16-bit ids from 0. What is always in memory is here; the
+// rows may be dropped and brought back (segment_rows.h).
 //
-// Thread safety: immutable once its index is set and it is shared; then read from any thread.
+// Thread safety: shape and index are immutable once the index is set and the segment is shared;
+// then read from any thread. Rows may be taken and changed from any thread at any time.
 #ifndef SOUNDER_KV_NODE_SEGMENT_SEGMENT_H_
 #define SOUNDER_KV_NODE_SEGMENT_SEGMENT_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 
 #include "absl/status/statusor.h"
-#include "common/base/dtype.h"
-#include "common/base/ids.h"
-#include "common/memory/aligned_buffer.h"
-#include "common/memory/rows_view.h"
+#include "kv_node/segment/segment_rows.h"
 
 namespace sounder::kv_node {
 
-// What a sampler keeps about a segment's rows. Each sampler has its own; it is built once from the
-// rows and never changed.
+// What a sampler keeps to find a segment's rows. Each sampler has its own; it is built once from
+// the rows and never changed.
 class SegmentIndex {
  public:
   virtual ~SegmentIndex() = default;
-  // Memory held for finding rows.
+  // Memory held.
   virtual size_t bytes() const = 0;
-  // Memory held for copies of the rows.
-  virtual size_t row_bytes() const { return 0; }
+};
+
+// What a sampler makes of a segment's rows.
+struct BuiltIndex {
+  std::unique_ptr<SegmentIndex> index;  // null: the segment is attended exactly
+  memory::AlignedBuffer copies;  // of the rows, to read sampled ones from; live and go with them
+
+  size_t bytes() const { return (index == nullptr ? 0 : index->bytes()) + copies.allocated(); }
 };
 
 class Segment {
  public:
-  // Takes rows as packed arrays of [num_rows, dim] elements. InvalidArgument where sizes do not fit
-  // each other, dim is no multiple of 8 or above 512, or num_rows is not in [1, 65536].
+  // Of rows in memory, as SegmentRows::Create takes them.
   static absl::StatusOr<std::unique_ptr<Segment>> Create(base::Position first_position,
                                                          int64_t num_rows, int dim,
                                                          base::DType dtype,
                                                          memory::AlignedBuffer keys,
                                                          memory::AlignedBuffer values);
+  // Of rows that are elsewhere. InvalidArgument for an impossible shape.
+  static absl::StatusOr<std::unique_ptr<Segment>> CreateWithoutRows(const SegmentShape& shape);
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
 
-  base::Position first_position() const { return first_position_; }
-  int64_t num_rows() const { return num_rows_; }
-  int dim() const { return dim_; }
-  base::DType dtype() const { return dtype_; }
-  memory::RowsView keys() const { return ViewOf(keys_); }
-  memory::RowsView values() const { return ViewOf(values_); }
+  const SegmentShape& shape() const { return shape_; }
+  base::Position first_position() const { return shape_.first_position; }
+  int64_t num_rows() const { return shape_.num_rows; }
+  int dim() const { return shape_.dim; }
+  base::DType dtype() const { return shape_.dtype; }
+
+  // The rows as they are in memory now, or null. They stay as they are for whoever holds them.
+  std::shared_ptr<const SegmentRows> rows() const;
+  // Drops the rows (null) or brings them back, with the copies the index reads from.
+  void SetRows(std::shared_ptr<const SegmentRows> rows);
+  // For those who know that nobody drops the rows meanwhile; CHECKs that they are in memory.
+  memory::RowsView keys() const;
+  memory::RowsView values() const;
 
   // The sampler's index, or null: then the segment is attended exactly.
   const SegmentIndex* index() const { return index_.get(); }
-  // Once, before the segment is shared.
-  void SetIndex(std::unique_ptr<SegmentIndex> index);
+  // Once, before the index is looked at. Its copies join the rows, if those are in memory.
+  void SetIndex(BuiltIndex built);
 
-  // Bytes allocated for rows and the index's copies of them, for the index otherwise, and for all.
-  size_t row_bytes() const {
-    return keys_.allocated() + values_.allocated() + (index_ == nullptr ? 0 : index_->row_bytes());
-  }
+  // Bytes allocated for rows and copies of them in memory, for the index, and for all.
+  size_t row_bytes() const;
   size_t index_bytes() const { return index_ == nullptr ? 0 : index_->bytes(); }
   size_t bytes() const { return sizeof(Segment) + row_bytes() + index_bytes(); }
 
  private:
-  Segment(base::Position first_position, int64_t num_rows, int dim, base::DType dtype,
-          memory::AlignedBuffer keys, memory::AlignedBuffer values);
-  memory::RowsView ViewOf(const memory::AlignedBuffer& buffer) const;
+  explicit Segment(const SegmentShape& shape) : shape_(shape) {}
 
-  const base::Position first_position_;
-  const int64_t num_rows_;
-  const int dim_;
-  const base::DType dtype_;
-  const memory::AlignedBuffer keys_;
-  const memory::AlignedBuffer values_;
+  const SegmentShape shape_;
   std::unique_ptr<SegmentIndex> index_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const SegmentRows> rows_;  // guarded by mutex_
 };
 
 }  // namespace sounder::kv_node

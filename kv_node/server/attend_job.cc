@@ -227,7 +227,8 @@ void AttendJob::RunUnit(Unit& unit, Scratch& scratch) {
     query.prepared = work.prepared.get();
   }
   if (item.want_error_terms) unit.errors.resize(queries);
-  unit.sampler->Attend(*unit.piece.segment, query, scratch, unit.outputs.data(), unit.lse.data(),
+  unit.sampler->Attend(*unit.piece.segment, *unit.piece.segment_rows, query, scratch,
+                       unit.outputs.data(), unit.lse.data(),
                        item.want_error_terms ? unit.errors.data() : nullptr, &unit.stats);
   unit.exact = unit.stats.exact;
 }

@@ -136,8 +136,9 @@ absl::Status RowStream::CopyTail(int64_t capacity, bool replaces) {
   copy->written = tail_rows_;
   if (tail_rows_ > 0) {
     const size_t used = static_cast<size_t>(tail_rows_) * RowBytes();
-    std::memcpy(copy->keys.data(), TailKeys().data, used);
-    std::memcpy(copy->values.data(), TailValues().data, used);
+    const std::shared_ptr<const SegmentRows> cut = cut_ ? cut_->segment().rows() : nullptr;
+    std::memcpy(copy->keys.data(), cut ? cut->keys().data : tail_->keys.data(), used);
+    std::memcpy(copy->values.data(), cut ? cut->values().data : tail_->values.data(), used);
   }
   tail_ = Held<TailRows>(std::move(copy));
   cut_ = {};
@@ -212,14 +213,6 @@ memory::RowsView RowStream::TailView(const memory::AlignedBuffer& buffer) const 
           options_.dtype};
 }
 
-memory::RowsView RowStream::TailKeys() const {
-  return cut_ ? cut_->segment().keys().Slice(0, tail_rows_) : TailView(tail_->keys);
-}
-
-memory::RowsView RowStream::TailValues() const {
-  return cut_ ? cut_->segment().values().Slice(0, tail_rows_) : TailView(tail_->values);
-}
-
 absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
                                                       base::Position layout_position) const {
   std::vector<Piece> pieces;
@@ -242,18 +235,22 @@ absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
     Piece& piece = pieces.back();
     piece.sealed = sealed->range().end <= layout_position;
     piece.segment = segment_of(sealed);
-    piece.keys = piece.segment->keys();
-    piece.values = piece.segment->values();
+    piece.segment_rows = piece.segment->rows();
+    piece.keys = piece.segment_rows->keys();
+    piece.values = piece.segment_rows->values();
   }
   if (tail_rows_ > 0 && add({tail_first_, tail_first_ + tail_rows_})) {
     Piece& piece = pieces.back();
     if (cut_) {
       piece.segment = segment_of(cut_);
+      piece.segment_rows = piece.segment->rows();
+      piece.keys = piece.segment_rows->keys().Slice(0, tail_rows_);
+      piece.values = piece.segment_rows->values().Slice(0, tail_rows_);
     } else {
       piece.tail = ReadTail(tail_.block());
+      piece.keys = TailView(tail_->keys);
+      piece.values = TailView(tail_->values);
     }
-    piece.keys = TailKeys();
-    piece.values = TailValues();
   }
   if (next < range.end) {
     return absl::FailedPreconditionError(

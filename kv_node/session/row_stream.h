@@ -46,6 +46,7 @@ struct Piece {
   int64_t row_end = 0;
   bool sealed = false;  // at the wanted layout position; otherwise its rows are attended exactly
   std::shared_ptr<const Segment> segment;
+  std::shared_ptr<const SegmentRows> segment_rows;  // those of the segment when it was planned
   std::shared_ptr<const TailRows> tail;
   memory::RowsView keys;  // of row 0 on
   memory::RowsView values;
@@ -103,8 +104,6 @@ class RowStream {
     return options_.index_bytes_bound == nullptr ? 0 : options_.index_bytes_bound(rows);
   }
   size_t RowBytes() const { return static_cast<size_t>(options_.dim) * SizeOf(options_.dtype); }
-  memory::RowsView TailKeys() const;
-  memory::RowsView TailValues() const;
   memory::RowsView TailView(const memory::AlignedBuffer& buffer) const;
 
   const StreamOptions options_;

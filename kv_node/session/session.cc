@@ -243,7 +243,7 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   ASSIGN_OR_RETURN(const std::shared_ptr<SealedSegment> segment, stream.Seal());
   if (segment == nullptr) return absl::OkStatus();
   if (!IndexedLayer(layer)) {
-    segment->SetReady(nullptr);
+    segment->SetReady({});
     return absl::OkStatus();
   }
   Await(*segment);
@@ -252,8 +252,8 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
              [weak = std::weak_ptr<SealedSegment>(segment), sampler = sampler_](Scratch& scratch) {
                const std::shared_ptr<SealedSegment> held = weak.lock();
                if (held == nullptr) return;
-               absl::StatusOr<std::unique_ptr<SegmentIndex>> index =
-                   sampler->BuildIndex(held->segment(), scratch);
+               const std::shared_ptr<const SegmentRows> rows = held->segment().rows();
+               absl::StatusOr<BuiltIndex> index = sampler->BuildIndex(*rows, scratch);
                CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
                held->SetReady(*std::move(index));
              });

@@ -4,18 +4,17 @@
 
 namespace sounder::kv_node {
 
-void SealedSegment::SetReady(std::unique_ptr<SegmentIndex> index) {
+void SealedSegment::SetReady(BuiltIndex built) {
   std::vector<std::function<void()>> watchers;
   {
     std::lock_guard lock(mutex_);
     CHECK(!ready()) << "the index is set once";
     if (!given_) {
-      const uint64_t copies = index == nullptr ? 0 : index->row_bytes();
-      const uint64_t bytes = (index == nullptr ? 0 : index->bytes()) + copies;
+      const uint64_t bytes = built.bytes();
       CHECK(bytes <= index_.bytes()) << bytes << " > " << index_.bytes();
       CHECK(index_.Resize(bytes).ok());
-      index_.Give(copies, &rows_);
-      if (index != nullptr) segment_->SetIndex(std::move(index));
+      index_.Give(built.copies.allocated(), &rows_);
+      segment_->SetIndex(std::move(built));
     }
     ready_.store(true, std::memory_order_release);
     watchers.swap(watchers_);

@@ -63,9 +63,9 @@ class SealedSegment {
 
   // The index has been built, or none is needed. Only then may segment().index() be looked at.
   bool ready() const { return ready_.load(std::memory_order_acquire); }
-  // Once. Accounts the index (null: none) and its copies of rows: together within the room there
-  // was. Calls those who wait.
-  void SetReady(std::unique_ptr<SegmentIndex> index);
+  // Once. Accounts the index (none: attended exactly) and its copies of rows: together within the
+  // room there was. Calls those who wait.
+  void SetReady(BuiltIndex built);
   // `done` will be called when the segment is ready; false, and it will not, if it is.
   bool Watch(std::function<void()> done);
 

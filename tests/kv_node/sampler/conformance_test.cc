@@ -262,7 +262,7 @@ TEST_P(ConformanceTest, RefusesSegmentsOfAnotherDimension) {
       *Segment::Create(0, 10, 32, DType::kF32, memory::AlignedBuffer::Zeroed(10 * 128),
                        memory::AlignedBuffer::Zeroed(10 * 128));
   Scratch scratch;
-  EXPECT_EQ(sampler->BuildIndex(*segment, scratch).status().code(),
+  EXPECT_EQ(sampler->BuildIndex(*segment->rows(), scratch).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

@@ -244,7 +244,7 @@ TEST(MakeSamplerTest, RefusesWhatMakesNoSense) {
   auto segment = *Segment::Create(0, 10, 32, DType::kF32, memory::AlignedBuffer::Zeroed(10 * 128),
                                   memory::AlignedBuffer::Zeroed(10 * 128));
   Scratch scratch;
-  EXPECT_THAT(sampler->BuildIndex(*segment, scratch).status().ToString(),
+  EXPECT_THAT(sampler->BuildIndex(*segment->rows(), scratch).status().ToString(),
               testing::HasSubstr("dim 32, expected 64"));
 }
 

@@ -119,7 +119,7 @@ TEST_P(MagicPigTest, SamplesAndEstimatesWithoutBias) {
                                     memory::AlignedBuffer::CopyOf(keys_.bytes()),
                                     memory::AlignedBuffer::CopyOf(values_.bytes()));
     Scratch scratch;
-    segment->SetIndex(*sampler->BuildIndex(*segment, scratch));
+    segment->SetIndex(*sampler->BuildIndex(*segment->rows(), scratch));
     const std::vector<uint64_t> signatures = Signatures(*sampler->projection());
     const GroupQuery query = {.queries = queries_.data(),
                               .group = kQueries,

@@ -40,9 +40,9 @@ inline std::unique_ptr<Segment> MakeSegment(const Sampler& sampler, int64_t rows
                                  MakeRows(rows, dim, dtype, value));
   CHECK(segment.ok()) << segment.status().ToString();
   Scratch scratch;
-  auto index = sampler.BuildIndex(**segment, scratch);
+  auto index = sampler.BuildIndex(*(*segment)->rows(), scratch);
   CHECK(index.ok()) << index.status().ToString();
-  if (*index != nullptr) (*segment)->SetIndex(*std::move(index));
+  (*segment)->SetIndex(*std::move(index));
   return *std::move(segment);
 }
 

@@ -74,7 +74,7 @@ TEST(MemoryTest, AccountsCopiesOfRows) {
     for (const auto& pieces : (**plan)->pieces) {
       for (const Piece& piece : pieces) {
         index_bytes += piece.segment->index_bytes();
-        copied += piece.segment->index()->row_bytes();
+        copied += memory::AlignedBuffer::Allocated(piece.segment_rows->copies().size());
       }
     }
     // 3 segments of 2 heads: 16 rows of two scales and 2 x 16 elements each.
