@@ -32,6 +32,9 @@ std::shared_ptr<const SegmentRows> Segment::rows() const {
 
 void Segment::SetRows(std::shared_ptr<const SegmentRows> rows) {
   CHECK(rows == nullptr || rows->shape() == shape_) << "rows of another segment";
+  if (rows != nullptr && rows->copies().empty() && copies_ != nullptr) {
+    rows = rows->WithCopies(copies_);
+  }
   std::lock_guard lock(mutex_);
   rows_.swap(rows);  // what was there goes without the lock
 }
@@ -52,13 +55,15 @@ void Segment::SetIndex(BuiltIndex built) {
   CHECK(index_ == nullptr) << "the index is set once";
   CHECK(built.index != nullptr || built.copies.empty()) << "copies without an index";
   index_ = std::move(built.index);
+  if (built.copies.empty()) return;
+  copies_ = std::make_shared<const memory::AlignedBuffer>(std::move(built.copies));
   std::lock_guard lock(mutex_);
-  if (rows_ != nullptr && !built.copies.empty()) rows_ = rows_->WithCopies(std::move(built.copies));
+  if (rows_ != nullptr) rows_ = rows_->WithCopies(copies_);
 }
 
 size_t Segment::row_bytes() const {
   const std::shared_ptr<const SegmentRows> held = rows();
-  return held == nullptr ? 0 : held->bytes();
+  return (held == nullptr ? 0 : held->bytes()) + (copies_ == nullptr ? 0 : copies_->allocated());
 }
 
 }  // namespace sounder::kv_node

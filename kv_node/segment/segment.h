@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 
 #include "absl/status/statusor.h"
 #include "kv_node/segment/segment_rows.h"
@@ -29,7 +30,7 @@ class SegmentIndex {
 // What a sampler makes of a segment's rows.
 struct BuiltIndex {
   std::unique_ptr<SegmentIndex> index;  // null: the segment is attended exactly
-  memory::AlignedBuffer copies;  // of the rows, to read sampled ones from; live and go with them
+  memory::AlignedBuffer copies;  // of the rows, to read sampled ones from
 
   size_t bytes() const { return (index == nullptr ? 0 : index->bytes()) + copies.allocated(); }
 };
@@ -55,7 +56,7 @@ class Segment {
 
   // The rows as they are in memory now, or null. They stay as they are for whoever holds them.
   std::shared_ptr<const SegmentRows> rows() const;
-  // Drops the rows (null) or brings them back, with the copies the index reads from.
+  // Drops the rows (null; the copies that the index reads from stay) or brings them back.
   void SetRows(std::shared_ptr<const SegmentRows> rows);
   // For those who know that nobody drops the rows meanwhile; CHECKs that they are in memory.
   memory::RowsView keys() const;
@@ -63,8 +64,12 @@ class Segment {
 
   // The sampler's index, or null: then the segment is attended exactly.
   const SegmentIndex* index() const { return index_.get(); }
-  // Once, before the index is looked at. Its copies join the rows, if those are in memory.
+  // Once, before the index is looked at.
   void SetIndex(BuiltIndex built);
+  // Of the rows, that the index reads sampled ones from; empty where it reads the rows.
+  std::span<const std::byte> copies() const {
+    return copies_ == nullptr ? std::span<const std::byte>() : copies_->bytes();
+  }
 
   // Bytes allocated for rows and copies of them in memory, for the index, and for all.
   size_t row_bytes() const;
@@ -76,6 +81,7 @@ class Segment {
 
   const SegmentShape shape_;
   std::unique_ptr<SegmentIndex> index_;
+  RowCopies copies_;
   mutable std::mutex mutex_;
   std::shared_ptr<const SegmentRows> rows_;  // guarded by mutex_
 };

@@ -38,16 +38,14 @@ absl::StatusOr<std::shared_ptr<const SegmentRows>> SegmentRows::Create(
                       std::make_shared<const memory::AlignedBuffer>(std::move(values)), nullptr));
 }
 
-std::shared_ptr<const SegmentRows> SegmentRows::WithCopies(memory::AlignedBuffer copies) const {
-  CHECK(copies.size() % static_cast<size_t>(shape_.num_rows) == 0)
-      << copies.size() << " bytes of copies of " << shape_.num_rows << " rows";
-  Buffer shared;
-  if (!copies.empty()) shared = std::make_shared<const memory::AlignedBuffer>(std::move(copies));
+std::shared_ptr<const SegmentRows> SegmentRows::WithCopies(RowCopies copies) const {
+  CHECK(copies == nullptr || copies->size() % static_cast<size_t>(shape_.num_rows) == 0)
+      << copies->size() << " bytes of copies of " << shape_.num_rows << " rows";
   return std::shared_ptr<const SegmentRows>(
-      new SegmentRows(shape_, keys_, values_, std::move(shared)));
+      new SegmentRows(shape_, keys_, values_, std::move(copies)));
 }
 
-SegmentRows::SegmentRows(const SegmentShape& shape, Buffer keys, Buffer values, Buffer copies)
+SegmentRows::SegmentRows(const SegmentShape& shape, Buffer keys, Buffer values, RowCopies copies)
     : shape_(shape),
       keys_(std::move(keys)),
       values_(std::move(values)),

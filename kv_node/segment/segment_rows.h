@@ -34,6 +34,9 @@ struct SegmentShape {
   friend bool operator==(const SegmentShape&, const SegmentShape&) = default;
 };
 
+// Packed records, shared by the rows they were made of and by the segment.
+using RowCopies = std::shared_ptr<const memory::AlignedBuffer>;
+
 // Immutable, thread safe. Buffers are shared with what WithCopies returns.
 class SegmentRows {
  public:
@@ -42,8 +45,8 @@ class SegmentRows {
   static absl::StatusOr<std::shared_ptr<const SegmentRows>> Create(const SegmentShape& shape,
                                                                    memory::AlignedBuffer keys,
                                                                    memory::AlignedBuffer values);
-  // The same K and V with copies of the rows: num_rows records of the same size. None: as it is.
-  std::shared_ptr<const SegmentRows> WithCopies(memory::AlignedBuffer copies) const;
+  // The same K and V with copies of the rows: num_rows records of the same size. Null: without.
+  std::shared_ptr<const SegmentRows> WithCopies(RowCopies copies) const;
 
   const SegmentShape& shape() const { return shape_; }
   memory::RowsView keys() const { return ViewOf(*keys_); }
@@ -52,21 +55,18 @@ class SegmentRows {
   std::span<const std::byte> copies() const {
     return copies_ == nullptr ? std::span<const std::byte>() : copies_->bytes();
   }
-  // Bytes allocated.
-  size_t bytes() const {
-    return keys_->allocated() + values_->allocated() +
-           (copies_ == nullptr ? 0 : copies_->allocated());
-  }
+  // Bytes allocated for K and V.
+  size_t bytes() const { return keys_->allocated() + values_->allocated(); }
 
  private:
   using Buffer = std::shared_ptr<const memory::AlignedBuffer>;
-  SegmentRows(const SegmentShape& shape, Buffer keys, Buffer values, Buffer copies);
+  SegmentRows(const SegmentShape& shape, Buffer keys, Buffer values, RowCopies copies);
   memory::RowsView ViewOf(const memory::AlignedBuffer& buffer) const;
 
   const SegmentShape shape_;
   const Buffer keys_;
   const Buffer values_;
-  const Buffer copies_;  // or null
+  const RowCopies copies_;  // or null
 };
 
 }  // namespace sounder::kv_node

@@ -14,7 +14,7 @@ RowStream::RowStream(const StreamOptions& options, MemoryBudget* budget)
     : options_(options), budget_(budget), index_to_come_(budget) {}
 
 base::Position RowStream::first_position() const {
-  if (!segments_.empty()) return segments_.front()->segment().first_position();
+  if (!segments_.empty()) return segments_.front()->range().begin;
   return tail_rows_ > 0 ? tail_first_ : -1;
 }
 
@@ -34,7 +34,7 @@ base::Position RowStream::EndWithin(base::Position position) const {
 
 int64_t RowStream::rows() const {
   int64_t rows = tail_rows_;
-  for (const auto& sealed : segments_) rows += sealed->segment().num_rows();
+  for (const auto& sealed : segments_) rows += sealed->shape().num_rows;
   return rows;
 }
 
@@ -136,7 +136,7 @@ absl::Status RowStream::CopyTail(int64_t capacity, bool replaces) {
   copy->written = tail_rows_;
   if (tail_rows_ > 0) {
     const size_t used = static_cast<size_t>(tail_rows_) * RowBytes();
-    const std::shared_ptr<const SegmentRows> cut = cut_ ? cut_->segment().rows() : nullptr;
+    const std::shared_ptr<const SegmentRows> cut = cut_ ? cut_->View().rows : nullptr;
     std::memcpy(copy->keys.data(), cut ? cut->keys().data : tail_->keys.data(), used);
     std::memcpy(copy->values.data(), cut ? cut->values().data : tail_->values.data(), used);
   }
@@ -227,25 +227,26 @@ absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
     next = part.end;
     return true;
   };
-  const auto segment_of = [](const Held<SealedSegment>& sealed) {
-    return std::shared_ptr<const Segment>(sealed.block(), &sealed->segment());
+  const auto fill = [](const Held<SealedSegment>& sealed, int64_t rows, Piece* piece) {
+    SegmentView view = sealed->View();
+    piece->holder = sealed.block();
+    piece->segment = std::move(view.segment);
+    piece->segment_rows = std::move(view.rows);
+    piece->store = std::move(view.store);
+    if (piece->segment_rows == nullptr) return;
+    piece->keys = piece->segment_rows->keys().Slice(0, rows);
+    piece->values = piece->segment_rows->values().Slice(0, rows);
   };
   for (const Held<SealedSegment>& sealed : segments_) {
     if (!add(sealed->range())) continue;
     Piece& piece = pieces.back();
     piece.sealed = sealed->range().end <= layout_position;
-    piece.segment = segment_of(sealed);
-    piece.segment_rows = piece.segment->rows();
-    piece.keys = piece.segment_rows->keys();
-    piece.values = piece.segment_rows->values();
+    fill(sealed, sealed->shape().num_rows, &piece);
   }
   if (tail_rows_ > 0 && add({tail_first_, tail_first_ + tail_rows_})) {
     Piece& piece = pieces.back();
     if (cut_) {
-      piece.segment = segment_of(cut_);
-      piece.segment_rows = piece.segment->rows();
-      piece.keys = piece.segment_rows->keys().Slice(0, tail_rows_);
-      piece.values = piece.segment_rows->values().Slice(0, tail_rows_);
+      fill(cut_, tail_rows_, &piece);
     } else {
       piece.tail = ReadTail(tail_.block());
       piece.keys = TailView(tail_->keys);

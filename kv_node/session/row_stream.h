@@ -23,8 +23,8 @@
 #include "common/base/ids.h"
 #include "common/memory/aligned_buffer.h"
 #include "common/memory/rows_view.h"
-#include "kv_node/segment/segment.h"
 #include "kv_node/session/memory_budget.h"
+#include "kv_node/session/sealed_segment.h"
 #include "kv_node/session/shared_rows.h"
 
 namespace sounder::kv_node {
@@ -45,11 +45,15 @@ struct Piece {
   int64_t row_begin = 0;
   int64_t row_end = 0;
   bool sealed = false;  // at the wanted layout position; otherwise its rows are attended exactly
+  std::shared_ptr<const SealedSegment> holder;  // of the segment, for its share of the budget
   std::shared_ptr<const Segment> segment;
-  std::shared_ptr<const SegmentRows> segment_rows;  // those of the segment when it was planned
+  std::shared_ptr<const SegmentRows> segment_rows;  // null for a tail, and where only the store has
+  std::shared_ptr<const SegmentReader> store;       // them; null: the segment is not stored
   std::shared_ptr<const TailRows> tail;
-  memory::RowsView keys;  // of row 0 on
+  memory::RowsView keys;  // of row 0 on; empty where the rows are to be read from the store
   memory::RowsView values;
+
+  bool in_memory() const { return tail != nullptr || segment_rows != nullptr; }
 
   int64_t rows() const { return row_end - row_begin; }
 };

@@ -248,11 +248,11 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   }
   Await(*segment);
   // For whoever holds the segment by then; nobody may.
-  lane_->Run(this, segment->segment().num_rows(),
+  lane_->Run(this, segment->shape().num_rows,
              [weak = std::weak_ptr<SealedSegment>(segment), sampler = sampler_](Scratch& scratch) {
                const std::shared_ptr<SealedSegment> held = weak.lock();
                if (held == nullptr) return;
-               const std::shared_ptr<const SegmentRows> rows = held->segment().rows();
+               const std::shared_ptr<const SegmentRows> rows = held->View().rows;
                absl::StatusOr<BuiltIndex> index = sampler->BuildIndex(*rows, scratch);
                CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
                held->SetReady(*std::move(index));

@@ -1,21 +1,16 @@
-// Memory that several sessions may hold, because one was forked from another: sealed segments and
-// tails. Who holds them holds their share of the budget, so shared bytes are accounted once, and go
+// Memory that several sessions may hold, because one was forked from another: tails, and sealed
+// segments (sealed_segment.h). Who holds them holds their share of the budget, so shared bytes are accounted once, and go
 // with the last holder.
 #ifndef SOUNDER_KV_NODE_SESSION_SHARED_ROWS_H_
 #define SOUNDER_KV_NODE_SESSION_SHARED_ROWS_H_
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <mutex>
 #include <utility>
-#include <vector>
 
 #include "absl/container/flat_hash_set.h"
-#include "common/base/ids.h"
 #include "common/memory/aligned_buffer.h"
-#include "kv_node/segment/segment.h"
 #include "kv_node/session/memory_budget.h"
 
 namespace sounder::kv_node {
@@ -47,46 +42,6 @@ class Held {
     if (block_ != nullptr) block_->holders.fetch_add(change, std::memory_order_acq_rel);
   }
   std::shared_ptr<T> block_;
-};
-
-// A segment and its share of the budget. Thread safe.
-class SealedSegment {
- public:
-  // `index` is room for the index, which the segment has not got yet.
-  SealedSegment(std::unique_ptr<Segment> segment, Reservation rows, Reservation index)
-      : segment_(std::move(segment)), rows_(std::move(rows)), index_(std::move(index)) {}
-
-  const Segment& segment() const { return *segment_; }
-  base::PositionRange range() const {
-    return {segment_->first_position(), segment_->first_position() + segment_->num_rows()};
-  }
-
-  // The index has been built, or none is needed. Only then may segment().index() be looked at.
-  bool ready() const { return ready_.load(std::memory_order_acquire); }
-  // Once. Accounts the index (none: attended exactly) and its copies of rows: together within the
-  // room there was. Calls those who wait.
-  void SetReady(BuiltIndex built);
-  // `done` will be called when the segment is ready; false, and it will not, if it is.
-  bool Watch(std::function<void()> done);
-
-  uint64_t row_bytes() const;  // of the budget, with an index's copies of rows
-  uint64_t index_bytes() const;
-
-  // For a session that holds it alone and is about to let go of it: its share of the budget changes
-  // hands, and back. An index that comes later is dropped.
-  void GiveReservation(Reservation* to);
-  void TakeReservation(Reservation* from);
-
-  std::atomic<int> holders{0};
-
- private:
-  const std::unique_ptr<Segment> segment_;
-  std::atomic<bool> ready_{false};
-  mutable std::mutex mutex_;  // guards everything below
-  Reservation rows_;
-  Reservation index_;
-  bool given_ = false;
-  std::vector<std::function<void()>> watchers_;
 };
 
 // Memory of a tail. Every row is written once; who holds or reads the tail looks only at rows that

@@ -48,7 +48,7 @@ bool AllZero(std::span<const std::byte> bytes) {
 
 uint64_t PagesFor(uint64_t bytes) { return WholePages(bytes) / kPageBytes; }
 
-void EncodeHeader(const SegmentShape& shape, std::byte* page) {
+void EncodeHeader(const StoredShape& shape, std::byte* page) {
   std::memset(page, 0, kPageBytes);
   std::memcpy(page, kHeaderMagic.data(), kHeaderMagic.size());
   Put(page, kVersionAt, kSegmentFormatVersion);
@@ -64,7 +64,7 @@ void EncodeHeader(const SegmentShape& shape, std::byte* page) {
   Put(page, kHeaderSumAt, Hash({page, kHeaderSumAt}));
 }
 
-void EncodeFooter(const SegmentShape& shape, uint64_t table_hash, std::byte* page) {
+void EncodeFooter(const StoredShape& shape, uint64_t table_hash, std::byte* page) {
   std::memset(page, 0, kPageBytes);
   std::memcpy(page, kFooterMagic.data(), kFooterMagic.size());
   Put(page, kVersionAt, kSegmentFormatVersion);
@@ -86,7 +86,7 @@ bool HasMagic(std::span<const std::byte> page, std::string_view magic) {
   return std::memcmp(page.data(), magic.data(), magic.size()) == 0;
 }
 
-absl::Status CheckFooter(const SegmentShape& shape, std::span<const std::byte> table,
+absl::Status CheckFooter(const StoredShape& shape, std::span<const std::byte> table,
                          std::span<const std::byte> footer) {
   if (!HasMagic(footer, kFooterMagic)) {
     return absl::DataLossError("the segment's last page is not a footer: it was not written whole");
@@ -124,7 +124,7 @@ size_t SlotOf(std::span<const uint16_t> slots, int64_t row) {
 
 }  // namespace
 
-absl::Status CheckShape(const SegmentShape& shape) {
+absl::Status CheckShape(const StoredShape& shape) {
   const auto refuse = [](const char* field, auto value, std::string_view expected) {
     return absl::InvalidArgumentError(
         absl::StrCat(field, " ", value, ": expected ", std::string(expected)));
@@ -147,7 +147,7 @@ absl::Status CheckShape(const SegmentShape& shape) {
   return absl::OkStatus();
 }
 
-SegmentLayout::SegmentLayout(const SegmentShape& shape) {
+SegmentLayout::SegmentLayout(const StoredShape& shape) {
   const auto rows = static_cast<uint64_t>(shape.num_rows);
   index = kRows + PagesFor(rows * shape.row_bytes());
   slots = index + PagesFor(shape.index_bytes);
@@ -155,7 +155,7 @@ SegmentLayout::SegmentLayout(const SegmentShape& shape) {
   footer = checksums + PagesFor(checksums * sizeof(uint64_t));
 }
 
-SegmentShape ShapeOf(const SegmentContent& content) {
+StoredShape ShapeOf(const SegmentContent& content) {
   return {.tag = content.tag,
           .first_position = content.first_position,
           .num_rows = content.keys.rows,
@@ -170,7 +170,7 @@ uint64_t PageChecksum(const SegmentTag& tag, uint64_t page, std::span<const std:
 }
 
 PageBuffer EncodeSegment(const SegmentContent& content) {
-  const SegmentShape shape = ShapeOf(content);
+  const StoredShape shape = ShapeOf(content);
   CHECK(CheckShape(shape).ok()) << CheckShape(shape).ToString();
   const memory::RowsView &keys = content.keys, &values = content.values;
   CHECK(values.rows == keys.rows && values.dim == keys.dim && values.dtype == keys.dtype);
@@ -210,7 +210,7 @@ PageBuffer EncodeSegment(const SegmentContent& content) {
   return buffer;
 }
 
-absl::StatusOr<SegmentShape> ParseSegmentHeader(std::span<const std::byte> page) {
+absl::StatusOr<StoredShape> ParseSegmentHeader(std::span<const std::byte> page) {
   if (page.size() != kPageBytes || !HasMagic(page, kHeaderMagic)) {
     return absl::DataLossError("no segment begins here: another magic number");
   }
@@ -218,7 +218,7 @@ absl::StatusOr<SegmentShape> ParseSegmentHeader(std::span<const std::byte> page)
   if (Get<uint64_t>(page, kHeaderSumAt) != Hash(page.first(kHeaderSumAt))) {
     return absl::DataLossError("the segment's header does not match its checksum");
   }
-  SegmentShape shape;
+  StoredShape shape;
   std::memcpy(shape.tag.data(), page.data() + kTagAt, shape.tag.size());
   shape.first_position = static_cast<base::Position>(Get<uint64_t>(page, kPositionAt));
   shape.num_rows = Get<uint32_t>(page, kRowsAt);
@@ -238,10 +238,10 @@ absl::StatusOr<SegmentShape> ParseSegmentHeader(std::span<const std::byte> page)
   return shape;
 }
 
-absl::StatusOr<SegmentTail> ParseSegmentTail(const SegmentShape& shape,
+absl::StatusOr<SegmentTail> ParseSegmentTail(const StoredShape& shape,
                                              std::span<const std::byte> header,
                                              std::span<const std::byte> tail) {
-  ASSIGN_OR_RETURN(const SegmentShape found, ParseSegmentHeader(header));
+  ASSIGN_OR_RETURN(const StoredShape found, ParseSegmentHeader(header));
   if (found != shape) {
     return absl::DataLossError(absl::StrCat(
         "another segment than the one recorded lies here: of ", found.num_rows, " rows from ",
@@ -285,7 +285,7 @@ absl::StatusOr<SegmentTail> ParseSegmentTail(const SegmentShape& shape,
   return result;
 }
 
-absl::Status CheckRowPage(const SegmentShape& shape, const SegmentTail& tail, uint64_t row_page,
+absl::Status CheckRowPage(const StoredShape& shape, const SegmentTail& tail, uint64_t row_page,
                           std::span<const std::byte> bytes) {
   CHECK(row_page < tail.row_checksums.size()) << row_page;
   const uint64_t page = SegmentLayout::kRows + row_page;

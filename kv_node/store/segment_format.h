@@ -31,7 +31,7 @@ inline constexpr uint64_t kMaxStoredIndexBytes = uint64_t{256} << 20;
 using SegmentTag = std::array<std::byte, 16>;
 
 // What a reader must know of a segment before it reads: it goes into the store's records.
-struct SegmentShape {
+struct StoredShape {
   SegmentTag tag{};
   base::Position first_position = 0;  // in [0, base::kMaxPositions]
   int64_t num_rows = 0;               // in [1, base::kMaxSegmentRows]
@@ -40,17 +40,17 @@ struct SegmentShape {
   bool permuted = false;
   uint64_t index_bytes = 0;  // at most kMaxStoredIndexBytes
 
-  bool operator==(const SegmentShape&) const = default;
+  bool operator==(const StoredShape&) const = default;
   // Of K and V together.
   size_t row_bytes() const { return 2 * static_cast<size_t>(dim) * base::SizeOf(dtype); }
 };
 
 // INVALID_ARGUMENT names the field that is out of its range.
-absl::Status CheckShape(const SegmentShape& shape);
+absl::Status CheckShape(const StoredShape& shape);
 
 // In pages from the segment's first. Rows begin at page 1.
 struct SegmentLayout {
-  explicit SegmentLayout(const SegmentShape& shape);
+  explicit SegmentLayout(const StoredShape& shape);
 
   static constexpr uint64_t kRows = 1;
   uint64_t index;
@@ -77,7 +77,7 @@ struct SegmentContent {
   std::span<const std::byte> index{};  // opaque
 };
 
-SegmentShape ShapeOf(const SegmentContent& content);
+StoredShape ShapeOf(const SegmentContent& content);
 
 // The segment, ready to be appended. The same content gives the same bytes. Content that CheckShape
 // refuses, views of different shape and slots that are no permutation are bugs.
@@ -88,7 +88,7 @@ uint64_t PageChecksum(const SegmentTag& tag, uint64_t page, std::span<const std:
 
 // The first page. DATA_LOSS if it is not a segment's; FAILED_PRECONDITION if it is one of another
 // format version.
-absl::StatusOr<SegmentShape> ParseSegmentHeader(std::span<const std::byte> page);
+absl::StatusOr<StoredShape> ParseSegmentHeader(std::span<const std::byte> page);
 
 // What a segment with rows on disk keeps in memory.
 struct SegmentTail {
@@ -99,12 +99,12 @@ struct SegmentTail {
 
 // Checks the header page against `shape`, and everything behind the rows (layout.tail_bytes() bytes
 // from layout.tail_begin()). Statuses as above.
-absl::StatusOr<SegmentTail> ParseSegmentTail(const SegmentShape& shape,
+absl::StatusOr<SegmentTail> ParseSegmentTail(const StoredShape& shape,
                                              std::span<const std::byte> header,
                                              std::span<const std::byte> tail);
 
 // DATA_LOSS naming the page, if it is not the row page of this number (0: the first of rows).
-absl::Status CheckRowPage(const SegmentShape& shape, const SegmentTail& tail, uint64_t row_page,
+absl::Status CheckRowPage(const StoredShape& shape, const SegmentTail& tail, uint64_t row_page,
                           std::span<const std::byte> bytes);
 
 }  // namespace sounder::kv_node

@@ -120,7 +120,7 @@ std::string DescribePlace(const DiskFile& file, uint64_t offset) {
 }  // namespace
 
 SegmentReader::SegmentReader(std::shared_ptr<DiskFile> file, uint64_t offset,
-                             const SegmentShape& shape, SegmentTail tail)
+                             const StoredShape& shape, SegmentTail tail)
     : file_(std::move(file)),
       offset_(offset),
       shape_(shape),
@@ -135,7 +135,7 @@ size_t SegmentReader::bytes() const {
 std::string SegmentReader::Describe() const { return DescribePlace(*file_, offset_); }
 
 void SegmentReader::Open(Disk& disk, std::shared_ptr<DiskFile> file, uint64_t offset,
-                         const SegmentShape& shape, Opened opened) {
+                         const StoredShape& shape, Opened opened) {
   CHECK(CheckShape(shape).ok()) << CheckShape(shape).ToString();
   const SegmentLayout layout(shape);
   // shared_ptr: std::function wants to be copied.
@@ -186,7 +186,7 @@ void ReadRows(Disk& disk, std::vector<RowRead> reads, RowsDone done) {
             [batch](std::span<const absl::Status> statuses) { FinishRows(*batch, statuses); });
 }
 
-absl::StatusOr<SegmentShape> ReadSegmentShape(Disk& disk, const std::shared_ptr<DiskFile>& file,
+absl::StatusOr<StoredShape> ReadStoredShape(Disk& disk, const std::shared_ptr<DiskFile>& file,
                                               uint64_t offset) {
   PageBuffer page(kPageBytes);
   absl::Status status = ReadAndWait(disk, {{file, offset, page.bytes()}})[0];

@@ -29,7 +29,7 @@ class SegmentReader {
   // once, like ReadsDone. DATA_LOSS and FAILED_PRECONDITION (segment_format.h) and the disk's
   // statuses; messages name file and offset.
   static void Open(Disk& disk, std::shared_ptr<DiskFile> file, uint64_t offset,
-                   const SegmentShape& shape, Opened opened);
+                   const StoredShape& shape, Opened opened);
 
   // A segment that was just written, from the bytes that were appended: nothing is read.
   static std::shared_ptr<const SegmentReader> OfWritten(std::shared_ptr<DiskFile> file,
@@ -38,7 +38,7 @@ class SegmentReader {
 
   const std::shared_ptr<DiskFile>& file() const { return file_; }
   uint64_t offset() const { return offset_; }
-  const SegmentShape& shape() const { return shape_; }
+  const StoredShape& shape() const { return shape_; }
   const SegmentLayout& layout() const { return layout_; }
   std::span<const std::byte> index() const { return tail_.index; }
   const SegmentTail& tail() const { return tail_; }
@@ -50,13 +50,13 @@ class SegmentReader {
   std::string Describe() const;
 
   // Use Open and OfWritten.
-  SegmentReader(std::shared_ptr<DiskFile> file, uint64_t offset, const SegmentShape& shape,
+  SegmentReader(std::shared_ptr<DiskFile> file, uint64_t offset, const StoredShape& shape,
                 SegmentTail tail);
 
  private:
   const std::shared_ptr<DiskFile> file_;
   const uint64_t offset_;
-  const SegmentShape shape_;
+  const StoredShape shape_;
   const SegmentLayout layout_;
   const SegmentTail tail_;
 };
@@ -85,7 +85,7 @@ using RowsDone =
 void ReadRows(Disk& disk, std::vector<RowRead> reads, RowsDone done);
 
 // The shape of the segment at `offset`, for tools that have no record of it. Blocks.
-absl::StatusOr<SegmentShape> ReadSegmentShape(Disk& disk, const std::shared_ptr<DiskFile>& file,
+absl::StatusOr<StoredShape> ReadStoredShape(Disk& disk, const std::shared_ptr<DiskFile>& file,
                                               uint64_t offset);
 
 }  // namespace sounder::kv_node

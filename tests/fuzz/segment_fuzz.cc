@@ -16,7 +16,7 @@ namespace {
 
 using kv_node::kPageBytes;
 using kv_node::SegmentLayout;
-using kv_node::SegmentShape;
+using kv_node::StoredShape;
 using Bytes = std::vector<std::byte>;
 
 constexpr uint64_t kMaxBytes = 512 * 1024;
@@ -36,7 +36,7 @@ T Take(std::span<const std::byte>& input) {
 void Put64(Bytes& bytes, size_t at, uint64_t value) { std::memcpy(&bytes[at], &value, 8); }
 
 // Header and footer with right checksums; the checksums of all pages between.
-void Seal(Bytes& bytes, const SegmentShape& shape, const SegmentLayout& layout) {
+void Seal(Bytes& bytes, const StoredShape& shape, const SegmentLayout& layout) {
   for (uint64_t page = 0; page < layout.checksums; ++page) {
     const auto content = std::span(bytes).subspan(page * kPageBytes, kPageBytes);
     Put64(bytes, layout.checksums * kPageBytes + 8 * page,
@@ -68,7 +68,7 @@ Bytes SegmentOf(std::span<const std::byte> input) {
   std::fill_n(bytes.begin() + 16, 16, std::byte{7});
   std::memcpy(&bytes[32], input.data(), std::min(input.size(), kFields));
   input = input.subspan(std::min(input.size(), kFields));
-  SegmentShape shape;
+  StoredShape shape;
   shape.tag.fill(std::byte{7});
   std::memcpy(&shape.first_position, &bytes[32], 8);
   uint32_t rows = 0;
@@ -82,7 +82,7 @@ Bytes SegmentOf(std::span<const std::byte> input) {
   std::memcpy(&shape.index_bytes, &bytes[48], 8);
   const bool possible = rows <= base::kMaxSegmentRows && dim <= base::kMaxHeadDim &&
                         shape.index_bytes <= kMaxBytes && SegmentLayout(shape).bytes() <= kMaxBytes;
-  const SegmentLayout layout(possible ? shape : SegmentShape{});
+  const SegmentLayout layout(possible ? shape : StoredShape{});
   Put64(bytes, 56, layout.bytes());
   Put64(bytes, 64, XXH3_64bits(bytes.data(), 64));
   bytes.resize(layout.bytes());
@@ -113,7 +113,7 @@ const std::initializer_list<absl::StatusCode> kRefusals = {absl::StatusCode::kDa
 
 // What was accepted is what would be written: the same bytes come out again. Bytes between the last
 // row and its page's end are not looked at by readers.
-void CheckRewritten(const SegmentShape& shape, const kv_node::SegmentTail& tail,
+void CheckRewritten(const StoredShape& shape, const kv_node::SegmentTail& tail,
                     const Bytes& bytes) {
   const auto rows = static_cast<size_t>(shape.num_rows);
   const size_t half = shape.row_bytes() / 2;

@@ -237,7 +237,8 @@ TEST(CopiesTest, AnyBytesAreSafeToReadRowsFrom) {
   for (int trial = 0; trial < 50; ++trial) {
     memory::AlignedBuffer copies(size);
     for (std::byte& b : copies.bytes()) b = static_cast<std::byte>(random.Next32());
-    segment->SetRows(segment->rows()->WithCopies(std::move(copies)));
+    segment->SetRows(segment->rows()->WithCopies(
+        std::make_shared<const memory::AlignedBuffer>(std::move(copies))));
     Ask(*sampler, *segment, group.Query(0, 300));
   }
 }

@@ -98,7 +98,13 @@ TEST(Segment, CopiesJoinTheRows) {
   EXPECT_EQ(segment->rows()->copies().size(), 96u);
   EXPECT_EQ(segment->rows()->keys().data, before->keys().data) << "K and V are shared";
   EXPECT_TRUE(before->copies().empty());
-  EXPECT_DEATH(segment->rows()->WithCopies(AlignedBuffer::Zeroed(7)), "7 bytes of copies of 4");
+  segment->SetRows(nullptr);
+  EXPECT_EQ(segment->copies().size(), 96u) << "what is sampled stays";
+  EXPECT_EQ(segment->row_bytes(), 128u);
+  segment->SetRows(before);
+  EXPECT_EQ(segment->rows()->copies().data(), segment->copies().data());
+  const auto odd = std::make_shared<const AlignedBuffer>(AlignedBuffer::Zeroed(7));
+  EXPECT_DEATH(before->WithCopies(odd), "7 bytes of copies of 4");
 }
 
 // Readers, a dropper and one who brings rows back, at once.

@@ -40,7 +40,7 @@ class TestSegment {
   TestSegment& operator=(const TestSegment&) = delete;
 
   const SegmentContent& content() const { return content_; }
-  SegmentShape shape() const { return ShapeOf(content_); }
+  StoredShape shape() const { return ShapeOf(content_); }
   std::span<const std::byte> Key(size_t row) const { return Row(keys_, row); }
   std::span<const std::byte> Value(size_t row) const { return Row(values_, row); }
   size_t half_row_bytes() const { return half_; }

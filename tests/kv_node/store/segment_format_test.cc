@@ -17,7 +17,7 @@ using absl::StatusCode;
 using base::DType;
 
 // As a reader sees it: header, everything behind the rows, each row page.
-absl::Status CheckAll(const SegmentShape& shape, std::span<const std::byte> bytes) {
+absl::Status CheckAll(const StoredShape& shape, std::span<const std::byte> bytes) {
   const SegmentLayout layout(shape);
   auto tail = ParseSegmentTail(shape, bytes.first(kPageBytes), bytes.subspan(layout.tail_begin()));
   if (!tail.ok()) return tail.status();
@@ -150,10 +150,10 @@ TEST(SegmentFormatTest, PagesOfOtherPlacesAndSegmentsAreFound) {
 }
 
 TEST(SegmentFormatTest, ShapesOutOfRangeAreNamed) {
-  const SegmentShape good = TestSegment(1, 4, 64, DType::kF16, false, 0).shape();
+  const StoredShape good = TestSegment(1, 4, 64, DType::kF16, false, 0).shape();
   EXPECT_TRUE(CheckShape(good).ok());
   const auto message = [&](auto change) {
-    SegmentShape shape = good;
+    StoredShape shape = good;
     change(shape);
     return CheckShape(shape).ToString();
   };

@@ -37,7 +37,7 @@ Result Await(const std::function<void(std::function<void(Result)>)>& start) {
 }
 
 absl::StatusOr<Reader> OpenSegment(Disk& disk, const std::shared_ptr<DiskFile>& file,
-                                   uint64_t offset, const SegmentShape& shape) {
+                                   uint64_t offset, const StoredShape& shape) {
   return Await<absl::StatusOr<Reader>>(
       [&](auto done) { SegmentReader::Open(disk, file, offset, shape, done); });
 }
@@ -205,7 +205,7 @@ TEST_F(SegmentReaderTest, WhatIsNotThereIsDataLossWithItsPlace) {
       other(10, 300, 72, DType::kF16, true, 777);
   Write(segment);
   const uint64_t offset = Write(segment);
-  const auto message = [&](uint64_t at, const SegmentShape& shape) {
+  const auto message = [&](uint64_t at, const StoredShape& shape) {
     const auto opened = OpenSegment(*disk_, file_, at, shape);
     EXPECT_EQ(opened.status().code(), StatusCode::kDataLoss);
     return opened.status().ToString();
@@ -217,8 +217,8 @@ TEST_F(SegmentReaderTest, WhatIsNotThereIsDataLossWithItsPlace) {
             std::string::npos);
   EXPECT_NE(message(file_->size(), segment.shape()).find("the file ends before"),
             std::string::npos);
-  EXPECT_EQ(*ReadSegmentShape(*disk_, file_, offset), segment.shape());
-  EXPECT_EQ(ReadSegmentShape(*disk_, file_, offset - kPageBytes).status().code(),
+  EXPECT_EQ(*ReadStoredShape(*disk_, file_, offset), segment.shape());
+  EXPECT_EQ(ReadStoredShape(*disk_, file_, offset - kPageBytes).status().code(),
             StatusCode::kDataLoss);
 }
 
