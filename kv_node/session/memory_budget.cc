@@ -6,16 +6,20 @@
 
 namespace sounder::kv_node {
 
-absl::Status MemoryBudget::Reserve(uint64_t bytes) {
+bool MemoryBudget::TryReserve(uint64_t bytes) {
   uint64_t used = used_.load(std::memory_order_relaxed);
   do {
-    if (bytes > limit_ || used > limit_ - bytes) {
-      return absl::ResourceExhaustedError(absl::StrCat("the node's memory is full: ", bytes,
-                                                       " more bytes wanted, ", used, " of ", limit_,
-                                                       " in use (--memory)"));
-    }
+    if (bytes > limit_ || used > limit_ - bytes) return false;
   } while (!used_.compare_exchange_weak(used, used + bytes, std::memory_order_relaxed));
-  return absl::OkStatus();
+  return true;
+}
+
+absl::Status MemoryBudget::Reserve(uint64_t bytes) {
+  if (TryReserve(bytes)) return absl::OkStatus();
+  if (reclaim_ != nullptr && reclaim_(bytes) > 0 && TryReserve(bytes)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("the node's memory is full: ", bytes,
+                                                   " more bytes wanted, ", used(), " of ", limit_,
+                                                   " in use (--memory)"));
 }
 
 void MemoryBudget::Release(uint64_t bytes) {

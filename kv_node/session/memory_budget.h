@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -17,6 +18,11 @@ class MemoryBudget {
  public:
   explicit MemoryBudget(uint64_t limit_bytes) : limit_(limit_bytes) {}
 
+  // Gives back at least so many bytes, if it can at once; returns how many.
+  using Reclaim = std::function<uint64_t(uint64_t bytes)>;
+  // Whom to ask for room before a reservation fails: before others use the budget, or null.
+  void SetReclaim(Reclaim reclaim) { reclaim_ = std::move(reclaim); }
+
   // RESOURCE_EXHAUSTED, naming the numbers, when the cap would be passed; then nothing changed.
   absl::Status Reserve(uint64_t bytes);
   void Release(uint64_t bytes);
@@ -25,7 +31,10 @@ class MemoryBudget {
   uint64_t limit() const { return limit_; }
 
  private:
+  bool TryReserve(uint64_t bytes);
+
   const uint64_t limit_;
+  Reclaim reclaim_;
   std::atomic<uint64_t> used_{0};
 };
 

@@ -136,12 +136,13 @@ absl::Status RowStream::CopyTail(int64_t capacity, bool replaces) {
   copy->written = tail_rows_;
   if (tail_rows_ > 0) {
     const size_t used = static_cast<size_t>(tail_rows_) * RowBytes();
-    const std::shared_ptr<const SegmentRows> cut = cut_ ? cut_->View().rows : nullptr;
-    std::memcpy(copy->keys.data(), cut ? cut->keys().data : tail_->keys.data(), used);
-    std::memcpy(copy->values.data(), cut ? cut->values().data : tail_->values.data(), used);
+    CHECK(!cut_ || cut_rows_ != nullptr) << "HoldCut comes before";
+    std::memcpy(copy->keys.data(), cut_ ? cut_rows_->keys().data : tail_->keys.data(), used);
+    std::memcpy(copy->values.data(), cut_ ? cut_rows_->values().data : tail_->values.data(), used);
   }
   tail_ = Held<TailRows>(std::move(copy));
   cut_ = {};
+  cut_rows_ = nullptr;
   return absl::OkStatus();
 }
 
@@ -171,8 +172,8 @@ absl::StatusOr<std::shared_ptr<SealedSegment>> RowStream::Seal() {
   ASSIGN_OR_RETURN(std::unique_ptr<Segment> segment,
                    Segment::Create(tail_first_, tail_rows_, options_.dim, options_.dtype,
                                    tight(tail_->keys), tight(tail_->values)));
-  auto sealed = std::make_shared<SealedSegment>(std::move(segment), std::move(rows),
-                                                std::move(index_to_come_));
+  auto sealed = std::make_shared<SealedSegment>(std::move(segment), options_.sampler,
+                                                std::move(rows), std::move(index_to_come_));
   segments_.emplace_back(sealed);
   index_to_come_ = Reservation(budget_);
   tail_ = {};
@@ -188,6 +189,7 @@ void RowStream::Truncate(base::Position position) {
   }
   tail_ = {};
   cut_ = {};
+  cut_rows_ = nullptr;
   tail_rows_ = 0;
   CHECK(index_to_come_.Resize(0).ok());
   while (!segments_.empty() && segments_.back()->range().begin >= position) segments_.pop_back();
@@ -260,6 +262,21 @@ absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
                      end_position(), ")"));
   }
   return pieces;
+}
+
+void RowStream::VisitSegments(
+    base::PositionRange range,
+    const std::function<void(const Held<SealedSegment>&)>& visit) const {
+  for (const Held<SealedSegment>& sealed : segments_) {
+    if (!Intersect(range, sealed->range()).empty()) visit(sealed);
+  }
+  if (cut_ && !Intersect(range, {tail_first_, tail_first_ + tail_rows_}).empty()) visit(cut_);
+}
+
+std::shared_ptr<SealedSegment> RowStream::HoldCut() {
+  if (!cut_) return nullptr;
+  if (cut_rows_ == nullptr) cut_rows_ = cut_->View().rows;
+  return cut_rows_ != nullptr ? nullptr : cut_.block();
 }
 
 bool RowStream::AllReady(base::PositionRange range, base::Position layout_position) const {

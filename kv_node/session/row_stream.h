@@ -23,6 +23,7 @@
 #include "common/base/ids.h"
 #include "common/memory/aligned_buffer.h"
 #include "common/memory/rows_view.h"
+#include "kv_node/sampler/sampler.h"
 #include "kv_node/session/memory_budget.h"
 #include "kv_node/session/sealed_segment.h"
 #include "kv_node/session/shared_rows.h"
@@ -33,9 +34,9 @@ struct StreamOptions {
   int dim = 0;
   base::DType dtype = base::DType::kBF16;
   int64_t seal_rows = 4096;
-  // Most bytes the index of a segment of `rows` rows may take, its copies of rows included;
-  // reserved with the rows, so that a seal never fails for memory. Null: no index.
-  std::function<uint64_t(int64_t rows)> index_bytes_bound;
+  // Indexes the segments; null: no index. What an index may take is reserved with the rows, so that
+  // a seal never fails for memory.
+  std::shared_ptr<const Sampler> sampler = nullptr;
 };
 
 // A run of rows to attend: rows [row_begin, row_end) of `segment`, or of the tail. After a cut the
@@ -90,6 +91,12 @@ class RowStream {
                                              base::Position layout_position) const;
   // No segment of the range, at that layout position, still waits for its index.
   bool AllReady(base::PositionRange range, base::Position layout_position) const;
+  // Calls `visit` for each segment that holds some of the range, a cut one included.
+  void VisitSegments(base::PositionRange range,
+                     const std::function<void(const Held<SealedSegment>&)>& visit) const;
+  // Before rows are appended: a segment that was cut and is to be copied keeps its rows in memory
+  // from now on. The segment whose rows are not there and must be loaded first, or null.
+  std::shared_ptr<SealedSegment> HoldCut();
 
   base::Position first_position() const;  // -1: no rows
   base::Position end_position() const;    // one past the youngest row; 0: no rows
@@ -105,7 +112,7 @@ class RowStream {
   absl::Status GrowTail(int64_t rows);
   absl::Status CopyTail(int64_t capacity, bool replaces);
   uint64_t IndexBytes(int64_t rows) const {
-    return options_.index_bytes_bound == nullptr ? 0 : options_.index_bytes_bound(rows);
+    return options_.sampler == nullptr ? 0 : options_.sampler->IndexBytesBound(rows);
   }
   size_t RowBytes() const { return static_cast<size_t>(options_.dim) * SizeOf(options_.dtype); }
   memory::RowsView TailView(const memory::AlignedBuffer& buffer) const;
@@ -117,6 +124,7 @@ class RowStream {
   int64_t tail_rows_ = 0;
   Held<TailRows> tail_;        // where they lie, or
   Held<SealedSegment> cut_;    // they are the first rows of this segment
+  std::shared_ptr<const SegmentRows> cut_rows_;  // of cut_, from HoldCut to the append
   Reservation index_to_come_;  // of the tail
 };
 

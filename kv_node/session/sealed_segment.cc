@@ -1,14 +1,68 @@
 #include "kv_node/session/sealed_segment.h"
 
+#include <cstring>
+#include <numeric>
 #include <utility>
 
+#include "common/base/absl_text.h"
 #include "common/base/check.h"
+#include "common/base/status_macros.h"
 
 namespace sounder::kv_node {
+namespace {
+
+uint64_t RowBytesOf(const SegmentShape& shape) {
+  const size_t bytes = static_cast<size_t>(shape.num_rows) * shape.row_bytes();
+  return 2 * memory::AlignedBuffer::Allocated(bytes);
+}
+
+// What a reader takes: checksums of the pages of rows.
+uint64_t ReaderBytes(const StoredShape& shape) {
+  return sizeof(SegmentReader) + SegmentLayout(shape).row_pages() * sizeof(uint64_t);
+}
+
+// The index as it is stored: its own bytes, and behind them the copies of rows it reads from.
+std::vector<std::byte> IndexToStore(const Segment& segment, const Sampler* sampler) {
+  std::vector<std::byte> bytes;
+  if (segment.index() == nullptr) return bytes;
+  const memory::AlignedBuffer index = sampler->EncodeIndex(*segment.index());
+  const std::span<const std::byte> parts[] = {index.bytes(), segment.copies()};
+  bytes.reserve(parts[0].size() + parts[1].size());
+  for (const auto& part : parts) bytes.insert(bytes.end(), part.begin(), part.end());
+  return bytes;
+}
+
+}  // namespace
+
+SealedSegment::SealedSegment(std::unique_ptr<Segment> segment,
+                             std::shared_ptr<const Sampler> sampler, Reservation rows,
+                             Reservation index)
+    : shape_(segment->shape()),
+      sampler_(std::move(sampler)),
+      segment_(std::move(segment)),
+      rows_(std::move(rows)),
+      index_(std::move(index)) {}
+
+SealedSegment::SealedSegment(const SegmentShape& shape, std::shared_ptr<const Sampler> sampler,
+                             std::shared_ptr<const StoredSegment> stored, SegmentStore* store,
+                             Reservation rows, Reservation index)
+    : shape_(shape),
+      sampler_(std::move(sampler)),
+      stored_(std::move(stored)),
+      store_(store),
+      rows_(std::move(rows)),
+      index_(std::move(index)) {}
 
 SegmentView SealedSegment::View() const {
   std::lock_guard lock(mutex_);
-  return {segment_, segment_->rows(), store_};
+  if (segment_ == nullptr) return {};
+  return {segment_, segment_->rows(), reader_};
+}
+
+Residency SealedSegment::residency() const {
+  std::lock_guard lock(mutex_);
+  if (segment_ == nullptr) return Residency::kCold;
+  return segment_->rows() == nullptr ? Residency::kWarm : Residency::kHot;
 }
 
 void SealedSegment::SetReady(BuiltIndex built) {
@@ -36,6 +90,199 @@ bool SealedSegment::Watch(std::function<void()> done) {
   return true;
 }
 
+absl::Status SealedSegment::TakeError() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(error_, absl::OkStatus());
+}
+
+absl::Status SealedSegment::Write(SegmentStore* store) {
+  std::lock_guard writing(write_mutex_);
+  std::shared_ptr<Segment> segment;
+  {
+    std::lock_guard lock(mutex_);
+    if (stored_ != nullptr) return absl::OkStatus();
+    if (!ready() || given_) return absl::FailedPreconditionError("the index is being built");
+    segment = segment_;
+  }
+  const std::shared_ptr<const SegmentRows> rows = segment->rows();
+  CHECK(rows != nullptr) << "rows that are not stored were dropped";
+  const std::vector<std::byte> index = IndexToStore(*segment, sampler_.get());
+  SegmentContent content;
+  content.first_position = shape_.first_position;
+  content.keys = rows->keys();
+  content.values = rows->values();
+  content.index = index;
+  ASSIGN_OR_RETURN(SegmentStore::Written written, store->Write(content));
+  written.reader->TakeIndex();
+  std::lock_guard lock(mutex_);
+  store_ = store;
+  stored_ = std::move(written.stored);
+  reader_ = std::move(written.reader);
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const StoredSegment> SealedSegment::stored() const {
+  std::lock_guard lock(mutex_);
+  return stored_;
+}
+
+// Whoever holds the rows but us would keep them in memory, unaccounted.
+uint64_t SealedSegment::DropRows() {
+  std::shared_ptr<const SegmentRows> rows;  // goes without the lock
+  std::lock_guard lock(mutex_);
+  if (stored_ == nullptr || segment_ == nullptr || given_ || !ready()) return 0;
+  rows = segment_->rows();
+  constexpr int64_t kOurs = 2;  // the segment's and the one above
+  if (rows == nullptr || rows.use_count() > kOurs) return 0;
+  const uint64_t reader = ReaderBytes(stored_->shape());
+  const uint64_t bytes = RowBytesOf(shape_);
+  if (bytes <= reader) return 0;
+  segment_->SetRows(nullptr);
+  rows_.Give(reader, &index_);
+  CHECK(rows_.Resize(rows_.bytes() - (bytes - reader)).ok());
+  return bytes - reader;
+}
+
+uint64_t SealedSegment::DropIndex() {
+  std::shared_ptr<Segment> segment;
+  std::shared_ptr<const SegmentReader> reader;
+  std::lock_guard lock(mutex_);
+  if (stored_ == nullptr || segment_ == nullptr || given_ || !ready()) return 0;
+  if (segment_->rows() != nullptr || segment_.use_count() > 1) return 0;
+  ready_.store(false, std::memory_order_release);
+  segment.swap(segment_);
+  reader.swap(reader_);
+  const uint64_t bytes = rows_.bytes() + index_.bytes();
+  CHECK(rows_.Resize(0).ok() && index_.Resize(0).ok());
+  return bytes;
+}
+
+uint64_t SealedSegment::OpenBytes() const {
+  std::lock_guard lock(mutex_);
+  if (stored_ == nullptr) return 0;
+  const StoredShape& shape = stored_->shape();
+  const bool indexed = shape.index_bytes > 0 && sampler_ != nullptr;
+  return ReaderBytes(shape) + (indexed ? sampler_->IndexBytesBound(shape_.num_rows) : 0);
+}
+
+bool SealedSegment::Open(Reservation room) {
+  {
+    std::lock_guard lock(mutex_);
+    if (segment_ != nullptr || opening_) return false;
+    opening_ = true;
+  }
+  // shared_ptr: std::function wants to be copied.
+  auto shared_room = std::make_shared<Reservation>(std::move(room));
+  store_->Open(*stored_, [self = shared_from_this(), shared_room](
+                             absl::StatusOr<std::shared_ptr<SegmentReader>> opened) {
+    // Decoding takes a while: not on the disk's thread.
+    self->store_->io()->Run([self, shared_room, opened = std::move(opened)]() mutable {
+      self->OnOpened(std::move(opened), std::move(*shared_room));
+    });
+  });
+  return true;
+}
+
+absl::StatusOr<std::shared_ptr<Segment>> SealedSegment::SegmentOf(
+    std::span<const std::byte> index) const {
+  ASSIGN_OR_RETURN(std::unique_ptr<Segment> segment, Segment::CreateWithoutRows(shape_));
+  BuiltIndex built;
+  if (!index.empty()) {
+    if (sampler_ == nullptr) return absl::DataLossError("an index of a layer that has none");
+    const size_t copies = sampler_->copy_bytes(shape_) * static_cast<size_t>(shape_.num_rows);
+    if (index.size() < copies) return absl::DataLossError("an index without its copies of rows");
+    ASSIGN_OR_RETURN(built.index,
+                     sampler_->DecodeIndex(shape_, index.first(index.size() - copies)));
+    if (copies > 0) built.copies = memory::AlignedBuffer::CopyOf(index.last(copies));
+  }
+  segment->SetIndex(std::move(built));
+  return segment;
+}
+
+void SealedSegment::OnOpened(absl::StatusOr<std::shared_ptr<SegmentReader>> opened,
+                             Reservation room) {
+  std::shared_ptr<Segment> segment;
+  absl::Status status = opened.status();
+  if (status.ok()) {
+    auto decoded = SegmentOf((*opened)->TakeIndex());
+    if (decoded.ok()) {
+      segment = *std::move(decoded);
+    } else {
+      status = base::Annotate(decoded.status(), (*opened)->Describe());
+    }
+  }
+  std::vector<std::function<void()>> watchers;
+  {
+    std::lock_guard lock(mutex_);
+    opening_ = false;
+    watchers.swap(watchers_);
+    if (segment != nullptr) {
+      const uint64_t copies = segment->row_bytes();
+      const uint64_t index = segment->index_bytes() + ReaderBytes(stored_->shape());
+      CHECK(copies + index <= room.bytes()) << copies << " + " << index << " > " << room.bytes();
+      room.Give(copies, &rows_);
+      room.Give(index, &index_);
+      segment_ = std::move(segment);
+      reader_ = *std::move(opened);
+      ready_.store(true, std::memory_order_release);
+    } else {
+      error_ = std::move(status);
+    }
+  }
+  for (const std::function<void()>& done : watchers) done();
+}
+
+void SealedSegment::FailOpening(absl::Status why) {
+  std::vector<std::function<void()>> watchers;
+  {
+    std::lock_guard lock(mutex_);
+    if (segment_ != nullptr || opening_) return;
+    error_ = std::move(why);
+    watchers.swap(watchers_);
+  }
+  for (const std::function<void()>& done : watchers) done();
+}
+
+uint64_t SealedSegment::LoadBytes() const { return RowBytesOf(shape_); }
+
+void SealedSegment::Load(Reservation room, Loaded done) {
+  struct Rows {
+    std::vector<uint16_t> ids;
+    memory::AlignedBuffer keys;
+    memory::AlignedBuffer values;
+    Reservation room;
+    explicit Rows(Reservation reserved) : room(std::move(reserved)) {}
+  };
+  const SegmentView view = View();
+  if (view.segment == nullptr || view.rows != nullptr) return done(absl::OkStatus());
+  const size_t bytes = static_cast<size_t>(shape_.num_rows) * shape_.row_bytes();
+  auto rows = std::make_shared<Rows>(std::move(room));
+  rows->ids.resize(static_cast<size_t>(shape_.num_rows));
+  std::iota(rows->ids.begin(), rows->ids.end(), uint16_t{0});
+  rows->keys = memory::AlignedBuffer(bytes);
+  rows->values = memory::AlignedBuffer(bytes);
+  const RowRead read = {view.store, rows->ids, rows->keys.bytes(), rows->values.bytes()};
+  ReadRows(store_->disk(), {read},
+           [self = shared_from_this(), segment = view.segment, rows, done = std::move(done)](
+               std::span<const absl::Status> statuses, const RowReadCounts&) {
+             if (!statuses[0].ok()) return done(statuses[0]);
+             auto read_rows = SegmentRows::Create(self->shape_, std::move(rows->keys),
+                                                  std::move(rows->values));
+             CHECK(read_rows.ok()) << read_rows.status().ToString();
+             {
+               std::lock_guard lock(self->mutex_);
+               if (self->segment_ == segment && segment->rows() == nullptr && !self->given_) {
+                 const uint64_t reader = ReaderBytes(self->stored_->shape());
+                 rows->room.Give(RowBytesOf(self->shape_), &self->rows_);
+                 // Back to what DropRows took it from.
+                 CHECK(self->index_.Resize(self->index_.bytes() - reader).ok());
+                 self->segment_->SetRows(*std::move(read_rows));
+               }
+             }
+             done(absl::OkStatus());
+           });
+}
+
 uint64_t SealedSegment::row_bytes() const {
   std::lock_guard lock(mutex_);
   return rows_.bytes();
@@ -56,21 +303,6 @@ void SealedSegment::GiveReservation(Reservation* to) {
 void SealedSegment::TakeReservation(Reservation* from) {
   std::lock_guard lock(mutex_);
   from->Give(from->bytes(), &rows_);
-}
-
-void SealedSegment::SetStored(std::shared_ptr<const SegmentReader> store) {
-  std::lock_guard lock(mutex_);
-  store_ = std::move(store);
-}
-
-bool SealedSegment::DropRows() {
-  std::shared_ptr<const SegmentRows> rows;  // goes without the lock
-  std::lock_guard lock(mutex_);
-  rows = segment_->rows();
-  if (store_ == nullptr || rows == nullptr || given_ || !ready()) return false;
-  segment_->SetRows(nullptr);
-  CHECK(rows_.Resize(rows_.bytes() - rows->bytes()).ok());
-  return true;
 }
 
 }  // namespace sounder::kv_node

@@ -17,49 +17,86 @@
 #include <mutex>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "common/base/clock.h"
 #include "common/base/ids.h"
+#include "kv_node/sampler/sampler.h"
 #include "kv_node/segment/segment.h"
 #include "kv_node/session/memory_budget.h"
-#include "kv_node/store/segment_reader.h"
+#include "kv_node/store/segment_store.h"
 
 namespace sounder::kv_node {
 
 // What an attend needs of a segment, unchanged for whoever holds it.
 struct SegmentView {
-  std::shared_ptr<const Segment> segment;      // with its index
+  std::shared_ptr<const Segment> segment;      // with its index; null: cold
   std::shared_ptr<const SegmentRows> rows;     // null: to be read from the store
   std::shared_ptr<const SegmentReader> store;  // null: not stored (then there are rows)
 };
 
-// Thread safe.
-class SealedSegment {
+enum class Residency : uint8_t { kHot, kWarm, kCold };
+
+// Thread safe. Owned by shared_ptr: sessions, plans in flight, and work of the store's.
+class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
  public:
-  // A hot segment. `index` is room for the index, which the segment has not got yet.
-  SealedSegment(std::unique_ptr<Segment> segment, Reservation rows, Reservation index)
-      : shape_(segment->shape()),
-        segment_(std::move(segment)),
-        rows_(std::move(rows)),
-        index_(std::move(index)) {}
+  // A hot segment. `sampler` builds and reads its index; null: it gets none. `index` is room for
+  // the index, which the segment has not got yet.
+  SealedSegment(std::unique_ptr<Segment> segment, std::shared_ptr<const Sampler> sampler,
+                Reservation rows, Reservation index);
+  // A cold one. Reservations are empty. `store` outlives the segment.
+  SealedSegment(const SegmentShape& shape, std::shared_ptr<const Sampler> sampler,
+                std::shared_ptr<const StoredSegment> stored, SegmentStore* store, Reservation rows,
+                Reservation index);
 
   const SegmentShape& shape() const { return shape_; }
   base::PositionRange range() const {
     return {shape_.first_position, shape_.first_position + shape_.num_rows};
   }
   SegmentView View() const;
+  Residency residency() const;
 
-  // The index has been built, or none is needed. Only then may segment().index() be looked at.
+  // The index has been built, or none is needed, and is in memory. Only then may the view's segment
+  // be asked for its index. A segment that became cold is not ready until it is opened.
   bool ready() const { return ready_.load(std::memory_order_acquire); }
   // Once. Accounts the index (none: attended exactly) and its copies of rows: together within the
   // room there was. Calls those who wait.
   void SetReady(BuiltIndex built);
-  // `done` will be called when the segment is ready; false, and it will not, if it is.
+  // `done` will be called when the segment is ready, or could not be opened; false, and it will
+  // not, if it is ready.
   bool Watch(std::function<void()> done);
+  // Why it could not be opened, told once: whoever asks next may try again.
+  absl::Status TakeError();
 
-  // The rows can be read from the store from now on.
-  void SetStored(std::shared_ptr<const SegmentReader> store);
-  // Takes the rows from memory, and gives back what they took of the budget; false if they are not
-  // stored or not there. Who attends them holds them for that long.
-  bool DropRows();
+  // The clock of last use, and until when it is to stay in memory (in the node's clock).
+  void Touch(base::Time now) { last_use_.store(now.time_since_epoch().count()); }
+  base::Time last_use() const { return base::Time(base::Duration(last_use_.load())); }
+  void PinUntil(base::Time until) { pinned_until_.store(until.time_since_epoch().count()); }
+  bool pinned(base::Time now) const {
+    return now.time_since_epoch().count() < pinned_until_.load();
+  }
+
+  // Writes rows and index to the store, unless they are there. Blocks on the disk; one caller at a
+  // time, others wait. `store` outlives the segment. FAILED_PRECONDITION before the index is built;
+  // the store's statuses.
+  absl::Status Write(SegmentStore* store);
+  // Null: not stored.
+  std::shared_ptr<const StoredSegment> stored() const;
+
+  // Hot to warm, warm to cold: what is stored leaves the memory and the budget; returns the bytes
+  // that came back, 0 if it is not stored, not in that state, or in use by an attend.
+  uint64_t DropRows();
+  uint64_t DropIndex();
+  // Cold to warm: reads the index. `room`: OpenBytes(), of which the segment keeps what it needs.
+  // Whoever watches is called. False if it is not cold, or is being opened.
+  bool Open(Reservation room);
+  uint64_t OpenBytes() const;
+  // Tells whoever watches a cold segment that it will not be opened, and why.
+  void FailOpening(absl::Status why);
+  // Warm to hot: reads the rows. `room`: LoadBytes(). `done` is called once, also inside the call,
+  // with the store's statuses; a segment that is not warm is OK.
+  using Loaded = std::function<void(absl::Status)>;
+  void Load(Reservation room, Loaded done);
+  uint64_t LoadBytes() const;
 
   uint64_t row_bytes() const;  // of the budget, with an index's copies of rows
   uint64_t index_bytes() const;
@@ -72,13 +109,24 @@ class SealedSegment {
   std::atomic<int> holders{0};
 
  private:
+  void OnOpened(absl::StatusOr<std::shared_ptr<SegmentReader>> opened, Reservation room);
+  absl::StatusOr<std::shared_ptr<Segment>> SegmentOf(std::span<const std::byte> index) const;
+
   const SegmentShape shape_;
+  const std::shared_ptr<const Sampler> sampler_;
   std::atomic<bool> ready_{false};
-  mutable std::mutex mutex_;  // guards everything below
-  const std::shared_ptr<Segment> segment_;
-  std::shared_ptr<const SegmentReader> store_;
+  std::atomic<int64_t> last_use_{0};
+  std::atomic<int64_t> pinned_until_{0};
+  std::mutex write_mutex_;            // of Write; before mutex_
+  mutable std::mutex mutex_;          // guards everything below
+  std::shared_ptr<Segment> segment_;  // null: cold
+  std::shared_ptr<const StoredSegment> stored_;
+  std::shared_ptr<const SegmentReader> reader_;
+  SegmentStore* store_ = nullptr;
+  bool opening_ = false;
+  absl::Status error_;
   Reservation rows_;
-  Reservation index_;
+  Reservation index_;  // with what the reader takes
   bool given_ = false;
   std::vector<std::function<void()>> watchers_;
 };

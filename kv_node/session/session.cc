@@ -18,12 +18,14 @@ constexpr size_t kMaxCopies = 16;  // of one queued operation
 }  // namespace
 
 Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
-                 MemoryBudget* budget, Reservation fixed, base::Executor* executor, IndexLane* lane)
+                 MemoryBudget* budget, Reservation fixed, base::Executor* executor, IndexLane* lane,
+                 Tiers* tiers)
     : spec_(std::move(spec)),
       sampler_(std::move(sampler)),
       budget_(budget),
       executor_(executor),
       lane_(lane),
+      tiers_(tiers),
       indexed_(spec_.model.layers, false),
       fixed_(std::move(fixed)),
       tokens_(budget),
@@ -32,16 +34,10 @@ Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
   if (sampler_ != nullptr) {
     for (const uint32_t layer : spec_.indexed_layers) indexed_[layer] = true;
   }
-  StreamOptions options{static_cast<int>(spec_.model.head_dim), spec_.dtype, spec_.seal_rows, {}};
+  StreamOptions options{static_cast<int>(spec_.model.head_dim), spec_.dtype, spec_.seal_rows};
   streams_.reserve(size_t{spec_.model.layers} * spec_.kv_head_count);
   for (uint32_t layer = 0; layer < spec_.model.layers; ++layer) {
-    options.index_bytes_bound = nullptr;
-    if (indexed_[layer]) {
-      // The sampler itself: streams of forks outlive the session.
-      options.index_bytes_bound = [sampler = sampler_](int64_t rows) {
-        return sampler->IndexBytesBound(rows);
-      };
-    }
+    options.sampler = indexed_[layer] ? sampler_ : nullptr;
     for (uint32_t head = 0; head < spec_.kv_head_count; ++head) {
       streams_.emplace_back(options, budget_);
     }
@@ -99,7 +95,7 @@ absl::Status Session::Enqueue(const wire::AppendItem& item,
   Operation operation(budget_);
   operation.item = item;
   operation.truncate_to = truncate_to;
-  if (item.sequence != applied_ + 1) {
+  if (item.sequence != applied_ + 1 || !HoldCuts(item)) {
     const std::span<const std::byte> parts[] = {item.keys, item.values, std::as_bytes(item.tokens)};
     const size_t bytes = parts[0].size() + parts[1].size() + parts[2].size();
     RETURN_IF_ERROR(operation.reservation.Resize(memory::AlignedBuffer::Allocated(bytes)));
@@ -170,7 +166,7 @@ void Session::Answer(Operation* operation, const absl::Status& status, uint64_t 
 void Session::ApplyQueued(Calls* calls) {
   while (!queued_.empty()) {
     const auto first = queued_.begin();
-    if (failed_.ok() && first->first != applied_ + 1) break;
+    if (failed_.ok() && (first->first != applied_ + 1 || !HoldCuts(first->second.item))) break;
     Operation operation = std::move(first->second);
     queued_.erase(first);
     if (operation.timer != 0) executor_->Cancel(operation.timer);
@@ -242,25 +238,30 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   RowStream& stream = Stream(layer, head);
   ASSIGN_OR_RETURN(const std::shared_ptr<SealedSegment> segment, stream.Seal());
   if (segment == nullptr) return absl::OkStatus();
+  segment->PinUntil(pinned_until_);
   if (!IndexedLayer(layer)) {
     segment->SetReady({});
+    if (tiers_ != nullptr) tiers_->Add(segment);
     return absl::OkStatus();
   }
   Await(*segment);
   // For whoever holds the segment by then; nobody may.
   lane_->Run(this, segment->shape().num_rows,
-             [weak = std::weak_ptr<SealedSegment>(segment), sampler = sampler_](Scratch& scratch) {
+             [weak = std::weak_ptr<SealedSegment>(segment), sampler = sampler_,
+              tiers = tiers_](Scratch& scratch) {
                const std::shared_ptr<SealedSegment> held = weak.lock();
                if (held == nullptr) return;
                const std::shared_ptr<const SegmentRows> rows = held->View().rows;
                absl::StatusOr<BuiltIndex> index = sampler->BuildIndex(*rows, scratch);
                CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
                held->SetReady(*std::move(index));
+               if (tiers != nullptr) tiers->Add(held);
              });
   return absl::OkStatus();
 }
 
 void Session::Await(SealedSegment& segment) {
+  if (segment.residency() == Residency::kCold) return;  // it has been built
   if (segment.Watch([weak = weak_from_this(), watched = &segment] {
         if (const auto self = weak.lock()) self->OnIndexed(watched);
       })) {
@@ -274,6 +275,7 @@ void Session::OnIndexed(const SealedSegment* segment) {
     std::lock_guard lock(mutex_);
     if (!closed_.ok()) return;
     unbuilt_.erase(segment);
+    opening_.erase(segment);
     WakeWaiters(&calls);
   }
   for (const auto& call : calls) call();
@@ -296,6 +298,7 @@ void Session::Close(absl::Status reason) {
     std::vector<RowStream>().swap(streams_);
     tokens_.Clear();
     unbuilt_.clear();
+    opening_.clear();
     CHECK(fixed_.Resize(0).ok());
   }
   for (const auto& call : calls) call();

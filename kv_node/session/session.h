@@ -25,6 +25,7 @@
 #include "kv_node/session/index_lane.h"
 #include "kv_node/session/memory_budget.h"
 #include "kv_node/session/row_stream.h"
+#include "kv_node/session/tiers.h"
 #include "kv_node/session/token_runs.h"
 
 namespace sounder::kv_node {
@@ -86,9 +87,9 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // `sampler` indexes the spec's indexed layers; null without an index. `spec` has been validated
   // and its defaults filled in. `fixed` holds FixedBytes(spec) of the budget. The others outlive
-  // the session until it is closed.
+  // the session until it is closed. `tiers` null: everything stays in memory.
   Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler, MemoryBudget* budget,
-          Reservation fixed, base::Executor* executor, IndexLane* lane);
+          Reservation fixed, base::Executor* executor, IndexLane* lane, Tiers* tiers = nullptr);
   // Makes a new session one with the rows of a fork: once, before it is used.
   void StartFrom(ForkedRows rows);
   // What a session takes without any row.
@@ -140,6 +141,12 @@ class Session : public std::enable_shared_from_this<Session> {
   // epoch is over.
   void WhenApplied(const wire::SessionRef& ref, uint64_t sequence, base::Time deadline,
                    std::function<void(absl::Status)> done);
+
+  // Until when the session's segments, also those to come, stay in memory. (Seconds from now; 0:
+  // no longer.)
+  void Pin(base::Duration duration);
+  // Its sealed segments that are ready.
+  std::vector<std::shared_ptr<SealedSegment>> Segments() const;
 
   wire::SessionInfo Info() const;
   // `once`: blocks that were counted for other sessions are not counted again.
@@ -210,6 +217,14 @@ class Session : public std::enable_shared_from_this<Session> {
   // Counts a segment among those whose index is awaited, unless it is ready.
   void Await(SealedSegment& segment);
   void OnIndexed(const SealedSegment* segment);
+  // Whether the segments of the range are in memory, indexes at least; those that are not come.
+  // An error: one of them could not be read.
+  absl::StatusOr<bool> AllOpen(uint32_t layer, uint32_t head_begin, uint32_t heads,
+                               base::PositionRange range);
+  // Whether the rows that an append has to copy are in memory; those that are not come.
+  bool HoldCuts(const wire::AppendItem& item);
+  void OnCutsLoaded(const absl::Status& status);
+  void OnRelieved();
   bool Ready(const wire::AttendItem& item) const;
   absl::StatusOr<AttendPlan> MakePlan(const wire::AttendItem& item) const;
   absl::StatusOr<std::vector<std::vector<Piece>>> Collect(uint32_t layer, uint32_t head_begin,
@@ -237,6 +252,7 @@ class Session : public std::enable_shared_from_this<Session> {
   MemoryBudget* const budget_;
   base::Executor* const executor_;
   IndexLane* const lane_;
+  Tiers* const tiers_;         // or null
   std::vector<bool> indexed_;  // by layer
 
   mutable std::mutex mutex_;  // guards everything below
@@ -248,6 +264,9 @@ class Session : public std::enable_shared_from_this<Session> {
   Attempt half_done_;      // of that operation, if rows of it were taken
   std::vector<Cut> cuts_;  // the later, the further on: each hides those before it and beyond
   absl::flat_hash_set<const SealedSegment*> unbuilt_;  // its index is awaited
+  absl::flat_hash_set<const SealedSegment*> opening_;  // for a request that waits
+  size_t loading_cuts_ = 0;                            // for an append that waits
+  base::Time pinned_until_{};
   uint64_t epoch_;
   uint64_t holder_ = 0;  // who adopted it; 0: whoever opened it
   base::SessionId parent_;

@@ -165,7 +165,10 @@ void Session::Fetch(const wire::FetchItem& item, base::Time deadline, FetchDone 
   Wait(
       &item.session, item.sequence,
       [this, item, rows] {
-        *rows = ReadBack(item);
+        const absl::StatusOr<bool> open =
+            AllOpen(item.layer, item.kv_head_begin, item.kv_head_count, item.range);
+        if (open.ok() && !*open) return false;
+        *rows = open.ok() ? ReadBack(item) : open.status();
         return true;
       },
       deadline, "for rows in flight",

@@ -54,11 +54,14 @@ std::string TextOf(const SamplerSpec& spec) {
 
 }  // namespace
 
-SessionMap::SessionMap(const SessionMapOptions& options, base::Executor* executor)
+SessionMap::SessionMap(const SessionMapOptions& options, base::Executor* executor,
+                       SegmentStore* store)
     : options_(options),
       executor_(executor),
       budget_(options.memory_bytes),
-      lane_(executor, options.index) {}
+      lane_(executor, options.index),
+      tiers_(store == nullptr ? nullptr
+                              : std::make_unique<Tiers>(options.tiers, store, &budget_)) {}
 
 SessionMap::~SessionMap() { CloseAll(absl::UnavailableError("the node is shutting down")); }
 
@@ -136,7 +139,8 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
   Reservation fixed(&budget_);
   RETURN_IF_ERROR(fixed.Resize(Session::FixedBytes(spec)));
   const auto session = std::make_shared<Session>(spec, std::move(sampler), &budget_,
-                                                 std::move(fixed), executor_, &lane_);
+                                                 std::move(fixed), executor_, &lane_,
+                                                 tiers_.get());
   std::lock_guard lock(mutex_);
   if (const std::optional<absl::Status> known = Known(spec)) return answer(*known);
   sessions_[spec.session.id] = session;
@@ -253,7 +257,7 @@ absl::Status SessionMap::OpenFork(const wire::ForkCall& call, const Session& par
   Reservation fixed(&budget_);
   RETURN_IF_ERROR(fixed.Resize(Session::FixedBytes(spec)));
   const auto child = std::make_shared<Session>(spec, parent.sampler(), &budget_, std::move(fixed),
-                                               executor_, &lane_);
+                                               executor_, &lane_, tiers_.get());
   child->StartFrom(std::move(rows));
   std::optional<absl::Status> known;
   {

@@ -23,12 +23,16 @@ struct SessionMapOptions {
   uint64_t memory_bytes = uint64_t{4} << 30;
   size_t max_sessions = 4096;
   IndexLaneOptions index = {};
+  TierOptions tiers = {};
 };
 
 // Thread safe. The executor runs index builds and timers; it outlives the map and its sessions.
 class SessionMap {
  public:
-  SessionMap(const SessionMapOptions& options, base::Executor* executor);
+  // `store`: where what does not fit into memory goes; it and its io executor outlive the sessions.
+  // Null: nowhere.
+  SessionMap(const SessionMapOptions& options, base::Executor* executor,
+             SegmentStore* store = nullptr);
   ~SessionMap();
 
   // Idempotent for the same spec. ALREADY_EXISTS when the id is in use with another spec,
@@ -62,6 +66,9 @@ class SessionMap {
   WaitingCounts Waiting() const;
   const MemoryBudget& budget() const { return budget_; }
   const IndexLane& lane() const { return lane_; }
+  // Null without a store.
+  Tiers* tiers() { return tiers_.get(); }
+  const Tiers* tiers() const { return tiers_.get(); }
 
  private:
   std::optional<absl::Status> Known(const wire::SessionSpec& spec) const;
@@ -77,6 +84,7 @@ class SessionMap {
   base::Executor* const executor_;
   MemoryBudget budget_;
   IndexLane lane_;
+  const std::unique_ptr<Tiers> tiers_;  // or null
 
   mutable std::mutex mutex_;  // guards everything below
   absl::Status ended_;        // not OK: all were closed, and why

@@ -64,7 +64,13 @@ void Session::Plan(const wire::AttendItem& item, base::Time deadline, PlanDone d
   Wait(
       &item.session, item.sequence,
       [this, item, plan] {
-        if (!Ready(item)) return false;
+        const absl::StatusOr<bool> open =
+            AllOpen(item.layer, item.kv_head_begin, item.kv_head_count, item.range);
+        if (!open.ok()) {
+          *plan = open.status();
+          return true;
+        }
+        if (!*open || !Ready(item)) return false;
         *plan = MakePlan(item);
         return true;
       },
@@ -79,11 +85,19 @@ void Session::WhenApplied(const wire::SessionRef& ref, uint64_t sequence, base::
   Wait(&ref, sequence, nullptr, deadline, "for operations in flight", std::move(done));
 }
 
-// A build of this session wakes it: the last of them at the latest.
+// A build of this session wakes it, the last of them at the latest, or room for more rows.
 void Session::WhenCaughtUp(base::Time latest, std::function<void()> done) {
   Wait(
-      nullptr, 0, [this] { return unbuilt_.empty() || lane_->CaughtUp(); }, latest,
-      "for index builds", [done = std::move(done)](const absl::Status&) { done(); });
+      nullptr, 0,
+      [this] {
+        const bool room = tiers_ == nullptr || !tiers_->scarce();
+        return room && (unbuilt_.empty() || lane_->CaughtUp());
+      },
+      latest, "for index builds", [done = std::move(done)](const absl::Status&) { done(); });
+  if (tiers_ == nullptr || !tiers_->scarce()) return;
+  tiers_->WhenRelieved([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->OnRelieved();
+  });
 }
 
 void Session::Wait(const wire::SessionRef* ref, uint64_t sequence, std::function<bool()> ready,

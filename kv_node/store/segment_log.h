@@ -34,7 +34,7 @@ struct LiveSegment {
 
 struct WrittenSegment {
   SegmentPlace place;
-  std::shared_ptr<const SegmentReader> reader;  // ready to be read
+  std::shared_ptr<SegmentReader> reader;  // ready to be read
 };
 
 struct SegmentLogOptions {

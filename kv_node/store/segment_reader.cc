@@ -157,9 +157,9 @@ void SegmentReader::Open(Disk& disk, std::shared_ptr<DiskFile> file, uint64_t of
             });
 }
 
-std::shared_ptr<const SegmentReader> SegmentReader::OfWritten(std::shared_ptr<DiskFile> file,
-                                                              uint64_t offset,
-                                                              std::span<const std::byte> segment) {
+std::shared_ptr<SegmentReader> SegmentReader::OfWritten(std::shared_ptr<DiskFile> file,
+                                                        uint64_t offset,
+                                                        std::span<const std::byte> segment) {
   const std::span<const std::byte> header = segment.first(kPageBytes);
   const auto shape = ParseSegmentHeader(header);
   CHECK(shape.ok()) << shape.status().ToString();

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -23,7 +24,7 @@ namespace sounder::kv_node {
 // flight. Immutable, thread safe.
 class SegmentReader {
  public:
-  using Opened = std::function<void(absl::StatusOr<std::shared_ptr<const SegmentReader>>)>;
+  using Opened = std::function<void(absl::StatusOr<std::shared_ptr<SegmentReader>>)>;
 
   // Reads what is not rows of the segment of this shape at `offset` of `file`. `opened` is called
   // once, like ReadsDone. DATA_LOSS and FAILED_PRECONDITION (segment_format.h) and the disk's
@@ -32,15 +33,16 @@ class SegmentReader {
                    const StoredShape& shape, Opened opened);
 
   // A segment that was just written, from the bytes that were appended: nothing is read.
-  static std::shared_ptr<const SegmentReader> OfWritten(std::shared_ptr<DiskFile> file,
-                                                        uint64_t offset,
-                                                        std::span<const std::byte> segment);
+  static std::shared_ptr<SegmentReader> OfWritten(std::shared_ptr<DiskFile> file, uint64_t offset,
+                                                  std::span<const std::byte> segment);
 
   const std::shared_ptr<DiskFile>& file() const { return file_; }
   uint64_t offset() const { return offset_; }
   const StoredShape& shape() const { return shape_; }
   const SegmentLayout& layout() const { return layout_; }
   std::span<const std::byte> index() const { return tail_.index; }
+  // The index, which the reader has no more need of; before others get hold of the reader.
+  std::vector<std::byte> TakeIndex() { return std::exchange(tail_.index, {}); }
   const SegmentTail& tail() const { return tail_; }
   // Where a row lies among the stored rows.
   size_t SlotOf(uint16_t row) const { return tail_.slots.empty() ? row : tail_.slots[row]; }
@@ -58,7 +60,7 @@ class SegmentReader {
   const uint64_t offset_;
   const StoredShape shape_;
   const SegmentLayout layout_;
-  const SegmentTail tail_;
+  SegmentTail tail_;
 };
 
 // Rows of one segment. rows: in any order, repeated or not, each below num_rows. Row i's key goes

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -18,8 +19,12 @@ class SessionDriver {
  public:
   explicit SessionDriver(uint64_t memory_bytes = uint64_t{1} << 30, uint64_t seed = 1,
                          size_t max_sessions = 4096)
-      : executor(seed),
-        map({.memory_bytes = memory_bytes, .max_sessions = max_sessions}, &executor) {}
+      : SessionDriver({.memory_bytes = memory_bytes, .max_sessions = max_sessions}, seed,
+                      [](base::Executor*) { return nullptr; }) {}
+  // With a store, which is made on the driver's executor.
+  SessionDriver(const SessionMapOptions& options, uint64_t seed,
+                const std::function<SegmentStore*(base::Executor*)>& make_store)
+      : executor(seed), map(options, &executor, make_store(&executor)) {}
 
   // 2 layers, 2 kv heads of 2 query heads each, dim 16, bf16, seals every 16 rows; with LSH tables
   // on layer 1 for segments of at least 8 rows.

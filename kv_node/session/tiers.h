@@ -1,0 +1,133 @@
+// Keeps a node's memory below its cap by what the store can hold: segments that have not been
+// attended for longest leave memory first, rows before indexes; what is attended comes back.
+//
+// Between two watermarks of the memory cap: above the high one segments are written to the store,
+// no faster than a rate, and dropped, until the low one; below the low one rows of segments that
+// are being attended are brought back. So what fits stays, and nothing goes back and forth.
+#ifndef SOUNDER_KV_NODE_SESSION_TIERS_H_
+#define SOUNDER_KV_NODE_SESSION_TIERS_H_
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "common/base/executor.h"
+#include "kv_node/session/memory_budget.h"
+#include "kv_node/session/sealed_segment.h"
+#include "kv_node/store/segment_store.h"
+
+namespace sounder::kv_node {
+
+struct TierOptions {
+  double high = .92;  // of the memory cap
+  double low = .84;
+  uint64_t write_bytes_per_second = uint64_t{512} << 20;  // to make room
+  base::Duration interval = std::chrono::milliseconds(200);  // of looking for rows to bring back
+  // Rows come back that were attended within this time.
+  base::Duration recent = std::chrono::seconds(2);
+  uint64_t load_bytes = uint64_t{64} << 20;  // of rows brought back in an interval
+};
+
+struct TierCounts {
+  uint64_t hot_segments = 0;
+  uint64_t warm_segments = 0;
+  uint64_t cold_segments = 0;
+  uint64_t spilled_segments = 0;  // rows dropped from memory, ever
+  uint64_t evicted_indexes = 0;   // indexes
+  uint64_t opened_segments = 0;
+  uint64_t loaded_segments = 0;
+  uint64_t failed_writes = 0;
+  uint64_t failed_reads = 0;
+};
+
+// Thread safe. Its work runs on the store's io executor; what has not run when it is destroyed will
+// not run. Segments and their opening go on without it.
+class Tiers {
+ public:
+  using Done = std::function<void(absl::Status)>;
+
+  // All outlive it. Becomes what the budget asks for room.
+  Tiers(const TierOptions& options, SegmentStore* store, MemoryBudget* budget);
+  ~Tiers();
+
+  // From now on the segment may leave memory, once it is ready.
+  void Add(const std::shared_ptr<SealedSegment>& segment);
+  // To be called when memory was taken: makes room in the background if it is scarce.
+  void Check();
+  // Memory is above the high watermark: writers should wait, until `relieved` is called (once).
+  bool scarce() const { return budget_->used() > high_; }
+  void WhenRelieved(std::function<void()> relieved);
+
+  // Opens a cold segment as soon as there is room for its index. Whoever watches it is told.
+  void Open(std::shared_ptr<SealedSegment> segment);
+  // Opens it, if need be, and brings its rows to memory. RESOURCE_EXHAUSTED if there is no room,
+  // otherwise the store's statuses.
+  void Load(std::shared_ptr<SealedSegment> segment, Done done);
+  // Writes the segments, if need be, and takes them from memory altogether, those that no attend is
+  // using. The first error of the store's; what could be is out of memory nevertheless.
+  void Spill(std::vector<std::shared_ptr<SealedSegment>> segments, Done done);
+
+  // Brings rows back every interval from now on, as long as the object lives. Once.
+  void Start();
+
+  SegmentStore* store() const { return store_; }
+  TierCounts counts() const;
+
+ private:
+  using Segments = std::vector<std::shared_ptr<SealedSegment>>;
+  // Shared with work on the executor and on the disk.
+  struct Life {
+    std::mutex mutex;  // held while work runs
+    Tiers* tiers;      // null: it is gone
+    std::atomic<uint64_t> loaded_segments{0};
+    std::atomic<uint64_t> failed_reads{0};
+  };
+  using Task = std::function<void(Tiers&)>;
+  void RunAt(base::Time when, Task task);
+  void Run(Task task) { RunAt(io_->clock().Now(), std::move(task)); }
+  // Those of that residency that are not pinned, the least recently used first.
+  Segments Victims(Residency residency);
+  uint64_t Reclaim(uint64_t wanted);
+  void LoadRows(SealedSegment& segment, Done done);
+  void StartBalance(uint64_t target);
+  void Balance();
+  bool DropOne(SealedSegment& victim, uint64_t* written);
+  void DropIndexes();
+  void EndBalance();
+  void RetryOpening();
+  void SpillNext(std::shared_ptr<Segments> segments, absl::Status status, Done done);
+  void BringBack();
+
+  const TierOptions options_;
+  SegmentStore* const store_;
+  MemoryBudget* const budget_;
+  base::Executor* const io_;
+  const uint64_t high_;
+  const uint64_t low_;
+  const std::shared_ptr<Life> life_;
+
+  mutable std::mutex mutex_;  // guards everything below
+  std::vector<std::weak_ptr<SealedSegment>> segments_;
+  size_t swept_size_ = 64;  // of segments_, after those that are gone were taken out
+  bool balancing_ = false;
+  uint64_t target_;  // of the balance: the low watermark, or less if more room was asked for
+  base::Time next_balance_{};
+  Segments victims_;  // of the balance that goes on; the next one last
+  std::vector<std::function<void()>> relieved_;
+  struct Opening {
+    std::shared_ptr<SealedSegment> segment;
+    base::Time give_up;
+  };
+  std::deque<Opening> opening_;  // for want of room
+  bool retrying_ = false;
+  TierCounts counts_;
+};
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SESSION_TIERS_H_
