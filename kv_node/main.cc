@@ -31,9 +31,11 @@
 #include "common/transport/ucx_transport.h"
 #include "common/wire/control_server.h"
 #include "kv_node/node_limits.h"
+#include "kv_node/node_store.h"
 #include "kv_node/server/data_server.h"
 #include "kv_node/server/node_service.h"
 #include "kv_node/server/probe.h"
+#include "kv_node/server/store_metrics.h"
 #include "kv_node/session/session_map.h"
 #include "kv_node/tuning/schedule_cache.h"
 #include "kv_node/tuning/start_schedule.h"
@@ -64,6 +66,7 @@ struct Options {
   int64_t max_attends = 1024;
   base::Duration close_deadline = std::chrono::seconds(2);
   NodeLimits limits;
+  StoreOptions store;
   transport::UcxOptions ucx;
   std::string simd = "best";
   std::string tuning = "auto";
@@ -100,6 +103,7 @@ void Declare(config::OptionSet& set, Options* options) {
   set.AddInt("max_sessions", &options->max_sessions, "sessions held at once", {.min = 1});
   set.AddDuration("close_deadline", &options->close_deadline,
                   "how long closes, forks and truncates wait for appends in flight");
+  DeclareStore(set, &options->store);
   DeclareLimits(set, &options->limits);
   set.AddText(
       "ucx_tls", &options->ucx.tls,
@@ -152,6 +156,8 @@ std::string StatusJson(const wire::NodeStatus& status) {
   json["simd"] = status.simd;
   json["uptime_seconds"] = status.uptime_seconds;
   json["draining"] = status.draining;
+  json["store"] = status.store;
+  json["stored_bytes"] = status.stored_bytes;
   json["connections"] = nlohmann::json::array();
   for (const wire::NodeConnection& connection : status.connections) {
     json["connections"].push_back({{"peer", connection.peer}, {"transport", connection.transport}});
@@ -211,7 +217,10 @@ SessionMapOptions MapOptions(const Options& options) {
   SessionMapOptions map;
   map.seal_rows = static_cast<uint32_t>(options.seal_rows);
   map.min_indexed_rows = static_cast<uint32_t>(options.min_indexed_rows);
-  map.memory_bytes = static_cast<uint64_t>(options.memory);
+  const auto memory = static_cast<uint64_t>(options.memory);
+  map.memory_bytes = memory - RowCacheBytes(options.store, memory);
+  map.tiers.write_bytes_per_second = static_cast<uint64_t>(options.store.spill_rate);
+  map.journal = options.store.journal;
   map.max_sessions = static_cast<size_t>(options.max_sessions);
   // Where there are two threads, one is always free for attends.
   map.index.builds = static_cast<int>(std::max<int64_t>(1, options.threads - 1));
@@ -231,11 +240,13 @@ DataServerOptions ServerOptions(const Options& options) {
 // the transport goes. What the transport and the executor call is destroyed after them. (A node
 // that was ready ends by ShutDown.)
 struct DataPlane {
+  // `store` null: there is none. It outlives the data plane.
   DataPlane(const Options& options, const kernels::KernelSchedule& schedule,
-            metrics::Registry& registry)
+            metrics::Registry& registry, NodeStore* store)
       : executor(
             std::make_unique<base::ThreadExecutor>(static_cast<int>(options.threads), "attend")),
-        sessions(MapOptions(options), executor.get()),
+        sessions(MapOptions(options), executor.get(), store ? store->segments() : nullptr,
+                 store ? store->records() : nullptr),
         probe(registry, sessions),
         transport(std::make_unique<transport::UcxTransport>(DataPlaneOptions(options, &probe))),
         server(transport.get(), &sessions, executor.get(), static_cast<int>(options.threads),
@@ -268,6 +279,9 @@ struct DataPlane {
   // What still waits then, say for rows that can no longer come, is told why in the rest of the
   // time.
   const bool in_time = data.server.WaitAnswered(until - options.limits.shutdown_deadline / 4);
+  if (absl::Status status = data.sessions.MakeDurable(); !status.ok()) {
+    config::LogWarning("not all of the durable sessions is: " + base::MessageOf(status));
+  }
   data.sessions.CloseAll(ShuttingDown());
   if (!in_time && !data.server.WaitAnswered(until)) {
     config::LogWarning("requests in flight did not end within --shutdown-deadline");
@@ -285,6 +299,25 @@ struct DataPlane {
   ::_exit(0);
 }
 
+// Opens the sessions that the last run left. Their rows stay on disk until they are needed.
+absl::Status Restore(DataPlane& data, NodeStore& store) {
+  constexpr auto kReport = std::chrono::seconds(1);
+  const base::Clock& clock = data.executor->clock();
+  const base::Time start = clock.Now();
+  base::Time reported = start;
+  const auto seconds = [&] { return std::chrono::duration<double>(clock.Now() - start).count(); };
+  const absl::StatusOr<VisitResult> result = data.sessions.Restore([&](uint64_t sessions) {
+    if (clock.Now() - reported < kReport) return;
+    reported = clock.Now();
+    config::LogInfo(absl::StrCat("restored ", sessions, " sessions so far"));
+  });
+  if (!result.ok()) return result.status();
+  config::LogInfo(absl::StrCat("store ", store.description(), "; restored ", result->sessions,
+                               " sessions in ", seconds(), " s"));
+  data.sessions.tiers()->Start();
+  return absl::OkStatus();
+}
+
 int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
   const config::AsyncLog log;  // ends last
@@ -299,13 +332,25 @@ int Run(const Options& options, const config::OptionSet& set) {
   const absl::StatusOr<StartSchedule> start = ScheduleAtStart(options.tuning, options.tuning_cache);
   if (!start.ok()) return Fail("--tuning", start.status());  // checked before
   config::LogInfo(absl::StrCat("kernel schedule: ", start->source));
-  DataPlane data(options, start->schedule, registry);
+  std::unique_ptr<NodeStore> store;
+  if (!options.store.folder.empty()) {
+    absl::StatusOr<std::unique_ptr<NodeStore>> opened = NodeStore::Open(
+        options.store, RowCacheBytes(options.store, static_cast<uint64_t>(options.memory)));
+    if (!opened.ok()) return Fail("--store", opened.status());
+    store = *std::move(opened);
+  }
+  DataPlane data(options, start->schedule, registry, store.get());
+  if (store != nullptr) {
+    AddStoreMetrics(registry, *data.sessions.tiers(), *store->rows());
+    if (absl::Status status = Restore(data, *store); !status.ok()) return Fail("--store", status);
+  }
 
   std::mutex identity_mutex;
   wire::NodeStatus identity;  // guarded by identity_mutex
   identity.version = config::Version();
   identity.threads = static_cast<uint32_t>(options.threads);
   identity.simd = kernels::CurrentSimdLevel();
+  if (store != nullptr) identity.store = store->description();
   NodeService service(&data.sessions, data.executor.get(), options.close_deadline, [&] {
     wire::NodeStatus status;
     {

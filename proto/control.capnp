@@ -102,6 +102,11 @@ struct SessionInfo {
   forkPosition @12 :Int64 = -1;   # -1: not a fork
   sharedBytes @13 :UInt64;        # of its rows, indexes and token ids, held by other sessions too
   ttlRemainingSeconds @14 :UInt32;  # rounded up; meaningless without a TTL
+  durablePosition @15 :Int64 = -1;  # rows before it survive the node's end; -1: none do
+  warmSegments @16 :UInt64;       # of the segments, those with only their index in memory,
+  coldSegments @17 :UInt64;       # and those with nothing in memory
+  storedBytes @18 :UInt64;        # on the node's disk
+  pinnedSeconds @19 :UInt32;      # that its segments stay in memory, rounded up
 }
 
 struct ConnectionInfo {
@@ -126,6 +131,8 @@ struct NodeStatus {
   uptimeSeconds @12 :UInt64;
   connections @13 :List(ConnectionInfo);
   draining @14 :Bool;
+  storedBytes @15 :UInt64;        # on disk, of segments
+  store @16 :Text;                # where and how; empty: no disk
 }
 
 interface Node {
@@ -162,7 +169,15 @@ interface Node {
 
   list @6 () -> (status :Status, sessions :List(SessionInfo));
   pin @7 (idHigh :UInt64, idLow :UInt64, seconds :UInt32) -> (status :Status);
+  # The session's segments, also those to come, stay in memory for so long. 0: no longer.
+
   spill @8 (idHigh :UInt64, idLow :UInt64) -> (status :Status);
+  # Takes the session's segments from memory; an attend brings back what it needs.
+  # FAILED_PRECONDITION on a node without a disk.
+
   drain @9 (on :Bool) -> (status :Status);
   status @10 () -> (status :Status, node :NodeStatus);
+
+  load @11 (idHigh :UInt64, idLow :UInt64) -> (status :Status);
+  # The opposite of spill, ahead of attends. RESOURCE_EXHAUSTED where not all of it fits.
 }

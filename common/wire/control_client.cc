@@ -351,6 +351,15 @@ absl::Status ControlClient::Spill(const base::SessionId& session) {
       })));
 }
 
+absl::Status ControlClient::Load(const base::SessionId& session) {
+  return FlattenStatus(
+      address_, loop_->Run<absl::StatusOr<bool>>(StatusCall([&](proto::Node::Client& client) {
+        auto request = client.loadRequest();
+        PutRef(request, session);
+        return request;
+      })));
+}
+
 absl::Status ControlClient::Drain(bool on) {
   return FlattenStatus(
       address_, loop_->Run<absl::StatusOr<bool>>(StatusCall([on](proto::Node::Client& client) {

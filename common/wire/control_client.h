@@ -33,6 +33,7 @@ class ControlClient final : public ControlChannel {
   absl::StatusOr<std::vector<SessionInfo>> List() override;
   absl::Status Pin(const base::SessionId& session, uint32_t seconds) override;
   absl::Status Spill(const base::SessionId& session) override;
+  absl::Status Load(const base::SessionId& session) override;
   absl::Status Drain(bool on) override;
   absl::StatusOr<NodeStatus> Status() override;
 

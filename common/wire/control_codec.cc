@@ -216,6 +216,11 @@ void Put(const SessionInfo& info, proto::SessionInfo::Builder out) {
   out.setForkPosition(info.fork_position);
   out.setSharedBytes(info.shared_bytes);
   out.setTtlRemainingSeconds(info.ttl_remaining_seconds);
+  out.setDurablePosition(info.durable_position);
+  out.setWarmSegments(info.warm_segments);
+  out.setColdSegments(info.cold_segments);
+  out.setStoredBytes(info.stored_bytes);
+  out.setPinnedSeconds(info.pinned_seconds);
 }
 
 absl::StatusOr<SessionInfo> Get(proto::SessionInfo::Reader in) {
@@ -239,6 +244,11 @@ absl::StatusOr<SessionInfo> Get(proto::SessionInfo::Reader in) {
   info.fork_position = in.getForkPosition();
   info.shared_bytes = in.getSharedBytes();
   info.ttl_remaining_seconds = in.getTtlRemainingSeconds();
+  info.durable_position = in.getDurablePosition();
+  info.warm_segments = in.getWarmSegments();
+  info.cold_segments = in.getColdSegments();
+  info.stored_bytes = in.getStoredBytes();
+  info.pinned_seconds = in.getPinnedSeconds();
   return info;
 }
 
@@ -257,6 +267,8 @@ void Put(const NodeStatus& status, proto::NodeStatus::Builder out) {
   out.setSimd(status.simd.c_str());
   out.setUptimeSeconds(status.uptime_seconds);
   out.setDraining(status.draining);
+  out.setStoredBytes(status.stored_bytes);
+  out.setStore(status.store.c_str());
   auto connections = out.initConnections(
       static_cast<unsigned>(std::min(status.connections.size(), base::kMaxConnections)));
   for (unsigned i = 0; i < connections.size(); ++i) {
@@ -282,6 +294,8 @@ absl::StatusOr<NodeStatus> Get(proto::NodeStatus::Reader in) {
   status.simd = in.getSimd().cStr();
   status.uptime_seconds = in.getUptimeSeconds();
   status.draining = in.getDraining();
+  status.stored_bytes = in.getStoredBytes();
+  status.store = in.getStore().cStr();
   // Structs without fields take no bytes: a list of millions fits into a message of a few words.
   const auto connections = in.getConnections();
   if (connections.size() > base::kMaxConnections) {

@@ -142,6 +142,13 @@ class NodeAdapter final : public proto::Node::Server {
     return Finish(kj::mv(promise), context);
   }
 
+  kj::Promise<void> load(LoadContext context) override {
+    const auto in = context.getParams();
+    auto [promise, reply] = PromiseStatus(inbox_);
+    service_->Load({in.getIdHigh(), in.getIdLow()}, std::move(reply));
+    return Finish(kj::mv(promise), context);
+  }
+
   kj::Promise<void> drain(DrainContext context) override {
     auto [promise, reply] = PromiseStatus(inbox_);
     service_->Drain(context.getParams().getOn(), std::move(reply));

@@ -132,6 +132,11 @@ struct SessionInfo {
   base::Position fork_position = -1;
   uint64_t shared_bytes = 0;
   uint32_t ttl_remaining_seconds = 0;
+  base::Position durable_position = -1;
+  uint64_t warm_segments = 0;
+  uint64_t cold_segments = 0;
+  uint64_t stored_bytes = 0;
+  uint32_t pinned_seconds = 0;
 };
 
 struct NodeConnection {
@@ -156,6 +161,8 @@ struct NodeStatus {
   uint64_t uptime_seconds = 0;
   std::vector<NodeConnection> connections;
   bool draining = false;
+  uint64_t stored_bytes = 0;
+  std::string store = {};
 };
 
 template <typename T>
@@ -176,6 +183,7 @@ class ControlService {
   virtual void List(Reply<std::vector<SessionInfo>> reply) = 0;
   virtual void Pin(const base::SessionId& session, uint32_t seconds, StatusReply reply) = 0;
   virtual void Spill(const base::SessionId& session, StatusReply reply) = 0;
+  virtual void Load(const base::SessionId& session, StatusReply reply) = 0;
   virtual void Drain(bool on, StatusReply reply) = 0;
   virtual void Status(Reply<NodeStatus> reply) = 0;
 };

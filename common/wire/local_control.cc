@@ -115,6 +115,12 @@ absl::Status LocalControl::Spill(const base::SessionId& session) {
   });
 }
 
+absl::Status LocalControl::Load(const base::SessionId& session) {
+  return CallStatus([session](ControlService* service, StatusReply reply) {
+    service->Load(session, std::move(reply));
+  });
+}
+
 absl::Status LocalControl::Drain(bool on) {
   return CallStatus(
       [on](ControlService* service, StatusReply reply) { service->Drain(on, std::move(reply)); });

@@ -1,5 +1,7 @@
 #include "kv_node/server/node_service.h"
 
+#include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -10,8 +12,9 @@
 namespace sounder::kv_node {
 namespace {
 
-absl::Status NotYet(const char* call) {
-  return absl::UnimplementedError(absl::StrCat(call, ": this version of the node cannot do it"));
+absl::Status NoStore(const char* call) {
+  return absl::FailedPreconditionError(
+      absl::StrCat(call, ": this node keeps sessions in memory only (it has no --store)"));
 }
 
 }  // namespace
@@ -113,11 +116,50 @@ void NodeService::List(wire::Reply<std::vector<wire::SessionInfo>> reply) {
   reply(std::move(infos));
 }
 
-void NodeService::Pin(const base::SessionId&, uint32_t, wire::StatusReply reply) {
-  reply(NotYet("pin"));
+void NodeService::Pin(const base::SessionId& id, uint32_t seconds, wire::StatusReply reply) {
+  const absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(id);
+  if (session.ok()) (*session)->Pin(std::chrono::seconds(seconds));
+  reply(session.status());
 }
 
-void NodeService::Spill(const base::SessionId&, wire::StatusReply reply) { reply(NotYet("spill")); }
+void NodeService::Spill(const base::SessionId& id, wire::StatusReply reply) {
+  if (sessions_->tiers() == nullptr) return reply(NoStore("spill"));
+  const absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(id);
+  if (!session.ok()) return reply(session.status());
+  sessions_->tiers()->Spill((*session)->Segments(), std::move(reply));
+}
+
+// All at once, and one answer when the last has come.
+void NodeService::Load(const base::SessionId& id, wire::StatusReply reply) {
+  if (sessions_->tiers() == nullptr) return reply(NoStore("load"));
+  const absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(id);
+  if (!session.ok()) return reply(session.status());
+  struct Loading {
+    std::mutex mutex;
+    size_t unfinished = 1;  // one for this loop
+    absl::Status status;
+    wire::StatusReply reply;
+    void Finish(const absl::Status& ended) {
+      {
+        std::lock_guard lock(mutex);
+        status.Update(ended);
+        if (--unfinished > 0) return;
+      }
+      reply(status);
+    }
+  };
+  auto loading = std::make_shared<Loading>();
+  loading->reply = std::move(reply);
+  for (auto& segment : (*session)->Segments()) {
+    {
+      std::lock_guard lock(loading->mutex);
+      ++loading->unfinished;
+    }
+    sessions_->tiers()->Load(std::move(segment),
+                             [loading](const absl::Status& status) { loading->Finish(status); });
+  }
+  loading->Finish(absl::OkStatus());
+}
 
 void NodeService::Drain(bool on, wire::StatusReply reply) {
   draining_ = on;
@@ -134,6 +176,9 @@ wire::NodeStatus NodeService::CurrentStatus() const {
   const SessionCounts totals = sessions_->Totals();
   status.row_bytes = totals.row_bytes;
   status.index_bytes = totals.index_bytes;
+  if (const Tiers* tiers = sessions_->tiers()) {
+    status.stored_bytes = tiers->store()->log().counts().live_bytes;
+  }
   status.uptime_seconds = static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::seconds>(executor_->clock().Now() - started_)
           .count());

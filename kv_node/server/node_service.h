@@ -29,6 +29,7 @@ class NodeService final : public wire::ControlService {
   void List(wire::Reply<std::vector<wire::SessionInfo>> reply) override;
   void Pin(const base::SessionId& session, uint32_t seconds, wire::StatusReply reply) override;
   void Spill(const base::SessionId& session, wire::StatusReply reply) override;
+  void Load(const base::SessionId& session, wire::StatusReply reply) override;
   // A draining node keeps its sessions and refuses new ones.
   void Drain(bool on, wire::StatusReply reply) override;
   // UNAVAILABLE until the process names a data-plane address.

@@ -210,6 +210,31 @@ RowStream RowStream::Share() const {
   return other;
 }
 
+void RowStream::AddTo(size_t recorded, base::Position unchanged_before, StreamImage* image) const {
+  image->dim = options_.dim;
+  image->dtype = options_.dtype;
+  size_t first = std::min(recorded, segments_.size());
+  while (first > 0 && segments_[first - 1]->range().end > unchanged_before) --first;
+  image->first_segment = first;
+  for (size_t i = first; i < segments_.size(); ++i) {
+    image->segments.push_back(segments_[i].block());
+  }
+  if (tail_rows_ == 0) return;
+  image->tail_first = tail_first_;
+  image->tail_rows = tail_rows_;
+  if (cut_) {
+    image->cut = cut_.block();
+  } else {
+    image->tail = ReadTail(tail_.block());
+  }
+}
+
+void RowStream::StartFrom(std::vector<std::shared_ptr<SealedSegment>> segments, int64_t cut_rows) {
+  CHECK(rows() == 0) << "a new stream";
+  for (auto& segment : segments) segments_.emplace_back(std::move(segment));
+  if (cut_rows > 0) Truncate(segments_.back()->range().begin + cut_rows);
+}
+
 memory::RowsView RowStream::TailView(const memory::AlignedBuffer& buffer) const {
   return {buffer.data(), tail_rows_, static_cast<int64_t>(RowBytes()), options_.dim,
           options_.dtype};

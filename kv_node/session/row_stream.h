@@ -26,6 +26,7 @@
 #include "kv_node/sampler/sampler.h"
 #include "kv_node/session/memory_budget.h"
 #include "kv_node/session/sealed_segment.h"
+#include "kv_node/session/session_image.h"
 #include "kv_node/session/shared_rows.h"
 
 namespace sounder::kv_node {
@@ -84,6 +85,13 @@ class RowStream {
   void Truncate(base::Position position);
   // Another stream of the same rows.
   RowStream Share() const;
+
+  // Fills in what lies behind the first `recorded` segments, or behind fewer where `unchanged_before`
+  // says so (SessionImage).
+  void AddTo(size_t recorded, base::Position unchanged_before, StreamImage* image) const;
+  // A new stream of these segments, in order of position. `cut_rows` > 0: only the first
+  // so many rows of the last one are the stream's.
+  void StartFrom(std::vector<std::shared_ptr<SealedSegment>> segments, int64_t cut_rows);
 
   // The pieces that hold `range` in order of position, as laid out at `layout_position`.
   // FAILED_PRECONDITION naming the first missing position unless they hold all of it.

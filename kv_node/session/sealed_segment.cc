@@ -44,14 +44,16 @@ SealedSegment::SealedSegment(std::unique_ptr<Segment> segment,
       index_(std::move(index)) {}
 
 SealedSegment::SealedSegment(const SegmentShape& shape, std::shared_ptr<const Sampler> sampler,
-                             std::shared_ptr<const StoredSegment> stored, SegmentStore* store,
-                             Reservation rows, Reservation index)
+                             std::shared_ptr<const StoredSegment> stored,
+                             const ContentHash& content_hash, SegmentStore* store,
+                             MemoryBudget* budget)
     : shape_(shape),
       sampler_(std::move(sampler)),
       stored_(std::move(stored)),
       store_(store),
-      rows_(std::move(rows)),
-      index_(std::move(index)) {}
+      content_hash_(content_hash),
+      rows_(budget),
+      index_(budget) {}
 
 SegmentView SealedSegment::View() const {
   std::lock_guard lock(mutex_);
@@ -114,16 +116,23 @@ absl::Status SealedSegment::Write(SegmentStore* store) {
   content.index = index;
   ASSIGN_OR_RETURN(SegmentStore::Written written, store->Write(content));
   written.reader->TakeIndex();
+  const ContentHash hash = HashRows(content.keys, content.values);
   std::lock_guard lock(mutex_);
   store_ = store;
   stored_ = std::move(written.stored);
   reader_ = std::move(written.reader);
+  content_hash_ = hash;
   return absl::OkStatus();
 }
 
 std::shared_ptr<const StoredSegment> SealedSegment::stored() const {
   std::lock_guard lock(mutex_);
   return stored_;
+}
+
+ContentHash SealedSegment::content_hash() const {
+  std::lock_guard lock(mutex_);
+  return content_hash_;
 }
 
 // Whoever holds the rows but us would keep them in memory, unaccounted.

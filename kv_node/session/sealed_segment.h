@@ -23,6 +23,7 @@
 #include "kv_node/sampler/sampler.h"
 #include "kv_node/segment/segment.h"
 #include "kv_node/session/memory_budget.h"
+#include "kv_node/store/records.h"
 #include "kv_node/store/segment_store.h"
 
 namespace sounder::kv_node {
@@ -43,10 +44,10 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   // the index, which the segment has not got yet.
   SealedSegment(std::unique_ptr<Segment> segment, std::shared_ptr<const Sampler> sampler,
                 Reservation rows, Reservation index);
-  // A cold one. Reservations are empty. `store` outlives the segment.
+  // A cold one. `store` and `budget` outlive the segment.
   SealedSegment(const SegmentShape& shape, std::shared_ptr<const Sampler> sampler,
-                std::shared_ptr<const StoredSegment> stored, SegmentStore* store, Reservation rows,
-                Reservation index);
+                std::shared_ptr<const StoredSegment> stored, const ContentHash& content_hash,
+                SegmentStore* store, MemoryBudget* budget);
 
   const SegmentShape& shape() const { return shape_; }
   base::PositionRange range() const {
@@ -81,6 +82,8 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   absl::Status Write(SegmentStore* store);
   // Null: not stored.
   std::shared_ptr<const StoredSegment> stored() const;
+  // Of the rows, once they are stored.
+  ContentHash content_hash() const;
 
   // Hot to warm, warm to cold: what is stored leaves the memory and the budget; returns the bytes
   // that came back, 0 if it is not stored, not in that state, or in use by an attend.
@@ -123,6 +126,7 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   std::shared_ptr<const StoredSegment> stored_;
   std::shared_ptr<const SegmentReader> reader_;
   SegmentStore* store_ = nullptr;
+  ContentHash content_hash_{};
   bool opening_ = false;
   absl::Status error_;
   Reservation rows_;

@@ -34,14 +34,25 @@ Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
   if (sampler_ != nullptr) {
     for (const uint32_t layer : spec_.indexed_layers) indexed_[layer] = true;
   }
-  StreamOptions options{static_cast<int>(spec_.model.head_dim), spec_.dtype, spec_.seal_rows};
-  streams_.reserve(size_t{spec_.model.layers} * spec_.kv_head_count);
-  for (uint32_t layer = 0; layer < spec_.model.layers; ++layer) {
-    options.sampler = indexed_[layer] ? sampler_ : nullptr;
-    for (uint32_t head = 0; head < spec_.kv_head_count; ++head) {
-      streams_.emplace_back(options, budget_);
+  streams_ = MakeStreams(spec_, sampler_, budget_);
+}
+
+std::vector<RowStream> Session::MakeStreams(const wire::SessionSpec& spec,
+                                            const std::shared_ptr<const Sampler>& sampler,
+                                            MemoryBudget* budget) {
+  const StreamOptions plain{static_cast<int>(spec.model.head_dim), spec.dtype, spec.seal_rows};
+  std::vector<StreamOptions> options(spec.model.layers, plain);
+  if (sampler != nullptr) {
+    for (const uint32_t layer : spec.indexed_layers) options[layer].sampler = sampler;
+  }
+  std::vector<RowStream> streams;
+  streams.reserve(size_t{spec.model.layers} * spec.kv_head_count);
+  for (uint32_t layer = 0; layer < spec.model.layers; ++layer) {
+    for (uint32_t head = 0; head < spec.kv_head_count; ++head) {
+      streams.emplace_back(options[layer], budget);
     }
   }
+  return streams;
 }
 
 uint64_t Session::FixedBytes(const wire::SessionSpec& spec) {
@@ -60,6 +71,8 @@ void Session::Submit(const wire::AppendItem& item, std::optional<base::Position>
     std::lock_guard lock(mutex_);
     if (const absl::Status open = CheckOpen(item.session); !open.ok()) {
       status = open;
+    } else if (!restored_.ok()) {
+      status = restored_;
     } else {
       last_touched_ = executor_->clock().Now();
     }
@@ -177,7 +190,10 @@ void Session::ApplyQueued(Calls* calls) {
       failed_ = operation.truncate_to.has_value()
                     ? ApplyTruncate(operation.item.sequence, *operation.truncate_to)
                     : Apply(operation.item, &rows);
-      if (failed_.ok()) ++applied_;
+      if (failed_.ok()) {
+        ++applied_;
+        NoteAppended(operation.item);
+      }
     }
     Answer(&operation, failed_, rows, calls);
   }
@@ -239,23 +255,30 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   ASSIGN_OR_RETURN(const std::shared_ptr<SealedSegment> segment, stream.Seal());
   if (segment == nullptr) return absl::OkStatus();
   segment->PinUntil(pinned_until_);
+  // Whoever may take it from memory, or writes it.
+  const auto done = [tiers = tiers_, journal = journal_](
+                        const std::shared_ptr<SealedSegment>& sealed) {
+    constexpr base::Duration kSoon = std::chrono::milliseconds(5);  // with others
+    if (tiers != nullptr) tiers->Add(sealed);
+    if (journal != nullptr) journal->Request(kSoon);
+  };
   if (!IndexedLayer(layer)) {
     segment->SetReady({});
-    if (tiers_ != nullptr) tiers_->Add(segment);
+    done(segment);
     return absl::OkStatus();
   }
   Await(*segment);
   // For whoever holds the segment by then; nobody may.
   lane_->Run(this, segment->shape().num_rows,
              [weak = std::weak_ptr<SealedSegment>(segment), sampler = sampler_,
-              tiers = tiers_](Scratch& scratch) {
+              done](Scratch& scratch) {
                const std::shared_ptr<SealedSegment> held = weak.lock();
                if (held == nullptr) return;
                const std::shared_ptr<const SegmentRows> rows = held->View().rows;
                absl::StatusOr<BuiltIndex> index = sampler->BuildIndex(*rows, scratch);
                CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
                held->SetReady(*std::move(index));
-               if (tiers != nullptr) tiers->Add(held);
+               done(held);
              });
   return absl::OkStatus();
 }
@@ -281,13 +304,14 @@ void Session::OnIndexed(const SealedSegment* segment) {
   for (const auto& call : calls) call();
 }
 
-void Session::Close(absl::Status reason) {
+void Session::Close(absl::Status reason, bool forget) {
   CHECK(!reason.ok());
   Calls calls;
   {
     std::lock_guard lock(mutex_);
     if (!closed_.ok()) return;
     closed_ = reason;
+    if (journal_ != nullptr && forget) journal_->Remove();
     for (auto& [sequence, operation] : queued_) {
       if (operation.timer != 0) executor_->Cancel(operation.timer);
       Answer(&operation, reason, 0, &calls);
@@ -313,8 +337,18 @@ wire::SessionInfo Session::Info() const {
   info.row_bytes = counts.row_bytes;
   info.index_bytes = counts.index_bytes;
   info.shared_bytes = counts.shared_bytes;
+  for (const auto& segment : Segments()) {
+    const Residency residency = segment->residency();
+    info.warm_segments += residency == Residency::kWarm;
+    info.cold_segments += residency == Residency::kCold;
+    if (const auto stored = segment->stored()) info.stored_bytes += stored->live().bytes;
+  }
+  if (journal_ != nullptr) info.durable_position = journal_->durable_position();
   std::lock_guard lock(mutex_);
   info.spec.session.epoch = epoch_;
+  const base::Duration pinned = pinned_until_ - executor_->clock().Now();
+  info.pinned_seconds = static_cast<uint32_t>(
+      std::chrono::ceil<std::chrono::seconds>(std::max(pinned, base::Duration(0))).count());
   info.applied_sequence = applied_;
   info.tokens = tokens_.count();
   info.parent = parent_;

@@ -19,12 +19,14 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "common/base/executor.h"
+#include "common/base/limits.h"
 #include "common/wire/control_service.h"
 #include "common/wire/messages.h"
 #include "kv_node/sampler/sampler.h"
 #include "kv_node/session/index_lane.h"
 #include "kv_node/session/memory_budget.h"
 #include "kv_node/session/row_stream.h"
+#include "kv_node/session/session_journal.h"
 #include "kv_node/session/tiers.h"
 #include "kv_node/session/token_runs.h"
 
@@ -76,6 +78,20 @@ struct WaitingCounts {
   size_t waiters = 0;
 };
 
+// What the records have of a session.
+struct RecordedRows {
+  explicit RecordedRows(MemoryBudget* budget) : tokens(budget) {}
+  SessionRecord record;
+  std::vector<RowStream> streams;  // by layer and kv head
+  TokenRuns tokens;
+};
+
+struct JournalOptions {
+  // Rows of a tail are durable at the latest when there are so many, or after this time.
+  int64_t tail_rows = 256;
+  base::Duration tail_interval = std::chrono::seconds(1);
+};
+
 // Thread safe. Callbacks are called exactly once, without the session's lock, on the caller's
 // thread or the executor's. Owned by shared_ptr: the session map, and work in flight.
 class Session : public std::enable_shared_from_this<Session> {
@@ -90,8 +106,15 @@ class Session : public std::enable_shared_from_this<Session> {
   // the session until it is closed. `tiers` null: everything stays in memory.
   Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler, MemoryBudget* budget,
           Reservation fixed, base::Executor* executor, IndexLane* lane, Tiers* tiers = nullptr);
-  // Makes a new session one with the rows of a fork: once, before it is used.
+  // Each once, before the session is used. Makes it one with the rows of a fork; makes it the one
+  // that was recorded, whose rows end together; keeps records of it from now on.
   void StartFrom(ForkedRows rows);
+  absl::Status StartFrom(RecordedRows rows);
+  void SetJournal(std::shared_ptr<SessionJournal> journal, const JournalOptions& options);
+  // Empty ones, by layer and kv head. `sampler` null: without index.
+  static std::vector<RowStream> MakeStreams(const wire::SessionSpec& spec,
+                                            const std::shared_ptr<const Sampler>& sampler,
+                                            MemoryBudget* budget);
   // What a session takes without any row.
   static uint64_t FixedBytes(const wire::SessionSpec& spec);
 
@@ -136,7 +159,11 @@ class Session : public std::enable_shared_from_this<Session> {
   uint64_t epoch() const;
 
   // No operation after this one; whatever waits ends with `reason`. The caller drops the session.
-  void Close(absl::Status reason);
+  // `forget`: its records go too; otherwise a restart finds them.
+  void Close(absl::Status reason, bool forget = true);
+  // Writes what is not durable yet, and blocks; OK for sessions in memory.
+  absl::Status MakeDurable();
+  const std::shared_ptr<SessionJournal>& journal() const { return journal_; }
   // Calls `done` when `sequence` operations have been applied, or the deadline has passed, or its
   // epoch is over.
   void WhenApplied(const wire::SessionRef& ref, uint64_t sequence, base::Time deadline,
@@ -225,6 +252,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool HoldCuts(const wire::AppendItem& item);
   void OnCutsLoaded(const absl::Status& status);
   void OnRelieved();
+  void NoteAppended(const wire::AppendItem& item);
+  SessionImage TakeImage(const RecordedExtent& recorded);
   bool Ready(const wire::AttendItem& item) const;
   absl::StatusOr<AttendPlan> MakePlan(const wire::AttendItem& item) const;
   absl::StatusOr<std::vector<std::vector<Piece>>> Collect(uint32_t layer, uint32_t head_begin,
@@ -252,7 +281,9 @@ class Session : public std::enable_shared_from_this<Session> {
   MemoryBudget* const budget_;
   base::Executor* const executor_;
   IndexLane* const lane_;
-  Tiers* const tiers_;         // or null
+  Tiers* const tiers_;                       // or null
+  std::shared_ptr<SessionJournal> journal_;  // null: the session lives in memory
+  JournalOptions journal_options_;
   std::vector<bool> indexed_;  // by layer
 
   mutable std::mutex mutex_;  // guards everything below
@@ -267,6 +298,9 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::flat_hash_set<const SealedSegment*> opening_;  // for a request that waits
   size_t loading_cuts_ = 0;                            // for an append that waits
   base::Time pinned_until_{};
+  base::Position unchanged_before_ = base::kMaxPositions;  // since the last image
+  int64_t unrecorded_rows_ = 0;
+  absl::Status restored_;  // not OK: from records, and who writes has to adopt it first
   uint64_t epoch_;
   uint64_t holder_ = 0;  // who adopted it; 0: whoever opened it
   base::SessionId parent_;

@@ -64,6 +64,7 @@ absl::Status Session::ApplyTruncate(uint64_t sequence, base::Position position) 
   }
   unbuilt_.swap(awaited);
   tokens_.Truncate(position);
+  unchanged_before_ = std::min(unchanged_before_, position);
   while (!cuts_.empty() && cuts_.back().position >= position) cuts_.pop_back();
   cuts_.push_back({sequence, position});
   if (cuts_.size() > kMostCuts) {  // the two oldest become one that refuses what either does
@@ -192,6 +193,7 @@ absl::Status Session::Adopt(uint64_t epoch, uint64_t holder) {
     }
     epoch_ = epoch;
     holder_ = holder;
+    restored_ = absl::OkStatus();
     failed_ = absl::OkStatus();  // the old writer's; so is what it left half done
     half_done_ = Attempt{};
     for (auto& [sequence, operation] : queued_) {

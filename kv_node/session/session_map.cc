@@ -5,6 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/absl_text.h"
 #include "common/base/status_macros.h"
+#include "common/base/check.h"
+#include "kv_node/session/session_restorer.h"
 #include "kv_node/session/spec_difference.h"
 
 namespace sounder::kv_node {
@@ -55,11 +57,13 @@ std::string TextOf(const SamplerSpec& spec) {
 }  // namespace
 
 SessionMap::SessionMap(const SessionMapOptions& options, base::Executor* executor,
-                       SegmentStore* store)
+                       SegmentStore* store, RecordStore* records)
     : options_(options),
       executor_(executor),
       budget_(options.memory_bytes),
       lane_(executor, options.index),
+      store_(store),
+      records_(records),
       tiers_(store == nullptr ? nullptr
                               : std::make_unique<Tiers>(options.tiers, store, &budget_)) {}
 
@@ -119,8 +123,9 @@ absl::Status SessionMap::CheckRoom() const {
 absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
   if (spec.seal_rows == 0) spec.seal_rows = options_.seal_rows;
   if (spec.min_indexed_rows == 0) spec.min_indexed_rows = options_.min_indexed_rows;
-  if (spec.durability == wire::Durability::kDisk) {
-    return absl::UnimplementedError("durability 'disk': this node keeps sessions in memory only");
+  if (spec.durability == wire::Durability::kDisk && records_ == nullptr) {
+    return absl::FailedPreconditionError(
+        "durability 'disk': this node keeps sessions in memory only (it has no --store)");
   }
   if (spec.row_format == wire::RowFormat::kInt8 && spec.index() != wire::AttentionKind::kSketch) {
     return absl::InvalidArgumentError(
@@ -136,15 +141,34 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
     if (const std::optional<absl::Status> known = Known(spec)) return answer(*known);
   }
   ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, SamplerFor(spec));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Session> session, Make(spec, std::move(sampler)));
+  {
+    std::lock_guard lock(mutex_);
+    if (const std::optional<absl::Status> known = Known(spec)) return answer(*known);
+    sessions_[spec.session.id] = session;
+  }
+  return answer(KeepNew(session));
+}
+
+// A session without rows.
+absl::StatusOr<std::shared_ptr<Session>> SessionMap::Make(const wire::SessionSpec& spec,
+                                                          std::shared_ptr<const Sampler> sampler) {
   Reservation fixed(&budget_);
   RETURN_IF_ERROR(fixed.Resize(Session::FixedBytes(spec)));
-  const auto session = std::make_shared<Session>(spec, std::move(sampler), &budget_,
-                                                 std::move(fixed), executor_, &lane_,
-                                                 tiers_.get());
-  std::lock_guard lock(mutex_);
-  if (const std::optional<absl::Status> known = Known(spec)) return answer(*known);
-  sessions_[spec.session.id] = session;
-  return result;
+  auto session = std::make_shared<Session>(spec, std::move(sampler), &budget_, std::move(fixed),
+                                           executor_, &lane_, tiers_.get());
+  if (spec.durability == wire::Durability::kDisk) {
+    session->SetJournal(std::make_shared<SessionJournal>(spec.session.id, store_, records_),
+                        options_.journal);
+  }
+  return session;
+}
+
+// That a session is durable includes that there is one.
+absl::Status SessionMap::KeepNew(const std::shared_ptr<Session>& session) {
+  absl::Status status = session->MakeDurable();
+  if (!status.ok()) Erase(session, status, /*forget=*/true);
+  return status;
 }
 
 absl::StatusOr<std::shared_ptr<Session>> SessionMap::Find(const base::SessionId& id) const {
@@ -167,12 +191,13 @@ void SessionMap::EraseLocked(const std::shared_ptr<Session>& session) {
   if (found != sessions_.end() && found->second == session) sessions_.erase(found);
 }
 
-void SessionMap::Erase(const std::shared_ptr<Session>& session, const absl::Status& reason) {
+void SessionMap::Erase(const std::shared_ptr<Session>& session, const absl::Status& reason,
+                       bool forget) {
   {
     std::lock_guard lock(mutex_);
     EraseLocked(session);
   }
-  session->Close(reason);
+  session->Close(reason, forget);
 }
 
 void SessionMap::Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply) {
@@ -203,6 +228,7 @@ absl::Status SessionMap::EraseAt(const std::shared_ptr<Session>& session,
 absl::StatusOr<wire::SessionInfo> SessionMap::Adopt(const wire::AdoptCall& call) {
   ASSIGN_OR_RETURN(const std::shared_ptr<Session> session, Find(call.session.id, call.tenant));
   RETURN_IF_ERROR(session->Adopt(call.session.epoch, call.holder));
+  RETURN_IF_ERROR(session->MakeDurable());  // an old writer is refused also after a restart
   // Its old writer may have closed it in between.
   const auto found = Find(call.session.id, call.tenant);
   if (!found.ok() || *found != session) return NotFound(call.session.id);
@@ -254,10 +280,7 @@ absl::Status SessionMap::OpenFork(const wire::ForkCall& call, const Session& par
   wire::SessionSpec spec = parent.spec();
   spec.session = {call.child, 0};
   spec.ttl_seconds = call.ttl_seconds;
-  Reservation fixed(&budget_);
-  RETURN_IF_ERROR(fixed.Resize(Session::FixedBytes(spec)));
-  const auto child = std::make_shared<Session>(spec, parent.sampler(), &budget_, std::move(fixed),
-                                               executor_, &lane_, tiers_.get());
+  ASSIGN_OR_RETURN(const std::shared_ptr<Session> child, Make(spec, parent.sampler()));
   child->StartFrom(std::move(rows));
   std::optional<absl::Status> known;
   {
@@ -265,7 +288,7 @@ absl::Status SessionMap::OpenFork(const wire::ForkCall& call, const Session& par
     known = KnownFork(call);
     if (!known.has_value()) sessions_[call.child] = child;
   }
-  return known.value_or(absl::OkStatus());
+  return known.has_value() ? *known : KeepNew(child);
 }
 
 size_t SessionMap::CloseExpired() {
@@ -274,7 +297,7 @@ size_t SessionMap::CloseExpired() {
   for (const std::shared_ptr<Session>& session : All()) {
     const uint32_t ttl = session->spec().ttl_seconds;
     if (ttl == 0 || now - session->last_touched() < std::chrono::seconds(ttl)) continue;
-    Erase(session, NotFound(session->spec().session.id));
+    Erase(session, NotFound(session->spec().session.id), /*forget=*/true);
     ++closed;
   }
   return closed;
@@ -286,8 +309,36 @@ void SessionMap::CloseAll(const absl::Status& reason) {
     ended_ = reason;
   }
   for (const std::shared_ptr<Session>& session : All()) {
-    Erase(session, reason);
+    Erase(session, reason, /*forget=*/false);
   }
+}
+
+absl::Status SessionMap::MakeDurable() {
+  absl::Status status;
+  for (const std::shared_ptr<Session>& session : All()) status.Update(session->MakeDurable());
+  return status;
+}
+
+absl::StatusOr<VisitResult> SessionMap::Restore(
+    const std::function<void(uint64_t sessions)>& progress) {
+  CHECK(records_ != nullptr);
+  uint64_t restored = 0;
+  SessionRestorer restorer(
+      store_, &budget_, tiers_.get(),
+      [this](const SessionRecord& record) -> absl::StatusOr<std::shared_ptr<Session>> {
+        ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, SamplerFor(record.spec));
+        return Make(record.spec, std::move(sampler));
+      },
+      [&](std::shared_ptr<Session> session) {
+        {
+          std::lock_guard lock(mutex_);
+          const base::SessionId id = session->spec().session.id;
+          sessions_[id] = std::move(session);
+        }
+        progress(++restored);
+        return absl::OkStatus();
+      });
+  return records_->Visit(restorer);
 }
 
 std::vector<std::shared_ptr<Session>> SessionMap::All() const {

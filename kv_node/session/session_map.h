@@ -2,6 +2,7 @@
 #ifndef SOUNDER_KV_NODE_SESSION_SESSION_MAP_H_
 #define SOUNDER_KV_NODE_SESSION_SESSION_MAP_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -24,15 +25,17 @@ struct SessionMapOptions {
   size_t max_sessions = 4096;
   IndexLaneOptions index = {};
   TierOptions tiers = {};
+  JournalOptions journal = {};
 };
 
 // Thread safe. The executor runs index builds and timers; it outlives the map and its sessions.
 class SessionMap {
  public:
-  // `store`: where what does not fit into memory goes; it and its io executor outlive the sessions.
-  // Null: nowhere.
+  // `store`: where what does not fit into memory goes; null: nowhere. `records`: what durable
+  // sessions leave to a restart; null, also without a store: there are none. Both, and the store's
+  // io executor, outlive the sessions.
   SessionMap(const SessionMapOptions& options, base::Executor* executor,
-             SegmentStore* store = nullptr);
+             SegmentStore* store = nullptr, RecordStore* records = nullptr);
   ~SessionMap();
 
   // Idempotent for the same spec. ALREADY_EXISTS when the id is in use with another spec,
@@ -55,7 +58,13 @@ class SessionMap {
   absl::StatusOr<wire::SessionInfo> Adopt(const wire::AdoptCall& call);
   // Closes sessions whose TTL has passed since their writer's last message. Returns how many.
   size_t CloseExpired();
-  // The end: later calls get `reason` too.
+  // Opens the sessions that are recorded; before others are. `progress` is told of each so far.
+  // What is damaged is in the result, and is not opened. RESOURCE_EXHAUSTED where tails do not fit
+  // into memory.
+  absl::StatusOr<VisitResult> Restore(const std::function<void(uint64_t sessions)>& progress);
+  // Writes what is not durable yet of durable sessions; blocks. The first error.
+  absl::Status MakeDurable();
+  // The end: later calls get `reason` too. A restart finds durable sessions.
   void CloseAll(const absl::Status& reason);
 
   std::vector<std::shared_ptr<Session>> All() const;
@@ -76,7 +85,10 @@ class SessionMap {
   absl::Status CheckRoom() const;
   absl::Status OpenFork(const wire::ForkCall& call, const Session& parent, ForkedRows rows);
   absl::StatusOr<std::shared_ptr<const Sampler>> SamplerFor(const wire::SessionSpec& spec);
-  void Erase(const std::shared_ptr<Session>& session, const absl::Status& reason);
+  absl::StatusOr<std::shared_ptr<Session>> Make(const wire::SessionSpec& spec,
+                                                std::shared_ptr<const Sampler> sampler);
+  absl::Status KeepNew(const std::shared_ptr<Session>& session);
+  void Erase(const std::shared_ptr<Session>& session, const absl::Status& reason, bool forget);
   absl::Status EraseAt(const std::shared_ptr<Session>& session, const wire::SessionRef& ref);
   void EraseLocked(const std::shared_ptr<Session>& session);
 
@@ -84,6 +96,8 @@ class SessionMap {
   base::Executor* const executor_;
   MemoryBudget budget_;
   IndexLane lane_;
+  SegmentStore* const store_;           // or null
+  RecordStore* const records_;          // or null
   const std::unique_ptr<Tiers> tiers_;  // or null
 
   mutable std::mutex mutex_;  // guards everything below

@@ -125,6 +125,18 @@ absl::StatusOr<std::vector<int32_t>> TokenRuns::Read(base::PositionRange range) 
   return tokens;
 }
 
+std::vector<TokenRuns::Ids> TokenRuns::From(base::Position position) const {
+  std::vector<Ids> all;
+  for (const Run& run : runs_) {
+    const base::Position first = std::max(position, run.block->first);
+    if (first >= run.end()) continue;
+    const auto begin = run.block->tokens.begin();
+    all.push_back({first,
+                   {begin + (first - run.block->first), begin + (run.end() - run.block->first)}});
+  }
+  return all;
+}
+
 void TokenRuns::Truncate(base::Position position) {
   while (!runs_.empty() && runs_.back().block->first >= position) runs_.pop_back();
   if (runs_.empty()) return;

@@ -33,6 +33,13 @@ class TokenRuns {
   // FAILED_PRECONDITION naming the first position of the range that has none.
   absl::StatusOr<std::vector<int32_t>> Read(base::PositionRange range) const;
 
+  // Runs of ids of positions at or after `position`.
+  struct Ids {
+    base::Position first = 0;
+    std::vector<int32_t> ids;
+  };
+  std::vector<Ids> From(base::Position position) const;
+
   // Forgets ids from `position` on.
   void Truncate(base::Position position);
   void Clear() { runs_.clear(); }

@@ -65,6 +65,9 @@ class ServiceSwitch final : public wire::ControlService {
   void Spill(const base::SessionId& session, wire::StatusReply reply) override {
     Forward(std::move(reply), [=](auto& service, auto done) { service.Spill(session, done); });
   }
+  void Load(const base::SessionId& session, wire::StatusReply reply) override {
+    Forward(std::move(reply), [=](auto& service, auto done) { service.Load(session, done); });
+  }
   void Drain(bool on, wire::StatusReply reply) override {
     Forward(std::move(reply), [=](auto& service, auto done) { service.Drain(on, done); });
   }

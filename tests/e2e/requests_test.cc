@@ -266,6 +266,7 @@ class OtherVersion final : public wire::ControlService {
   void List(wire::Reply<std::vector<wire::SessionInfo>> reply) override { reply(Error()); }
   void Pin(const base::SessionId&, uint32_t, wire::StatusReply reply) override { reply(Error()); }
   void Spill(const base::SessionId&, wire::StatusReply reply) override { reply(Error()); }
+  void Load(const base::SessionId&, wire::StatusReply reply) override { reply(Error()); }
   void Drain(bool, wire::StatusReply reply) override { reply(Error()); }
   void Status(wire::Reply<wire::NodeStatus> reply) override {
     wire::NodeStatus status;

@@ -35,6 +35,7 @@ std::vector<std::string> CallEverything(ControlChannel* channel, const SessionSp
   }
   ends.push_back(TextOf(channel->Pin(op.session.id, 79)));
   ends.push_back(TextOf(channel->Spill(op.session.id)));
+  ends.push_back(TextOf(channel->Load(op.session.id)));
   ends.push_back(TextOf(channel->Drain(true)));
   const auto node = channel->Status();
   ends.push_back(node.ok() ? Describe(*node) : TextOf(node.status()));

@@ -102,6 +102,9 @@ class FakeService : public ControlService {
   void Spill(const base::SessionId& session, StatusReply reply) override {
     AnswerStatus("spill " + session.ToString(), std::move(reply));
   }
+  void Load(const base::SessionId& session, StatusReply reply) override {
+    AnswerStatus("load " + session.ToString(), std::move(reply));
+  }
   void Drain(bool on, StatusReply reply) override {
     AnswerStatus(on ? "drain on" : "drain off", std::move(reply));
   }

@@ -473,6 +473,11 @@ SessionInfo RandomInfo(base::PhiloxStream& random) {
   info.fork_position = Coin(random) ? -1 : RandomRange(random).end;
   info.shared_bytes = random.Next64();
   info.ttl_remaining_seconds = random.Next32();
+  info.durable_position = Coin(random) ? -1 : RandomRange(random).end;
+  info.warm_segments = random.Next64();
+  info.cold_segments = random.Next64();
+  info.stored_bytes = random.Next64();
+  info.pinned_seconds = random.Next32();
   return info;
 }
 
@@ -492,6 +497,8 @@ NodeStatus RandomNodeStatus(base::PhiloxStream& random) {
   status.simd = RandomText(random, 10);
   status.uptime_seconds = random.Next64();
   status.draining = Coin(random);
+  status.stored_bytes = random.Next64();
+  status.store = RandomText(random, 40);
   for (uint32_t i = random.NextBelow(4); i > 0; --i) {
     status.connections.push_back(
         {RandomText(random, 20), RandomText(random, 20), RandomText(random, 300)});
@@ -523,7 +530,9 @@ std::string Describe(const SessionInfo& info) {
   text("applied", info.applied_sequence)("first", info.first_position)("end", info.end_position)(
       "rows", info.rows)("segments", info.segments)("row bytes", info.row_bytes)(
       "index bytes", info.index_bytes)("tokens", info.tokens)("parent", info.parent.ToString())(
-      "forked", info.fork_position)("shared", info.shared_bytes)("ttl", info.ttl_remaining_seconds);
+      "forked", info.fork_position)("shared", info.shared_bytes)("ttl", info.ttl_remaining_seconds)(
+      "durable", info.durable_position)("warm", info.warm_segments)("cold", info.cold_segments)(
+      "stored", info.stored_bytes)("pinned", info.pinned_seconds);
   for (const base::Position end : info.head_ends) text("head end", end);
   return text.out.str();
 }

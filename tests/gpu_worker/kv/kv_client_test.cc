@@ -391,6 +391,7 @@ TEST_F(KvClientTest, AnotherProtocolVersionIsRefused) {
     void List(wire::Reply<std::vector<wire::SessionInfo>>) override {}
     void Pin(const base::SessionId&, uint32_t, wire::StatusReply) override {}
     void Spill(const base::SessionId&, wire::StatusReply) override {}
+    void Load(const base::SessionId&, wire::StatusReply) override {}
     void Drain(bool, wire::StatusReply) override {}
   } old;
   transport::LoopbackFabric fabric(&executor_);

@@ -1,0 +1,111 @@
+#include "kv_node/node_store.h"
+
+#include <filesystem>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/absl_text.h"
+#include "common/base/status_macros.h"
+#include "common/config/logging.h"
+#include "kv_node/session/session_restorer.h"
+
+namespace sounder::kv_node {
+namespace {
+
+// One writes while another syncs; more would only queue at the disk.
+constexpr int kIoThreads = 2;
+
+absl::Status MakeFolder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directory(folder, error);
+  if (!error) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(folder, ": ", error.message()));
+}
+
+std::string Describe(const std::string& folder, const DiskProperties& disk) {
+  std::string text = absl::StrCat(folder, ": ", disk.file_system, ", ", disk.reads);
+  if (!disk.reads_why.empty()) absl::StrAppend(&text, " (", disk.reads_why, ")");
+  absl::StrAppend(&text, disk.direct ? ", direct" : ", through the page cache");
+  if (!disk.direct_why.empty()) absl::StrAppend(&text, " (", disk.direct_why, ")");
+  return text;
+}
+
+// What is not named by records is freed when the log opens: not before somebody agrees.
+absl::Status CheckDamage(const VisitResult& result, bool discard, RecordStore& records) {
+  std::string damage;
+  for (const auto& [session, why] : result.damaged) {
+    absl::StrAppend(&damage, "session ", session.ToString(), ": ", base::MessageOf(why), "; ");
+  }
+  for (const absl::Status& why : result.unreadable) {
+    absl::StrAppend(&damage, base::MessageOf(why), "; ");
+  }
+  if (damage.empty()) return absl::OkStatus();
+  if (!discard) {
+    return absl::DataLossError(
+        absl::StrCat("records are damaged: ", damage,
+                     "start with --discard-damaged to go on without what they named"));
+  }
+  config::LogWarning("discarded: " + damage);
+  RecordBatch batch;
+  for (const auto& [session, why] : result.damaged) batch.RemoveSession(session);
+  return records.Commit(batch);
+}
+
+}  // namespace
+
+void DeclareStore(config::OptionSet& set, StoreOptions* options) {
+  set.AddText("store", &options->folder,
+              "folder on an SSD for sessions larger than memory and for durable ones; empty: "
+              "everything stays in memory");
+  set.AddInt("row_cache_percent", &options->row_cache_percent,
+             "part of --memory for rows read from --store that the next steps need again",
+             {.min = 0, .max = 80});
+  set.AddBytes("spill_rate", &options->spill_rate,
+               "bytes a second written to --store to make room in memory",
+               {.min = int64_t{1} << 20});
+  set.AddBool("store_page_cache", &options->page_cache,
+              "let the page cache hold what --store has, beside --memory");
+  set.AddBool("store_io_uring", &options->io_uring, "read --store by io_uring where that is allowed");
+  set.AddInt("tail_rows", &options->journal.tail_rows,
+             "rows of a durable session that may be in no sealed segment and not be durable",
+             {.min = 1});
+  set.AddDuration("tail_interval", &options->journal.tail_interval,
+                  "and how long they may not be", {.min = base::Duration(0)});
+  set.AddBool("discard_damaged", &options->discard_damaged,
+              "start even if records in --store are damaged, and give up the sessions they named");
+}
+
+uint64_t RowCacheBytes(const StoreOptions& options, uint64_t memory) {
+  if (options.folder.empty()) return 0;
+  return memory / 100 * static_cast<uint64_t>(options.row_cache_percent);
+}
+
+absl::StatusOr<std::unique_ptr<NodeStore>> NodeStore::Open(const StoreOptions& options,
+                                                           uint64_t row_cache_bytes) {
+  RETURN_IF_ERROR(MakeFolder(options.folder));
+  LinuxDiskOptions disk_options;
+  disk_options.uring = options.io_uring;
+  disk_options.direct = !options.page_cache;
+  // First: it keeps other nodes out.
+  ASSIGN_OR_RETURN(std::unique_ptr<RecordStore> records,
+                   RecordStore::Open(options.folder + "/records"));
+  ASSIGN_OR_RETURN(std::unique_ptr<LinuxDisk> disk,
+                   LinuxDisk::Start(options.folder + "/segments", disk_options));
+  VisitResult result;
+  ASSIGN_OR_RETURN(const std::vector<LiveSegment> live, SegmentsOfRecords(*records, &result));
+  RETURN_IF_ERROR(CheckDamage(result, options.discard_damaged, *records));
+  std::unique_ptr<NodeStore> store(new NodeStore(std::move(disk), row_cache_bytes));
+  store->records_ = std::move(records);
+  ASSIGN_OR_RETURN(store->log_, SegmentLog::Open(store->disk_.get(), live));
+  store->io_ = std::make_unique<base::ThreadExecutor>(kIoThreads, "store");
+  store->segments_ = std::make_unique<SegmentStore>(store->disk_.get(), store->log_.get(),
+                                                    store->io_.get());
+  store->description_ = Describe(options.folder, store->disk_->properties());
+  return store;
+}
+
+NodeStore::~NodeStore() { io_.reset(); }
+
+}  // namespace sounder::kv_node

@@ -1,0 +1,16 @@
+// The metrics of a node with a disk: the only place their names are written.
+#ifndef SOUNDER_KV_NODE_SERVER_STORE_METRICS_H_
+#define SOUNDER_KV_NODE_SERVER_STORE_METRICS_H_
+
+#include "common/metrics/registry.h"
+#include "kv_node/session/tiers.h"
+#include "kv_node/store/row_source.h"
+
+namespace sounder::kv_node {
+
+// Both outlive the registry's exposition.
+void AddStoreMetrics(metrics::Registry& registry, const Tiers& tiers, const RowSource& rows);
+
+}  // namespace sounder::kv_node
+
+#endif  // SOUNDER_KV_NODE_SERVER_STORE_METRICS_H_
