@@ -4,7 +4,7 @@ set(SOUNDER_HOUSE_common base memory tensor_file attention lsh kernels policy me
     transport wire cluster)
 set(SOUNDER_HOUSE_kv_node kernels segment sampler tuning store session server main)
 set(SOUNDER_HOUSE_gpu_worker ops model kv client engine serve main)
-set(SOUNDER_HOUSE_cli table plot baselines eval status tune main)
+set(SOUNDER_HOUSE_cli table plot baselines eval session status tune main)
 # cli/ sees common/ and kv_node/ up to here.
 set(SOUNDER_CLI_LAST_KV_NODE_FOLDER tuning)
 # What kernels need, built where SOUNDER_KERNELS_ONLY.

@@ -103,21 +103,31 @@ void AttendSchedule::MakeReady(uint64_t job, base::Time now) {
   AddReady(job, now);
 }
 
-// What a turn took beyond what it was charged when it began is charged now. It counts for the share
-// as it is done: the end of a long job may be long after.
+// It counts for the share as it is done: the end of a long job may be long after.
+void AttendSchedule::Used(Job& job, base::Duration used) {
+  job.used += used;
+  measured_work_ += used;
+  const base::Duration done = std::min(used, job.work);
+  flows_.at(job.flow).pending -= done;
+  job.work -= done;
+}
+
+// What a turn took beyond what it was charged when it began is charged now.
 bool AttendSchedule::Yield(uint64_t job, base::Duration used, base::Time now) {
   const auto found = jobs_.find(job);
   if (found == jobs_.end()) return false;
-  Job& entry = found->second;
-  Flow& flow = flows_.at(entry.flow);
-  entry.used += used;
-  measured_work_ += used;
-  flow.start += std::max(used - kTurn, base::Duration(0));
-  const base::Duration done = std::min(used, entry.work);
-  flow.pending -= done;
-  entry.work -= done;
+  flows_.at(found->second.flow).start += std::max(used - kTurn, base::Duration(0));
+  Used(found->second, used);
   AddReady(job, now);
   return true;
+}
+
+void AttendSchedule::Pause(uint64_t job, base::Duration used, bool again) {
+  const auto found = jobs_.find(job);
+  if (found == jobs_.end()) return;
+  const base::Duration beyond = used - kTurn;
+  flows_.at(found->second.flow).start += again ? beyond : std::max(beyond, base::Duration(0));
+  Used(found->second, used);
 }
 
 void AttendSchedule::AddReady(uint64_t job, base::Time now) {
@@ -170,7 +180,7 @@ uint64_t AttendSchedule::Take(base::Time now, std::vector<uint64_t>* expired) {
       Forget(id);
       continue;
     }
-    virtual_now_ = next->second.start;
+    virtual_now_ = std::max(virtual_now_, next->second.start);
     next->second.start += job.taken ? kTurn : std::min(job.work, job.threads * kTurn);
     job.taken = true;
     if (ready_ == 0) measuring_ = false;

@@ -80,6 +80,10 @@ class AttendSchedule {
   // A thread that worked on a taken job for `used` lets the others have their turn: the job is
   // taken again, once for each such thread, and never too late. False if it is over.
   bool Yield(uint64_t job, base::Duration used, base::Time now);
+  // A thread stops after `used`, because what is left of the job waits for something else (rows on
+  // a disk). When that is there the job Yields once more, having used nothing. `again`: it was not
+  // the job's first turn; then what the turn was charged in advance and did not use comes back.
+  void Pause(uint64_t job, base::Duration used, bool again);
   // What a job turned out to be worked on, where some of what was asked for is refused.
   void Worked(uint64_t job, const WorkRows& rows) { jobs_.at(job).rows = rows; }
   // A job that was offered or taken is over. `took` of zeros (refused later, nothing to do): not
@@ -112,6 +116,7 @@ class AttendSchedule {
   };
   base::Duration Ahead(FlowId flow, base::Duration work) const;
   base::Duration ByThreads(base::Duration work, int threads) const;
+  void Used(Job& job, base::Duration used);
   void AddReady(uint64_t job, base::Time now);
   void MeasureShare(base::Duration took, base::Time now);
   bool TooLate(const Job& job, base::Time now) const;

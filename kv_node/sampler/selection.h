@@ -67,8 +67,8 @@ struct SelectedRows {
   memory::RowsView keys;              // unless from_copies
   memory::RowsView values;            // the same rows; its own stride
   const std::byte* copies = nullptr;  // if from_copies: packed records
-  // Gathered: row i above is row ids[i] of the segment, and these are the selection's DistinctRows.
-  // Null: row i above is row i of the segment.
+  // Gathered: row i above is row ids[i] of the segment. Ascending; the selection's DistinctRows, or
+  // more rows of which those are some. Null: row i above is row i of the segment.
   const std::vector<uint16_t>* ids = nullptr;
 
   static SelectedRows Of(const SegmentRows& rows) {

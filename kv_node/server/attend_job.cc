@@ -1,11 +1,9 @@
 #include "kv_node/server/attend_job.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/attention/partial_output.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/kernels/exact_attention.h"
@@ -15,21 +13,22 @@
 namespace sounder::kv_node {
 namespace {
 
-uint32_t MicrosBetween(base::Time from, base::Time to) {
-  const int64_t micros = std::chrono::duration_cast<std::chrono::microseconds>(to - from).count();
-  return static_cast<uint32_t>(std::clamp<int64_t>(micros, 0, UINT32_MAX));
-}
+// Reads of so many units, or bytes, are in flight as one batch: enough for one call of the disk to
+// be cheap, and few enough that the first are attended while the others are on their way.
+constexpr size_t kUnitsPerRead = 16;
+constexpr uint64_t kBytesPerRead = uint64_t{8} << 20;
 
 }  // namespace
 
 AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, uint64_t number,
-                     SessionMap* sessions, base::Executor* executor, AttendQueue* queue,
-                     ScratchPool* scratches, Done done)
+                     SessionMap* sessions, RowSource* rows, base::Executor* executor,
+                     AttendQueue* queue, ScratchPool* scratches, Done done)
     : request_(std::move(request)),
       arrival_(arrival),
       deadline_(RequestDeadline(request_.envelope, arrival)),
       number_(number),
       sessions_(sessions),
+      rows_(rows),
       executor_(executor),
       queue_(queue),
       scratches_(scratches),
@@ -87,7 +86,6 @@ void AttendJob::Begin() {
     if (!plans_[i].ok()) continue;
     if (absl::Status status = AddItem(i, *plans_[i]); !status.ok()) plans_[i] = std::move(status);
   }
-  OrderUnits();
   unfinished_ = units_.size();
   if (units_.empty()) {
     Finish();
@@ -95,18 +93,12 @@ void AttendJob::Begin() {
     return;
   }
   const size_t runners = std::min(units_.size(), static_cast<size_t>(queue_->threads()));
+  StartSteps(runners);
   queue_->AddRunners(runners - 1);
   for (size_t i = 1; i < runners; ++i) {
-    executor_->Run([self = shared_from_this()] { self->RunUnits(); });
+    executor_->Run([self = shared_from_this()] { self->RunUnits(/*again=*/false); });
   }
-  RunUnits();
-}
-
-void AttendJob::Expire() {
-  reply_.envelope.status = absl::DeadlineExceededError(
-      absl::StrCat("the attend waited ", MicrosBetween(arrival_, executor_->clock().Now()),
-                   " us for its turn on the node, too long for its deadline"));
-  Answer();
+  RunUnits(/*again=*/false);
 }
 
 // Sampling draws from whole pieces; a block whose causal bounds cut through one attends it exactly.
@@ -167,41 +159,95 @@ absl::Status AttendJob::AddItem(size_t item, const AttendPlan& plan) {
   return absl::OkStatus();
 }
 
-void AttendJob::OrderUnits() {
+void AttendJob::StartSteps(size_t runners) {
   std::vector<int64_t> costs;
-  for (const Unit& unit : units_) {
+  for (Unit& unit : units_) {
     const wire::AttendItem& item = request_.items[heads_[unit.head_work].item];
     costs.push_back(CostOf(unit.piece, size_t{item.query_count} * item.group,
                            /*sampled=*/unit.sampler != nullptr));
+    if (unit.piece.in_memory()) continue;
+    CHECK(rows_ != nullptr) << "rows in a store, on a node without one";
+    unit.stored = std::make_unique<StoredPiece>(unit.piece);
   }
-  order_ = DearestFirst(costs);
+  std::vector<uint32_t> stored;
+  std::vector<uint32_t> in_memory;
+  for (const uint32_t unit : DearestFirst(costs)) {
+    (units_[unit].stored != nullptr ? stored : in_memory).push_back(unit);
+  }
+  steps_.Start(std::move(stored), std::move(in_memory), runners);
 }
 
 // A block of a prompt's queries may be seconds of work: others get their turn in between.
-void AttendJob::RunUnits() {
+void AttendJob::RunUnits(bool again) {
   base::Duration used{};
+  UnitSteps::Left left{};
   {
     ScratchPool::Lease scratch = scratches_->Take();
-    base::Time begin = executor_->clock().Now();
-    while (used < policy::kTurn) {
-      const size_t index = next_unit_.fetch_add(1);
-      if (index >= units_.size()) break;
-      Unit& unit = units_[order_[index]];
-      RunUnit(unit, *scratch);
-      HeadWork& work = heads_[unit.head_work];
-      if (work.unfinished.fetch_sub(1) == 1) MergeHead(work);
-      const base::Time end = executor_->clock().Now();
-      took_nanos_[static_cast<size_t>(request_.items[work.item].attention)] +=
-          (end - begin).count();
-      used += end - begin;
-      begin = end;
-      if (unfinished_.fetch_sub(1) == 1) Finish();
-    }
+    Reads reads;
+    do {
+      TakeSteps(*scratch, &used, &reads);
+      Submit(&reads);
+      left = steps_.Leave();
+    } while (left == UnitSteps::Left::kWork && used < policy::kTurn);
   }
-  if (next_unit_ < units_.size()) {
-    queue_->RunnerYields(number_, used, [self = shared_from_this()] { self->RunUnits(); });
-  } else {
-    queue_->RunnerEnded();
+  switch (left) {
+    case UnitSteps::Left::kWork:
+      queue_->RunnerYields(number_, used, [self = shared_from_this()] { self->RunUnits(true); });
+      break;
+    case UnitSteps::Left::kWaits:
+      queue_->RunnerPauses(number_, used, again);
+      break;
+    case UnitSteps::Left::kOver:
+      queue_->RunnerEnded();
+      break;
+  }
+}
+
+// Until there are none or the turn is over. What is left in `reads` is to be submitted.
+void AttendJob::TakeSteps(Scratch& scratch, base::Duration* used, Reads* reads) {
+  base::Time begin = executor_->clock().Now();
+  while (*used < policy::kTurn) {
+    const UnitSteps::Step step = steps_.Next();
+    const bool attends = step.kind == UnitSteps::Kind::kAttend;
+    if (attends || reads->units.size() >= kUnitsPerRead || reads->bytes >= kBytesPerRead) {
+      Submit(reads);
+    }
+    if (step.kind == UnitSteps::Kind::kNone) return;
+    Unit& unit = units_[step.unit];
+    const bool done = attends || (step.kind == UnitSteps::Kind::kChoose && !Choose(unit, scratch));
+    if (done) {
+      RunUnit(unit, scratch);
+    } else if (step.kind == UnitSteps::Kind::kRead ||
+               steps_.TakeRoom(step.unit, unit.stored->bytes())) {
+      reads->units.push_back(step.unit);
+      reads->bytes += unit.stored->bytes();
+    }
+    HeadWork& work = heads_[unit.head_work];
+    if (done && work.unfinished.fetch_sub(1) == 1) MergeHead(work);
+    const base::Time end = executor_->clock().Now();
+    took_nanos_[static_cast<size_t>(request_.items[work.item].attention)] += (end - begin).count();
+    *used += end - begin;
+    begin = end;
+    if (done && unfinished_.fetch_sub(1) == 1) Finish();
+  }
+}
+
+// One batch of all of them, in flight together.
+void AttendJob::Submit(Reads* reads) {
+  if (reads->units.empty()) return;
+  std::vector<RowRequest> requests;
+  for (const uint32_t unit : reads->units) requests.push_back(units_[unit].stored->Request());
+  rows_->Read(std::move(requests),
+              [self = shared_from_this(), units = std::exchange(*reads, {}).units](
+                  std::span<const absl::Status> statuses) { self->OnRead(units, statuses); });
+}
+
+// Mostly on the disk's thread, which has other reads to look after: nothing is attended here.
+void AttendJob::OnRead(const std::vector<uint32_t>& units, std::span<const absl::Status> statuses) {
+  for (size_t i = 0; i < units.size(); ++i) units_[units[i]].status = statuses[i];
+  const auto most_runners = static_cast<size_t>(queue_->threads());
+  for (size_t more = steps_.Arrived(units, most_runners); more > 0; --more) {
+    queue_->Resume(number_, [self = shared_from_this()] { self->RunUnits(/*again=*/true); });
   }
 }
 
@@ -209,8 +255,39 @@ bool AttendJob::SeesWholePiece(const wire::AttendItem& item, const Piece& piece)
   return item.causal_from < 0 || item.causal_from + 1 >= piece.first_position + piece.row_end;
 }
 
-void AttendJob::RunUnit(Unit& unit, Scratch& scratch) {
+GroupQuery AttendJob::QueryOf(const Unit& unit) {
   HeadWork& work = heads_[unit.head_work];
+  GroupQuery query = GroupQueryOf(request_.items[work.item], work.head, work.packed, unit.piece);
+  if (unit.piece.segment->index() != nullptr && query.uniform_fraction == 0) {
+    std::call_once(work.prepare, [&] {
+      work.prepared = unit.sampler->Prepare(query.queries, query.group, query.scale);
+    });
+    query.prepared = work.prepared.get();
+  }
+  return query;
+}
+
+// Which rows of a stored unit to read; false: none, and it can be attended.
+bool AttendJob::Choose(Unit& unit, Scratch& scratch) {
+  if (unit.sampler == nullptr) {
+    unit.stored->TakeAll();
+  } else {
+    unit.stored->TakeSampled(*unit.sampler, QueryOf(unit), scratch);
+  }
+  return unit.stored->reads();
+}
+
+// Its rows are in memory, or have been read, or could not be.
+void AttendJob::RunUnit(Unit& unit, Scratch& scratch) {
+  if (unit.status.ok()) AttendUnit(unit, scratch);
+  if (unit.stored == nullptr) return;
+  const uint64_t room = unit.stored->reads() ? unit.stored->bytes() : 0;
+  unit.stored->Release();
+  steps_.GiveRoom(room);
+}
+
+void AttendJob::AttendUnit(Unit& unit, Scratch& scratch) {
+  const HeadWork& work = heads_[unit.head_work];
   const wire::AttendItem& item = request_.items[work.item];
   const size_t queries = size_t{item.query_count} * item.group;
   unit.outputs.resize(queries * item.head_dim);
@@ -219,17 +296,16 @@ void AttendJob::RunUnit(Unit& unit, Scratch& scratch) {
     RunExact(item, work, unit);
     return;
   }
-  GroupQuery query = GroupQueryOf(item, work.head, work.packed, unit.piece);
-  if (unit.piece.segment->index() != nullptr && query.uniform_fraction == 0) {
-    std::call_once(work.prepare, [&] {
-      work.prepared = unit.sampler->Prepare(query.queries, query.group, query.scale);
-    });
-    query.prepared = work.prepared.get();
-  }
+  const GroupQuery query = QueryOf(unit);
   if (item.want_error_terms) unit.errors.resize(queries);
-  unit.sampler->Attend(*unit.piece.segment, *unit.piece.segment_rows, query, scratch,
-                       unit.outputs.data(), unit.lse.data(),
-                       item.want_error_terms ? unit.errors.data() : nullptr, &unit.stats);
+  ErrorTerms* const errors = item.want_error_terms ? unit.errors.data() : nullptr;
+  if (unit.stored != nullptr) {
+    unit.stored->Attend(*unit.sampler, query, scratch, unit.outputs.data(), unit.lse.data(), errors,
+                        &unit.stats);
+  } else {
+    unit.sampler->Attend(*unit.piece.segment, *unit.piece.segment_rows, query, scratch,
+                         unit.outputs.data(), unit.lse.data(), errors, &unit.stats);
+  }
   unit.exact = unit.stats.exact;
 }
 
@@ -253,8 +329,13 @@ void AttendJob::RunExact(const wire::AttendItem& item, const HeadWork& work, Uni
   args.queries = work.packed.queries.data();
   args.query_stride = item.head_dim;
   args.num_queries = static_cast<int>(queries);
-  args.keys = piece.keys.Slice(piece.row_begin, piece.row_end);
-  args.values = piece.values.Slice(piece.row_begin, piece.row_end);
+  if (unit.stored != nullptr) {
+    args.keys = unit.stored->keys();
+    args.values = unit.stored->values();
+  } else {
+    args.keys = piece.keys.Slice(piece.row_begin, piece.row_end);
+    args.values = piece.values.Slice(piece.row_begin, piece.row_end);
+  }
   args.scale = item.scale;
   args.visible_rows = visible;
   args.schedule = scratches_->schedule();
@@ -262,124 +343,6 @@ void AttendJob::RunExact(const wire::AttendItem& item, const HeadWork& work, Uni
   unit.stats.rows_read = read;
   unit.stats.rows_loaded = loaded;
   unit.exact = true;
-}
-
-void AttendJob::MergeHead(HeadWork& work) const {
-  const wire::AttendItem& item = request_.items[work.item];
-  const int dim = static_cast<int>(item.head_dim);
-  const size_t queries = size_t{item.query_count} * item.group;
-  work.outputs.assign(queries * item.head_dim, 0);
-  work.lse.assign(queries, attention::kEmptyLse);
-  for (size_t u = work.first_unit; u < work.first_unit + work.num_units; ++u) {
-    for (size_t query = 0; query < queries; ++query) {
-      attention::MergePartial(work.outputs.data() + query * item.head_dim, &work.lse[query],
-                              units_[u].outputs.data() + query * item.head_dim,
-                              units_[u].lse[query], dim);
-    }
-  }
-  if (!item.want_error_terms) return;
-  // Variances add with the squares of the pieces' shares; B carries the shift of the mean.
-  work.errors.assign(queries, ErrorTerms{});
-  for (size_t u = work.first_unit; u < work.first_unit + work.num_units; ++u) {
-    const Unit& unit = units_[u];
-    if (unit.errors.empty()) continue;  // exact pieces have no variance
-    for (size_t query = 0; query < queries; ++query) {
-      if (unit.lse[query] == attention::kEmptyLse) continue;
-      const float share = std::exp(unit.lse[query] - work.lse[query]);
-      float shift = 0;
-      for (int i = 0; i < dim; ++i) {
-        const size_t at = query * item.head_dim + static_cast<size_t>(i);
-        const float difference = unit.outputs[at] - work.outputs[at];
-        shift += difference * difference;
-      }
-      work.errors[query].a += share * share * (unit.errors[query].a + unit.errors[query].b * shift);
-      work.errors[query].b += share * share * unit.errors[query].b;
-      work.errors[query].concentration += share * share * unit.errors[query].concentration;
-    }
-  }
-}
-
-void AttendJob::FillReplyItem(size_t item_index) {
-  const wire::AttendItem& item = request_.items[item_index];
-  wire::AttendReplyItem& reply = reply_.items[item_index];
-  if (!plans_[item_index].ok()) {
-    reply.status = plans_[item_index].status();
-    return;
-  }
-  const size_t rows = size_t{item.query_count} * item.query_heads();
-  outputs_[item_index].assign(rows * item.head_dim, 0);
-  lse_[item_index].assign(rows, attention::kEmptyLse);
-  if (item.want_error_terms) error_terms_[item_index].resize(rows);
-  if (item.attention == wire::AttentionKind::kSketch) {
-    head_mass_[item_index].assign(item.kv_head_count, 0);
-  }
-  reply.query_count = item.query_count;
-  reply.query_heads = item.query_heads();
-  reply.head_dim = item.head_dim;
-  reply.covered = item.range;
-  for (uint32_t t = 0; t < item.query_count; ++t) {
-    base::PositionRange seen = item.range;
-    if (item.causal_from >= 0) seen.end = std::min(seen.end, item.causal_from + t + 1);
-    reply.rows_visible += uint64_t{item.query_heads()} * static_cast<uint64_t>(seen.size());
-  }
-  for (size_t head = 0; head < plans_[item_index]->pieces.size(); ++head) {
-    const HeadWork& work = heads_[first_head_[item_index] + head];
-    for (size_t query = 0; query < work.lse.size(); ++query) {
-      const size_t at = query / item.group * item.query_heads() + size_t{work.head} * item.group +
-                        query % item.group;
-      std::copy_n(work.outputs.data() + query * item.head_dim, item.head_dim,
-                  outputs_[item_index].data() + at * item.head_dim);
-      lse_[item_index][at] = work.lse[query];
-      if (!item.want_error_terms) continue;
-      const ErrorTerms& errors = work.errors[query];
-      error_terms_[item_index][at] = {errors.a, errors.b, errors.concentration};
-    }
-    double mass = 0;
-    for (size_t u = work.first_unit; u < work.first_unit + work.num_units; ++u) {
-      const AttendStats& stats = units_[u].stats;
-      reply.rows_read += static_cast<uint64_t>(stats.rows_read);
-      reply.rows_loaded += static_cast<uint64_t>(stats.rows_loaded);
-      if (units_[u].exact) reply.rows_exact += static_cast<uint64_t>(stats.rows_read);
-      mass += stats.mass;
-    }
-    if (!head_mass_[item_index].empty()) head_mass_[item_index][head] = static_cast<float>(mass);
-  }
-  reply.outputs = outputs_[item_index];
-  reply.lse = lse_[item_index];
-  reply.error_terms = error_terms_[item_index];
-  reply.head_mass = head_mass_[item_index];
-}
-
-void AttendJob::Finish() {
-  const base::Time computed = executor_->clock().Now();
-  for (HeadWork& work : heads_) {
-    if (work.num_units == 0) MergeHead(work);  // nothing to attend: empty outputs
-  }
-  reply_.items.resize(request_.items.size());
-  for (size_t i = 0; i < request_.items.size(); ++i) FillReplyItem(i);
-  const base::Time merged = executor_->clock().Now();
-  reply_.envelope.timings = {
-      .queue_us = MicrosBetween(arrival_, attended_),
-      .wait_us = MicrosBetween(asked_, planned_),
-      .compute_us = MicrosBetween(attended_, computed),
-      .merge_us = MicrosBetween(computed, merged),
-  };
-  policy::WorkTimes took{};
-  for (size_t kind = 0; kind < took.size(); ++kind) took[kind] = base::Duration(took_nanos_[kind]);
-  policy::WorkRows worked{};
-  for (size_t i = 0; i < request_.items.size(); ++i) {
-    if (plans_[i].ok()) AddWork(request_.items[i], &worked);
-  }
-  queue_->End(number_, worked, took);
-  Answer();
-}
-
-void AttendJob::Answer() {
-  reply_.envelope.kind = wire::MessageKind::kAttendReply;
-  reply_.envelope.ticket = request_.envelope.ticket;
-  reply_.envelope.tenant = request_.envelope.tenant;
-  reply_.envelope.trace_id = request_.envelope.trace_id;
-  done_(reply_);
 }
 
 }  // namespace sounder::kv_node

@@ -1,6 +1,7 @@
 // One Attend request on its way through the node: plans from the sessions, work units of (item,
 // kv head, piece or part of one) on the executor, partial outputs merged in order of position, the
-// reply.
+// reply. Units whose rows are in the store are worked on in two steps, with the read in between,
+// for which no thread waits.
 #ifndef SOUNDER_KV_NODE_SERVER_ATTEND_JOB_H_
 #define SOUNDER_KV_NODE_SERVER_ATTEND_JOB_H_
 
@@ -13,12 +14,16 @@
 #include <vector>
 
 #include "common/base/executor.h"
+#include "common/base/limits.h"
 #include "common/wire/messages.h"
 #include "kv_node/sampler/sampler.h"
 #include "kv_node/sampler/scratch_pool.h"
 #include "kv_node/server/attend_queue.h"
 #include "kv_node/server/head_queries.h"
+#include "kv_node/server/stored_piece.h"
+#include "kv_node/server/unit_steps.h"
 #include "kv_node/session/session_map.h"
+#include "kv_node/store/row_source.h"
 
 namespace sounder::kv_node {
 
@@ -29,9 +34,11 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
  public:
   using Done = std::function<void(const wire::AttendReply& reply)>;
 
-  // `number`: of the job in the queue, which has taken it on. The pointers outlive the job.
+  // `number`: of the job in the queue, which has taken it on. rows: of the store; null: the node
+  // has none. The pointers outlive the job.
   AttendJob(wire::AttendRequest request, base::Time arrival, uint64_t number, SessionMap* sessions,
-            base::Executor* executor, AttendQueue* queue, ScratchPool* scratches, Done done);
+            RowSource* rows, base::Executor* executor, AttendQueue* queue, ScratchPool* scratches,
+            Done done);
 
   void Start();
 
@@ -55,11 +62,18 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
     size_t head_work = 0;
     Piece piece;
     std::shared_ptr<const Sampler> sampler;  // null: exact
+    std::unique_ptr<StoredPiece> stored;     // null: its rows are in memory
+    absl::Status status;                     // of reading them
     std::vector<float> outputs;
     std::vector<float> lse;
     std::vector<ErrorTerms> errors;
     AttendStats stats;
     bool exact = false;
+  };
+  // Units whose rows are about to be read.
+  struct Reads {
+    std::vector<uint32_t> units;
+    uint64_t bytes = 0;
   };
 
   void OnPlan(size_t item, absl::StatusOr<AttendPlan> plan);
@@ -70,11 +84,19 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
                             uint32_t head) const;
   absl::Status TakePartialBytes(const wire::AttendItem& item, size_t num_units);
   absl::Status AddItem(size_t item, const AttendPlan& plan);
-  void OrderUnits();
-  void RunUnits();
+  void StartSteps(size_t runners);
+  // A runner; `again`: for another turn of the job.
+  void RunUnits(bool again);
+  void TakeSteps(Scratch& scratch, base::Duration* used, Reads* reads);
+  void Submit(Reads* reads);
+  void OnRead(const std::vector<uint32_t>& units, std::span<const absl::Status> statuses);
+  GroupQuery QueryOf(const Unit& unit);
+  bool Choose(Unit& unit, Scratch& scratch);
   void RunUnit(Unit& unit, Scratch& scratch);
+  void AttendUnit(Unit& unit, Scratch& scratch);
   void RunExact(const wire::AttendItem& item, const HeadWork& work, Unit& unit) const;
   bool SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const;
+  void FailItems();
   void Finish();
   void Answer();
   void MergeHead(HeadWork& work) const;
@@ -85,6 +107,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   const base::Time deadline_;
   const uint64_t number_;
   SessionMap* const sessions_;
+  RowSource* const rows_;
   base::Executor* const executor_;
   AttendQueue* const queue_;
   ScratchPool* const scratches_;
@@ -96,8 +119,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   std::deque<HeadWork> heads_;      // those of an item are consecutive
   std::vector<size_t> first_head_;  // by item
   std::vector<Unit> units_;
-  std::vector<uint32_t> order_;  // of units_, in which they are taken
-  std::atomic<size_t> next_unit_{0};
+  UnitSteps steps_{base::kMaxStoredReadBytes};
   std::atomic<size_t> unfinished_{0};
   std::array<std::atomic<int64_t>, policy::kWorkKinds> took_nanos_{};  // of the runners
   base::Time asked_{};                                                 // the sessions

@@ -75,6 +75,25 @@ void AttendQueue::RunnerYields(uint64_t job, base::Duration used, base::Work run
   Dispatch();
 }
 
+void AttendQueue::RunnerPauses(uint64_t job, base::Duration used, bool again) {
+  {
+    std::lock_guard lock(mutex_);
+    --runners_;
+    schedule_.Pause(job, used, again);
+  }
+  Dispatch();
+}
+
+void AttendQueue::Resume(uint64_t job, base::Work run) {
+  {
+    std::lock_guard lock(mutex_);
+    if (schedule_.Yield(job, {}, executor_->clock().Now())) {
+      ready_.emplace(job, Waiting{std::move(run), nullptr});
+    }
+  }
+  Dispatch();
+}
+
 void AttendQueue::End(uint64_t job, const policy::WorkRows& worked, const policy::WorkTimes& took) {
   size_t admitted = 0;
   std::array<double, policy::kWorkKinds> row_nanos{};

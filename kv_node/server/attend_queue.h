@@ -48,6 +48,12 @@ class AttendQueue {
   // Or when it has worked for policy::kTurn (it took `used`) and more is left: it ends, and `run`
   // is called as a runner when the job's turn has come again, unless the job is over by then.
   void RunnerYields(uint64_t job, base::Duration used, base::Work run);
+  // Or when what is left waits for the disk; `again`: it came by its job's turn, not by Ready or
+  // AddRunners. When there is work again, Resume.
+  void RunnerPauses(uint64_t job, base::Duration used, bool again);
+  // `run` is called as a runner when the job's turn has come, unless the job is over by then. From
+  // any thread; does not block.
+  void Resume(uint64_t job, base::Work run);
   // worked: what of the request was not refused.
   void End(uint64_t job, const policy::WorkRows& worked, const policy::WorkTimes& took);
 

@@ -42,11 +42,13 @@ size_t AnswerBytes(const Request& request) {
 
 DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
                        base::Executor* executor, int num_threads, ServerProbe* probe,
-                       const kernels::KernelSchedule& schedule, const DataServerOptions& options)
+                       const kernels::KernelSchedule& schedule, const DataServerOptions& options,
+                       RowSource* rows)
     : transport_(transport),
       sessions_(sessions),
       executor_(executor),
       probe_(probe),
+      rows_(rows),
       scratches_(schedule),
       intake_(options.intake, probe),
       attends_(executor, {num_threads, options.max_attends}, probe),
@@ -213,7 +215,7 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
   }
   CountTaken();
   auto job = std::make_shared<AttendJob>(
-      *std::move(request), arrival, number, sessions_, executor_, &attends_, &scratches_,
+      *std::move(request), arrival, number, sessions_, rows_, executor_, &attends_, &scratches_,
       [this, connection, arrival, hold = std::move(hold)](const wire::AttendReply& reply) {
         if (!reply.envelope.status.ok()) {
           probe_->RequestRefused("expired");
@@ -271,8 +273,8 @@ void DataServer::OnFetch(transport::ConnectionId connection, const wire::Envelop
   if (hold == nullptr) return;
   CountTaken();
   const auto job = std::make_shared<FetchJob>(
-      *std::move(request), RequestDeadline(envelope, executor_->clock().Now()), sessions_,
-      [this, connection, hold = std::move(hold)](const wire::FetchReply& reply) {
+      *std::move(request), RequestDeadline(envelope, executor_->clock().Now()), sessions_, rows_,
+      executor_, [this, connection, hold = std::move(hold)](const wire::FetchReply& reply) {
         SendHeld(connection, wire::Encode(reply), transport::SendMode::kAuto, hold);
       });
   executor_->Run([job] { job->Start(); });

@@ -18,6 +18,7 @@
 #include "kv_node/server/intake.h"
 #include "kv_node/server/probe.h"
 #include "kv_node/session/session_map.h"
+#include "kv_node/store/row_source.h"
 
 namespace sounder::kv_node {
 
@@ -34,14 +35,14 @@ inline absl::Status ShuttingDown() { return absl::UnavailableError("the node is 
 // dropped (and counted) where not; a peer of another protocol version is told both versions. So
 // are requests for which there is no room or no time: RESOURCE_EXHAUSTED, with advice when to come
 // again. A peer that leaves too many answers untaken is closed.
-// Destroy it after the transport and when the executor is idle.
+// Destroy it after the transport and when the executor is idle (then nothing is being read either).
 class DataServer final : public transport::TransportEvents {
  public:
   // All outlive the server. num_threads: how many of the executor's threads attends may use.
-  // schedule: how kernels run.
+  // schedule: how kernels run. rows: of the store; null: every session's rows are in memory.
   DataServer(transport::Transport* transport, SessionMap* sessions, base::Executor* executor,
              int num_threads, ServerProbe* probe, const kernels::KernelSchedule& schedule = {},
-             const DataServerOptions& options = {});
+             const DataServerOptions& options = {}, RowSource* rows = nullptr);
 
   void OnAccept(transport::ConnectionId connection, const std::string& peer) override;
   void OnMessage(transport::ConnectionId connection, transport::Message message) override;
@@ -100,6 +101,7 @@ class DataServer final : public transport::TransportEvents {
   SessionMap* const sessions_;
   base::Executor* const executor_;
   ServerProbe* const probe_;
+  RowSource* const rows_;  // or null
   ScratchPool scratches_;
   Intake intake_;
   AttendQueue attends_;

@@ -92,8 +92,9 @@ absl::Status Gather(const RowRead& read, const PlannedRows& planned, const std::
     const std::byte* const row = first +
                                  static_cast<size_t>(at - planned.pages.begin()) * kPageBytes +
                                  segment.SlotOf(read.rows[i]) * row_bytes % kPageBytes;
-    std::memcpy(read.keys.data() + i * half, row, half);
-    std::memcpy(read.values.data() + i * half, row + half, half);
+    const size_t place = read.places.empty() ? i : read.places[i];
+    std::memcpy(read.keys.data() + place * half, row, half);
+    std::memcpy(read.values.data() + place * half, row + half, half);
   }
   return absl::OkStatus();
 }
@@ -168,13 +169,27 @@ std::shared_ptr<SegmentReader> SegmentReader::OfWritten(std::shared_ptr<DiskFile
   return std::make_shared<SegmentReader>(std::move(file), offset, *shape, *std::move(tail));
 }
 
+uint64_t MostPageBytes(const SegmentReader& segment, uint64_t rows) {
+  const size_t bytes = segment.shape().row_bytes();
+  // Of a row that begins anywhere; those that divide a page never cross into the next.
+  const uint64_t each = bytes <= kPageBytes && kPageBytes % bytes == 0
+                            ? 1
+                            : (bytes + kPageBytes - 2) / kPageBytes + 1;
+  return std::min(rows * each, segment.layout().row_pages()) * kPageBytes;
+}
+
 void ReadRows(Disk& disk, std::vector<RowRead> reads, RowsDone done) {
   auto batch = std::make_shared<RowBatch>();
   batch->done = std::move(done);
   for (const RowRead& read : reads) {
     const size_t half = read.segment->shape().row_bytes() / 2;
-    CHECK(read.keys.size() == read.rows.size() * half) << read.keys.size();
-    CHECK(read.values.size() == read.rows.size() * half) << read.values.size();
+    size_t places = read.rows.size();
+    if (!read.places.empty()) {
+      CHECK(read.places.size() == read.rows.size()) << read.places.size();
+      places = size_t{*std::max_element(read.places.begin(), read.places.end())} + 1;
+    }
+    CHECK(read.keys.size() == read.values.size() && read.keys.size() >= places * half)
+        << read.keys.size() << " and " << read.values.size() << " bytes for " << places << " rows";
     batch->planned.push_back({.pages = DistinctPages(read), .buffer_page = batch->counts.pages});
     batch->counts.pages += batch->planned.back().pages.size();
   }
@@ -187,7 +202,7 @@ void ReadRows(Disk& disk, std::vector<RowRead> reads, RowsDone done) {
 }
 
 absl::StatusOr<StoredShape> ReadStoredShape(Disk& disk, const std::shared_ptr<DiskFile>& file,
-                                              uint64_t offset) {
+                                            uint64_t offset) {
   PageBuffer page(kPageBytes);
   absl::Status status = ReadAndWait(disk, {{file, offset, page.bytes()}})[0];
   if (!status.ok()) return base::Annotate(status, DescribePlace(*file, offset));

@@ -64,14 +64,19 @@ class SegmentReader {
 };
 
 // Rows of one segment. rows: in any order, repeated or not, each below num_rows. Row i's key goes
-// to keys + i x row_bytes/2, its value likewise: dim elements each. All memory is the caller's and
-// belongs to the read until its callback.
+// to keys + place x row_bytes/2, its value likewise: dim elements each. Its place is places[i], and
+// i where there are no places. All memory is the caller's and belongs to the read until its
+// callback.
 struct RowRead {
   std::shared_ptr<const SegmentReader> segment;
   std::span<const uint16_t> rows;
   std::span<std::byte> keys;
   std::span<std::byte> values;
+  std::span<const uint32_t> places{};
 };
+
+// Bytes of pages that a read of `rows` distinct rows has in memory until its callback, at most.
+uint64_t MostPageBytes(const SegmentReader& segment, uint64_t rows);
 
 struct RowReadCounts {
   uint64_t pages = 0;  // distinct ones
@@ -88,7 +93,7 @@ void ReadRows(Disk& disk, std::vector<RowRead> reads, RowsDone done);
 
 // The shape of the segment at `offset`, for tools that have no record of it. Blocks.
 absl::StatusOr<StoredShape> ReadStoredShape(Disk& disk, const std::shared_ptr<DiskFile>& file,
-                                              uint64_t offset);
+                                            uint64_t offset);
 
 }  // namespace sounder::kv_node
 

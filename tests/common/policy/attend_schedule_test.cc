@@ -191,6 +191,38 @@ TEST(AttendSchedule, ALongJobYieldsAndIsChargedForItsTurns) {
 }
 
 // By each thread that works on it.
+// A job that waits for a disk between short turns has as much of a thread as one that does not.
+TEST(AttendSchedule, AJobThatPausesIsChargedForWhatItUsed) {
+  AttendSchedule schedule = Knowing({.threads = 1});
+  std::vector<uint64_t> expired;
+  const auto offer = [&](FlowId flow, int64_t rows) {
+    const uint64_t job = schedule.Offer(flow, Exact(rows), 1, kStart, base::kNever).job;
+    schedule.MakeReady(job, kStart);
+    return job;
+  };
+  const uint64_t stored = offer(1, 50);
+  ASSERT_EQ(schedule.Take(kStart, &expired), stored);
+  schedule.Pause(stored, microseconds(50), /*again=*/false);
+  EXPECT_EQ(schedule.ready(), 0u) << "it takes no turn while it waits";
+  for (int i = 0; i < 200; ++i) offer(2, 1000);
+  base::Duration used{};
+  base::Duration others{};
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(schedule.Yield(stored, {}, kStart));
+    uint64_t job = 0;
+    while ((job = schedule.Take(kStart, &expired)) != stored) {
+      others += milliseconds(1);
+      schedule.End(job, {}, kStart);
+    }
+    used += microseconds(500);
+    schedule.Pause(stored, microseconds(500), /*again=*/true);
+  }
+  EXPECT_NEAR(static_cast<double>(others / milliseconds(1)), used / milliseconds(1), 2);
+  schedule.End(stored, {used, {}, {}}, kStart);
+  EXPECT_FALSE(schedule.Yield(stored, {}, kStart));
+  schedule.Pause(stored, microseconds(1), true);  // another thread ended it: nothing happens
+}
+
 TEST(AttendSchedule, AJobYieldsAsOftenAsItHasThreadsAndEndsWithAllOfIt) {
   AttendSchedule schedule = Knowing({.threads = 3});
   std::vector<uint64_t> expired;
