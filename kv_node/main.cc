@@ -245,12 +245,11 @@ struct DataPlane {
             metrics::Registry& registry, NodeStore* store)
       : executor(
             std::make_unique<base::ThreadExecutor>(static_cast<int>(options.threads), "attend")),
-        sessions(MapOptions(options), executor.get(), store ? store->segments() : nullptr,
-                 store ? store->records() : nullptr),
+        sessions(MapOptions(options), executor.get(), store ? store->stores() : SessionStores()),
         probe(registry, sessions),
         transport(std::make_unique<transport::UcxTransport>(DataPlaneOptions(options, &probe))),
         server(transport.get(), &sessions, executor.get(), static_cast<int>(options.threads),
-               &probe, schedule, ServerOptions(options)) {}
+               &probe, schedule, ServerOptions(options), store ? store->rows() : nullptr) {}
   ~DataPlane() {
     server.Stop();
     sessions.CloseAll(absl::UnavailableError("the node is shutting down"));
@@ -264,6 +263,21 @@ struct DataPlane {
   std::unique_ptr<transport::UcxTransport> transport;
   DataServer server;
 };
+
+// Until the indexes of what was appended are built, without which it would not be durable.
+void WaitIndexed(DataPlane& data, base::Time until) {
+  std::mutex mutex;
+  bool indexed = false;
+  const std::unique_ptr<base::Condition> changed = data.executor->NewCondition();
+  data.sessions.WhenIndexed(until, [&] {
+    std::lock_guard lock(mutex);
+    indexed = true;
+    changed->NotifyAll();
+  });
+  std::unique_lock lock(mutex);
+  while (!changed->WaitFor(lock, std::chrono::seconds(1), [&] { return indexed; })) {
+  }
+}
 
 // Ends a node that was ready. Requests in flight are answered, or refused with the reason, within
 // the deadline; connections are told goodbye. Then the process ends without destroying anything:
@@ -279,6 +293,7 @@ struct DataPlane {
   // What still waits then, say for rows that can no longer come, is told why in the rest of the
   // time.
   const bool in_time = data.server.WaitAnswered(until - options.limits.shutdown_deadline / 4);
+  WaitIndexed(data, until);
   if (absl::Status status = data.sessions.MakeDurable(); !status.ok()) {
     config::LogWarning("not all of the durable sessions is: " + base::MessageOf(status));
   }

@@ -44,8 +44,7 @@ class NodeStore {
                                                          uint64_t row_cache_bytes);
   ~NodeStore();
 
-  SegmentStore* segments() { return segments_.get(); }
-  RecordStore* records() { return records_.get(); }
+  SessionStores stores() { return {segments_.get(), records_.get()}; }
   RowSource* rows() { return &rows_; }
   // "FOLDER: ext4, io_uring, direct".
   const std::string& description() const { return description_; }

@@ -138,6 +138,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // Calls `done` when appends may be acknowledged: once the node's index builds keep up, or this
   // session waits for none; at the latest at `latest`, or when the session ends.
   void WhenCaughtUp(base::Time latest, std::function<void()> done);
+  // Or when none of its segments waits for an index.
+  void WhenIndexed(base::Time latest, std::function<void()> done);
 
   // Waits until the operations the item names are applied and the segments it needs are indexed.
   // DEADLINE_EXCEEDED if they are not in time, RESOURCE_EXHAUSTED if too much waits already.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/base/check.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 
 namespace sounder::kv_node {
@@ -98,7 +99,7 @@ absl::Status SessionJournal::Commit(const SessionImage& image) {
   if (!write.segments.empty()) RETURN_IF_ERROR(segments_->MakeDurable(write.segments));
   RETURN_IF_ERROR(records_->Commit(write.batch));
   rewrite_ = false;
-  dropped_.clear();
+  ForgetDropped();
   durable_position_ = durable;
   return absl::OkStatus();
 }
@@ -214,8 +215,14 @@ void SessionJournal::PutSegment(const StreamImage& image, const SealedSegment& s
   record.rows_used = rows;
   record.indexed = record.shape.index_bytes > 0;
   record.content_hash = segment.content_hash();
+  stored->AddName();
   write->batch.PutSegment(session_, record);
   write->segments.push_back(stored);
+}
+
+void SessionJournal::ForgetDropped() {
+  for (const auto& stored : dropped_) stored->RemoveName();
+  dropped_.clear();
 }
 
 void SessionJournal::Drop(std::shared_ptr<const StoredSegment> stored) {
@@ -236,8 +243,12 @@ void SessionJournal::RemoveNow() {
                            [self = shared_from_this()] { self->RemoveNow(); });
     return;
   }
+  for (Stream& stream : streams_) {
+    for (Entry& entry : stream.segments) Drop(std::move(entry.stored));
+    Drop(std::move(stream.cut));
+  }
   streams_.clear();
-  dropped_.clear();
+  ForgetDropped();
 }
 
 }  // namespace sounder::kv_node

@@ -34,8 +34,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
       : session_(session), segments_(segments), records_(records) {}
   // Once, before anything else.
   void SetSource(TakeImage take) { take_ = std::move(take); }
-  // The segments that records name of a session that was just restored from them, which is durable
-  // up to that position. They stay until the next write, which writes everything anew.
+  // The segments that records name of a session that was just restored from them, each counted with
+  // the segment, and up to where it is durable. The next write writes everything anew.
   void StartFrom(std::vector<std::shared_ptr<const StoredSegment>> named, base::Position durable);
 
   // Writes what has changed, soon: within `delay`. After an error it is tried again and again.
@@ -80,6 +80,7 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   void PutSegment(const StreamImage& image, const SealedSegment& segment, int64_t rows,
                   Write* write);
   void Drop(std::shared_ptr<const StoredSegment> stored);
+  void ForgetDropped();
   void RemoveNow();
 
   const base::SessionId session_;
@@ -92,7 +93,7 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   std::vector<Stream> streams_;  // guarded by work_mutex_, as all up to the next mutex
   base::Position tokens_ = 0;
   bool rewrite_ = true;  // the records may hold anything of the session
-  // Records name them until the next commit.
+  // Records name them until the next commit, as they do those of streams_.
   std::vector<std::shared_ptr<const StoredSegment>> dropped_;
   bool removed_ = false;
 

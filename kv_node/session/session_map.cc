@@ -57,15 +57,15 @@ std::string TextOf(const SamplerSpec& spec) {
 }  // namespace
 
 SessionMap::SessionMap(const SessionMapOptions& options, base::Executor* executor,
-                       SegmentStore* store, RecordStore* records)
+                       const SessionStores& stores)
     : options_(options),
       executor_(executor),
       budget_(options.memory_bytes),
       lane_(executor, options.index),
-      store_(store),
-      records_(records),
-      tiers_(store == nullptr ? nullptr
-                              : std::make_unique<Tiers>(options.tiers, store, &budget_)) {}
+      stores_(stores),
+      tiers_(stores.segments == nullptr
+                 ? nullptr
+                 : std::make_unique<Tiers>(options.tiers, stores.segments, &budget_)) {}
 
 SessionMap::~SessionMap() { CloseAll(absl::UnavailableError("the node is shutting down")); }
 
@@ -123,7 +123,7 @@ absl::Status SessionMap::CheckRoom() const {
 absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
   if (spec.seal_rows == 0) spec.seal_rows = options_.seal_rows;
   if (spec.min_indexed_rows == 0) spec.min_indexed_rows = options_.min_indexed_rows;
-  if (spec.durability == wire::Durability::kDisk && records_ == nullptr) {
+  if (spec.durability == wire::Durability::kDisk && stores_.records == nullptr) {
     return absl::FailedPreconditionError(
         "durability 'disk': this node keeps sessions in memory only (it has no --store)");
   }
@@ -158,7 +158,8 @@ absl::StatusOr<std::shared_ptr<Session>> SessionMap::Make(const wire::SessionSpe
   auto session = std::make_shared<Session>(spec, std::move(sampler), &budget_, std::move(fixed),
                                            executor_, &lane_, tiers_.get());
   if (spec.durability == wire::Durability::kDisk) {
-    session->SetJournal(std::make_shared<SessionJournal>(spec.session.id, store_, records_),
+    session->SetJournal(std::make_shared<SessionJournal>(spec.session.id, stores_.segments,
+                                                         stores_.records),
                         options_.journal);
   }
   return session;
@@ -313,6 +314,16 @@ void SessionMap::CloseAll(const absl::Status& reason) {
   }
 }
 
+void SessionMap::WhenIndexed(base::Time latest, std::function<void()> done) {
+  struct Waiting {
+    explicit Waiting(std::function<void()> all) : done(std::move(all)) {}
+    ~Waiting() { done(); }  // with the last of them
+    const std::function<void()> done;
+  };
+  const auto waiting = std::make_shared<Waiting>(std::move(done));
+  for (const std::shared_ptr<Session>& session : All()) session->WhenIndexed(latest, [waiting] {});
+}
+
 absl::Status SessionMap::MakeDurable() {
   absl::Status status;
   for (const std::shared_ptr<Session>& session : All()) status.Update(session->MakeDurable());
@@ -321,10 +332,10 @@ absl::Status SessionMap::MakeDurable() {
 
 absl::StatusOr<VisitResult> SessionMap::Restore(
     const std::function<void(uint64_t sessions)>& progress) {
-  CHECK(records_ != nullptr);
+  CHECK(stores_.records != nullptr);
   uint64_t restored = 0;
   SessionRestorer restorer(
-      store_, &budget_, tiers_.get(),
+      stores_.segments, &budget_, tiers_.get(),
       [this](const SessionRecord& record) -> absl::StatusOr<std::shared_ptr<Session>> {
         ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, SamplerFor(record.spec));
         return Make(record.spec, std::move(sampler));
@@ -338,7 +349,7 @@ absl::StatusOr<VisitResult> SessionMap::Restore(
         progress(++restored);
         return absl::OkStatus();
       });
-  return records_->Visit(restorer);
+  return stores_.records->Visit(restorer);
 }
 
 std::vector<std::shared_ptr<Session>> SessionMap::All() const {

@@ -28,14 +28,18 @@ struct SessionMapOptions {
   JournalOptions journal = {};
 };
 
+// A node's disk. Both, and the segments' io executor, outlive the sessions.
+struct SessionStores {
+  SegmentStore* segments = nullptr;  // where what does not fit into memory goes; null: nowhere
+  RecordStore* records = nullptr;    // what durable sessions leave; null, also without the other:
+                                     // there are none
+};
+
 // Thread safe. The executor runs index builds and timers; it outlives the map and its sessions.
 class SessionMap {
  public:
-  // `store`: where what does not fit into memory goes; null: nowhere. `records`: what durable
-  // sessions leave to a restart; null, also without a store: there are none. Both, and the store's
-  // io executor, outlive the sessions.
   SessionMap(const SessionMapOptions& options, base::Executor* executor,
-             SegmentStore* store = nullptr, RecordStore* records = nullptr);
+             const SessionStores& stores = {});
   ~SessionMap();
 
   // Idempotent for the same spec. ALREADY_EXISTS when the id is in use with another spec,
@@ -62,6 +66,9 @@ class SessionMap {
   // What is damaged is in the result, and is not opened. RESOURCE_EXHAUSTED where tails do not fit
   // into memory.
   absl::StatusOr<VisitResult> Restore(const std::function<void(uint64_t sessions)>& progress);
+  // Calls `done` when no segment waits for its index, or at `latest`: only then all rows of durable
+  // sessions can be.
+  void WhenIndexed(base::Time latest, std::function<void()> done);
   // Writes what is not durable yet of durable sessions; blocks. The first error.
   absl::Status MakeDurable();
   // The end: later calls get `reason` too. A restart finds durable sessions.
@@ -96,8 +103,7 @@ class SessionMap {
   base::Executor* const executor_;
   MemoryBudget budget_;
   IndexLane lane_;
-  SegmentStore* const store_;           // or null
-  RecordStore* const records_;          // or null
+  const SessionStores stores_;
   const std::unique_ptr<Tiers> tiers_;  // or null
 
   mutable std::mutex mutex_;  // guards everything below

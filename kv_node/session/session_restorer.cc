@@ -57,6 +57,7 @@ absl::Status SessionRestorer::OnSegment(const SegmentRecord& record) {
   stream.segments.push_back(SegmentOf(record));
   if (record.rows_used < record.shape.num_rows) stream.cut_rows = record.rows_used;
   loading_->named.push_back(stream.segments.back()->stored());
+  loading_->named.back()->AddName();
   return absl::OkStatus();
 }
 

@@ -100,6 +100,12 @@ void Session::WhenCaughtUp(base::Time latest, std::function<void()> done) {
   });
 }
 
+void Session::WhenIndexed(base::Time latest, std::function<void()> done) {
+  Wait(
+      nullptr, 0, [this] { return unbuilt_.empty(); }, latest, "for index builds",
+      [done = std::move(done)](const absl::Status&) { done(); });
+}
+
 void Session::Wait(const wire::SessionRef* ref, uint64_t sequence, std::function<bool()> ready,
                    base::Time deadline, std::string what, std::function<void(absl::Status)> done) {
   absl::Status status;

@@ -16,7 +16,9 @@ uint64_t RandomRun() {
 
 }  // namespace
 
-StoredSegment::~StoredSegment() { store_->Free(live()); }
+StoredSegment::~StoredSegment() {
+  if (names_ == 0) store_->Free(live());
+}
 
 SegmentStore::SegmentStore(Disk* disk, SegmentLog* log, base::Executor* io)
     : disk_(disk), log_(log), io_(io), run_(RandomRun()) {}

@@ -1,6 +1,6 @@
 // The rows and indexes of segments on disk, each for as long as somebody holds it: whoever lets go
-// of a stored segment last gives its space back. What outlives the process is what records name
-// (record_store.h).
+// of a stored segment last gives its space back, unless records (record_store.h) name it: those are
+// what a restart finds.
 #ifndef SOUNDER_KV_NODE_STORE_SEGMENT_STORE_H_
 #define SOUNDER_KV_NODE_STORE_SEGMENT_STORE_H_
 
@@ -20,7 +20,7 @@ namespace sounder::kv_node {
 
 class SegmentStore;
 
-// A hold on a segment's space. Immutable, thread safe; the store outlives it.
+// A hold on a segment's space. Thread safe; the store outlives it.
 class StoredSegment {
  public:
   StoredSegment(SegmentStore* store, const StoredShape& shape, const SegmentPlace& place)
@@ -32,11 +32,15 @@ class StoredSegment {
   const StoredShape& shape() const { return shape_; }
   const SegmentPlace& place() const { return place_; }
   LiveSegment live() const { return {place_, SegmentLayout(shape_).bytes()}; }
+  // Records that name it, or may: counted before they are committed, until their removal is.
+  void AddName() const { ++names_; }
+  void RemoveName() const { --names_; }
 
  private:
   SegmentStore* const store_;
   const StoredShape shape_;
   const SegmentPlace place_;
+  mutable std::atomic<int> names_{0};
 };
 
 struct SegmentStoreCounts {
@@ -61,7 +65,7 @@ class SegmentStore {
   absl::StatusOr<Written> Write(SegmentContent content);
   // Blocks. See SegmentLog::MakeDurable.
   absl::Status MakeDurable(std::span<const std::shared_ptr<const StoredSegment>> segments);
-  // A hold on a segment that a record names: once for each.
+  // A hold on a segment that records name: one for all of them, which are to be counted.
   std::shared_ptr<const StoredSegment> Adopt(const StoredShape& shape, const SegmentPlace& place);
   // Reads all but the rows. `opened` is called once, also inside the call; see
   // SegmentReader::Open.

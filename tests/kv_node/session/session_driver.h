@@ -20,11 +20,11 @@ class SessionDriver {
   explicit SessionDriver(uint64_t memory_bytes = uint64_t{1} << 30, uint64_t seed = 1,
                          size_t max_sessions = 4096)
       : SessionDriver({.memory_bytes = memory_bytes, .max_sessions = max_sessions}, seed,
-                      [](base::Executor*) { return nullptr; }) {}
-  // With a store, which is made on the driver's executor.
+                      [](base::Executor*) { return SessionStores(); }) {}
+  // With stores, which are made on the driver's executor.
   SessionDriver(const SessionMapOptions& options, uint64_t seed,
-                const std::function<SegmentStore*(base::Executor*)>& make_store)
-      : executor(seed), map(options, &executor, make_store(&executor)) {}
+                const std::function<SessionStores(base::Executor*)>& make_stores)
+      : executor(seed), map(options, &executor, make_stores(&executor)) {}
 
   // 2 layers, 2 kv heads of 2 query heads each, dim 16, bf16, seals every 16 rows; with LSH tables
   // on layer 1 for segments of at least 8 rows.

@@ -18,9 +18,31 @@
 
 namespace sounder::kv_node {
 
+// The first column of the values of a piece's segment or tail, wherever they are; dim 64, f32.
+inline std::vector<float> ReadColumn(SessionDriver& driver, const Piece& piece, Disk& disk,
+                                     absl::Status* status) {
+  memory::RowsView values = piece.values;
+  memory::AlignedBuffer keys_buffer, values_buffer;
+  if (!piece.in_memory()) {
+    std::vector<uint16_t> rows(static_cast<size_t>(piece.segment->num_rows()));
+    std::iota(rows.begin(), rows.end(), uint16_t{0});
+    keys_buffer = memory::AlignedBuffer(rows.size() * 256);
+    values_buffer = memory::AlignedBuffer(rows.size() * 256);
+    std::optional<absl::Status> read;
+    ReadRows(disk, {{piece.store, rows, keys_buffer.bytes(), values_buffer.bytes()}},
+             [&](std::span<const absl::Status> statuses, const auto&) { read = statuses[0]; });
+    while (!read.has_value()) driver.executor.Step();
+    *status = *read;
+    values = {values_buffer.data(), piece.segment->num_rows(), 256, 64, base::DType::kF32};
+  }
+  std::vector<float> column;
+  for (int64_t row = 0; status->ok() && row < values.rows; ++row) column.push_back(values.At(row, 0));
+  return column;
+}
+
 // The folder and what reads and writes it; it outlives the sessions.
 struct TierDisk {
-  SegmentStore* Start(base::Executor* on) {
+  SessionStores Start(base::Executor* on) {
     linux_disk = *LinuxDisk::Start(folder.path(), {.direct = false});
     DiskFaultOptions faults;
     faults.executor = on;
@@ -28,7 +50,7 @@ struct TierDisk {
     disk = *FaultyDisk::Start(linux_disk.get(), faults, /*seed=*/1);
     log = *SegmentLog::Open(disk.get(), {});
     store = std::make_unique<SegmentStore>(disk.get(), log.get(), on);
-    return store.get();
+    return {store.get(), nullptr};
   }
 
   ScratchFolder folder;
@@ -68,16 +90,10 @@ class TierDriver : public TierDisk, public SessionDriver {
     if (!plan->ok()) return plan->status();
     std::vector<float> read;
     for (const Piece& piece : (*plan)->pieces[head]) {
-      memory::RowsView values = piece.values;
-      memory::AlignedBuffer keys_buffer, values_buffer;
-      if (!piece.in_memory()) {
-        const absl::Status status = ReadPiece(piece, &keys_buffer, &values_buffer);
-        if (!status.ok()) return status;
-        values = {values_buffer.data(), piece.segment->num_rows(), 256, 64, base::DType::kF32};
-      }
-      for (int64_t row = piece.row_begin; row < piece.row_end; ++row) {
-        read.push_back(values.At(row, 0));
-      }
+      absl::Status status;
+      const std::vector<float> column = ReadColumn(*this, piece, *disk, &status);
+      if (!status.ok()) return status;
+      read.insert(read.end(), column.begin() + piece.row_begin, column.begin() + piece.row_end);
     }
     return read;
   }
@@ -91,20 +107,6 @@ class TierDriver : public TierDisk, public SessionDriver {
   }
 
   static constexpr base::Duration kPatience = std::chrono::seconds(10);
-
- private:
-  absl::Status ReadPiece(const Piece& piece, memory::AlignedBuffer* keys,
-                         memory::AlignedBuffer* values) {
-    std::vector<uint16_t> rows(static_cast<size_t>(piece.segment->num_rows()));
-    std::iota(rows.begin(), rows.end(), uint16_t{0});
-    *keys = memory::AlignedBuffer(rows.size() * 256);
-    *values = memory::AlignedBuffer(rows.size() * 256);
-    std::optional<absl::Status> status;
-    ReadRows(*disk, {{piece.store, rows, keys->bytes(), values->bytes()}},
-             [&](std::span<const absl::Status> statuses, const auto&) { status = statuses[0]; });
-    while (!status.has_value()) executor.Step();
-    return *status;
-  }
 };
 
 }  // namespace sounder::kv_node
