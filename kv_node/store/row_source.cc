@@ -69,7 +69,8 @@ void RowSource::Finish(Batch& batch, std::span<const absl::Status> statuses,
       cache_->Keep(request.segment, request.rows, request.keys, request.values, missing.places);
     }
   }
-  batch.done(all);
+  // With what it holds: whoever waits may take that apart.
+  std::exchange(batch.done, nullptr)(all);
   std::lock_guard lock(mutex_);
   if (--in_flight_ == 0) idle_.notify_all();
 }

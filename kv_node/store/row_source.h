@@ -53,7 +53,8 @@ class RowSource {
   // The source lives until then.
   void Read(std::vector<RowRequest> requests, RowsRead done);
 
-  // Returns when no read is in flight and every callback has returned. Not for a callback.
+  // Returns when no read is in flight and every callback has returned and is gone. Not for a
+  // callback.
   void WaitIdle();
 
   // Since it was made.
