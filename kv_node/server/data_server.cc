@@ -55,6 +55,11 @@ DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
       credits_(sessions, options.intake.message_bytes, probe),
       changed_(executor->NewCondition()) {}
 
+// The last of an attend's reads may have been used up by a runner that was there already.
+DataServer::~DataServer() {
+  if (rows_ != nullptr) rows_->WaitIdle();
+}
+
 void DataServer::OnAccept(transport::ConnectionId connection, const std::string& peer) {
   probe_->Accepted();
   bool leaving;

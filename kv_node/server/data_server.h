@@ -35,7 +35,8 @@ inline absl::Status ShuttingDown() { return absl::UnavailableError("the node is 
 // dropped (and counted) where not; a peer of another protocol version is told both versions. So
 // are requests for which there is no room or no time: RESOURCE_EXHAUSTED, with advice when to come
 // again. A peer that leaves too many answers untaken is closed.
-// Destroy it after the transport and when the executor is idle (then nothing is being read either).
+// Destroy it after the transport and when the executor is idle. (What the disk's threads still do
+// for its requests then is waited for.)
 class DataServer final : public transport::TransportEvents {
  public:
   // All outlive the server. num_threads: how many of the executor's threads attends may use.
@@ -43,6 +44,7 @@ class DataServer final : public transport::TransportEvents {
   DataServer(transport::Transport* transport, SessionMap* sessions, base::Executor* executor,
              int num_threads, ServerProbe* probe, const kernels::KernelSchedule& schedule = {},
              const DataServerOptions& options = {}, RowSource* rows = nullptr);
+  ~DataServer() override;
 
   void OnAccept(transport::ConnectionId connection, const std::string& peer) override;
   void OnMessage(transport::ConnectionId connection, transport::Message message) override;

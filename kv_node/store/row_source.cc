@@ -44,6 +44,10 @@ void RowSource::Read(std::vector<RowRequest> requests, RowsRead done) {
                      request.keys, request.values, missing.places});
   }
   batches_ += 1;
+  {
+    std::lock_guard lock(mutex_);
+    ++in_flight_;
+  }
   ReadRows(*disk_, std::move(reads),
            [this, batch](std::span<const absl::Status> statuses, const RowReadCounts& counts) {
              Finish(*batch, statuses, counts);
@@ -65,7 +69,15 @@ void RowSource::Finish(Batch& batch, std::span<const absl::Status> statuses,
       cache_->Keep(request.segment, request.rows, request.keys, request.values, missing.places);
     }
   }
-  batch.done(all);
+  // With what it holds: whoever waits may take that apart.
+  std::exchange(batch.done, nullptr)(all);
+  std::lock_guard lock(mutex_);
+  if (--in_flight_ == 0) idle_.notify_all();
+}
+
+void RowSource::WaitIdle() {
+  std::unique_lock lock(mutex_);
+  idle_.wait(lock, [this] { return in_flight_ == 0; });
 }
 
 RowSourceCounts RowSource::counts() const {

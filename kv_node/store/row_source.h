@@ -4,10 +4,12 @@
 #define SOUNDER_KV_NODE_STORE_ROW_SOURCE_H_
 
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -51,6 +53,10 @@ class RowSource {
   // The source lives until then.
   void Read(std::vector<RowRequest> requests, RowsRead done);
 
+  // Returns when no read is in flight and every callback has returned and is gone. Not for a
+  // callback.
+  void WaitIdle();
+
   // Since it was made.
   RowSourceCounts counts() const;
   const RowCache& cache() const { return *cache_; }
@@ -67,6 +73,9 @@ class RowSource {
   std::atomic<uint64_t> pages_{0};
   std::atomic<uint64_t> reads_{0};
   std::atomic<uint64_t> batches_{0};
+  std::mutex mutex_;
+  std::condition_variable idle_;
+  size_t in_flight_ = 0;  // batches; guarded by mutex_
 };
 
 }  // namespace sounder::kv_node

@@ -79,10 +79,10 @@ class SentMessages final : public transport::Transport {
 // The server, its sessions and its metrics, on any executor.
 struct ServerDriver {
   explicit ServerDriver(base::Executor* executor, const SessionMapOptions& options = {},
-                        const DataServerOptions& server_options = {})
+                        const DataServerOptions& server_options = {}, RowSource* rows = nullptr)
       : map(options, executor),
         probe(registry, map),
-        server(&transport, &map, executor, /*num_threads=*/2, &probe, {}, server_options) {}
+        server(&transport, &map, executor, /*num_threads=*/2, &probe, {}, server_options, rows) {}
 
   std::shared_ptr<Session> Open(const wire::SessionSpec& spec) {
     const auto opened = map.Open(spec);
