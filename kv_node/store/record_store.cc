@@ -6,9 +6,11 @@
 #include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/snapshot.h>
+#include <rocksdb/system_clock.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
+#include <algorithm>
 #include <mutex>
 #include <string_view>
 
@@ -35,7 +37,9 @@ absl::Status FromRocks(const std::string& folder, const rocksdb::Status& status)
   if (status.ok()) return absl::OkStatus();
   const std::string what = absl::StrCat(folder, ": ", status.ToString());
   if (status.IsNoSpace()) return absl::ResourceExhaustedError(what);
-  if (status.IsIOError() || status.IsCorruption()) return absl::DataLossError(what);
+  if (status.IsIOError() || status.IsCorruption() || status.IsNotFound()) {
+    return absl::DataLossError(what);
+  }
   return absl::InternalError(what);
 }
 
@@ -46,20 +50,43 @@ class NoLog final : public rocksdb::Logger {
   void Logv(const char*, va_list) override {}
 };
 
-// A flush or compaction that failed stops all that comes after it.
-class FailureFlag final : public rocksdb::EventListener {
+// After an error in the background RocksDB waits a second for better times, and closing waits for
+// that. Here the next commit opens anew instead.
+class ShortSleeps final : public rocksdb::SystemClockWrapper {
  public:
-  explicit FailureFlag(std::atomic<bool>* failed) : failed_(failed) {}
-  void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status*) override {
+  ShortSleeps() : rocksdb::SystemClockWrapper(rocksdb::SystemClock::Default()) {}
+  const char* Name() const override { return "ShortSleeps"; }
+  void SleepForMicroseconds(int us) override {
+    rocksdb::SystemClockWrapper::SleepForMicroseconds(std::min(us, 10'000));
+  }
+};
+
+class StoreEnv final : public rocksdb::EnvWrapper {
+ public:
+  explicit StoreEnv(const std::shared_ptr<rocksdb::FileSystem>& files)
+      : rocksdb::EnvWrapper(rocksdb::NewCompositeEnv(files)) {
+    file_system_ = files;
+    system_clock_ = std::make_shared<ShortSleeps>();
+  }
+};
+
+// A flush or compaction that failed stops all that comes after it.
+class FailureListener final : public rocksdb::EventListener {
+ public:
+  FailureListener(std::atomic<bool>* failed, std::atomic<bool>* full)
+      : failed_(failed), full_(full) {}
+  void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
+    full_->store(error->IsNoSpace());
     failed_->store(true);
   }
 
  private:
   std::atomic<bool>* const failed_;
+  std::atomic<bool>* const full_;
 };
 
 rocksdb::Options OptionsOf(const RecordStoreOptions& options, rocksdb::Env* env,
-                           std::atomic<bool>* failed) {
+                           const std::shared_ptr<FailureListener>& listener) {
   rocksdb::BlockBasedTableOptions table;
   table.checksum = rocksdb::kXXH3;  // the build's CRC32C is software
   table.no_block_cache = true;      // read once, at the start
@@ -80,7 +107,7 @@ rocksdb::Options OptionsOf(const RecordStoreOptions& options, rocksdb::Env* env,
   result.stats_dump_period_sec = 0;
   result.stats_persist_period_sec = 0;
   result.info_log = std::make_shared<NoLog>();
-  result.listeners.push_back(std::make_shared<FailureFlag>(failed));
+  result.listeners.push_back(listener);
   return result;
 }
 
@@ -117,15 +144,18 @@ class RecordStore::Database {
  public:
   static absl::StatusOr<std::unique_ptr<Database>> Open(const std::string& folder,
                                                         const RecordStoreOptions& options,
-                                                        std::atomic<bool>* failed) {
-    rocksdb::Env* const env =
-        options.files != nullptr ? options.files->env() : rocksdb::Env::Default();
-    RETURN_IF_ERROR(MakeFolder(*env->GetFileSystem(), folder));
-    RETURN_IF_ERROR(CheckUnused(*env->GetFileSystem(), folder));
-    std::unique_ptr<Database> database(new Database);
+                                                        std::atomic<bool>* failed,
+                                                        std::atomic<bool>* full) {
+    const std::shared_ptr<rocksdb::FileSystem> files =
+        options.files != nullptr ? options.files->file_system() : rocksdb::FileSystem::Default();
+    RETURN_IF_ERROR(MakeFolder(*files, folder));
+    RETURN_IF_ERROR(CheckUnused(*files, folder));
+    std::unique_ptr<Database> database(new Database(files));
     rocksdb::DB* db = nullptr;
-    RETURN_IF_ERROR(
-        FromRocks(folder, rocksdb::DB::Open(OptionsOf(options, env, failed), folder, &db)));
+    RETURN_IF_ERROR(FromRocks(
+        folder, rocksdb::DB::Open(OptionsOf(options, &database->env_,
+                                            std::make_shared<FailureListener>(failed, full)),
+                                  folder, &db)));
     database->db_.reset(db);
     RETURN_IF_ERROR(database->CheckVersion(folder));
     return database;
@@ -142,7 +172,7 @@ class RecordStore::Database {
   }
 
  private:
-  Database() = default;
+  explicit Database(const std::shared_ptr<rocksdb::FileSystem>& files) : env_(files) {}
 
   absl::Status CheckVersion(const std::string& folder) {
     std::string value;
@@ -167,6 +197,7 @@ class RecordStore::Database {
   }
 
   const rocksdb::Slice begin_ = SliceOf(kBegin), end_ = SliceOf(kEnd);
+  StoreEnv env_;
   std::unique_ptr<rocksdb::DB> db_;
 };
 
@@ -234,7 +265,7 @@ absl::StatusOr<std::unique_ptr<RecordStore>> RecordStore::Open(const std::string
 absl::Status RecordStore::OpenDatabase() {
   database_.reset();
   failed_ = false;  // from here on the new one's
-  auto database = Database::Open(folder_, options_, &failed_);
+  auto database = Database::Open(folder_, options_, &failed_, &full_);
   if (!database.ok()) {
     failed_ = true;
     return database.status();
@@ -262,6 +293,10 @@ absl::Status RecordStore::Commit(const RecordBatch& batch) {
   options.sync = true;
   const rocksdb::Status status = database_->db().Write(options, batch.batch_.get());
   if (!status.ok()) failed_ = true;
+  if (status.IsIncomplete()) {  // did not wait for what failed in the background
+    return absl::Status(full_ ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kDataLoss,
+                        absl::StrCat(folder_, ": ", status.ToString()));
+  }
   return FromRocks(folder_, status);
 }
 

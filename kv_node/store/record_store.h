@@ -148,6 +148,7 @@ class RecordStore {
   std::shared_mutex mutex_;
   std::unique_ptr<Database> database_;  // null: it could not be opened again
   std::atomic<bool> failed_{false};
+  std::atomic<bool> full_{false};  // what failed in the background had no space
   std::atomic<uint64_t> reopens_{0};
 };
 

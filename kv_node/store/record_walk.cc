@@ -139,7 +139,7 @@ class Walk {
     }
     // Twice as far each time, then the least in between.
     uint64_t unreadable = last_.high, readable = last_.high;
-    for (uint64_t step = 1; readable < kMost; step *= 2) {
+    for (uint64_t step = 1; readable<kMost; step = step> kMost / 2 ? kMost : 2 * step) {
       readable = last_.high > kMost - step ? kMost : last_.high + step;
       if (Readable(readable)) break;
       unreadable = readable;

@@ -1,12 +1,9 @@
 #include "kv_node/store/unsynced_files.h"
 
-#include <rocksdb/env.h>
 #include <rocksdb/file_system.h>
-#include <rocksdb/system_clock.h>
 
 #include <filesystem>
 #include <optional>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -246,30 +243,11 @@ class FolderFiles final : public rocksdb::FileSystemWrapper {
   const std::shared_ptr<UnsyncedFolder> folder_;
 };
 
-// After an error in the background RocksDB waits a second before it does anything else.
-class NoSleep final : public rocksdb::SystemClockWrapper {
- public:
-  NoSleep() : rocksdb::SystemClockWrapper(rocksdb::SystemClock::Default()) {}
-  const char* Name() const override { return "NoSleep"; }
-  void SleepForMicroseconds(int) override { std::this_thread::yield(); }
-};
-
-class FilesEnv final : public rocksdb::EnvWrapper {
- public:
-  explicit FilesEnv(const std::shared_ptr<FolderFiles>& files)
-      : rocksdb::EnvWrapper(rocksdb::NewCompositeEnv(files)) {
-    file_system_ = files;
-    system_clock_ = std::make_shared<NoSleep>();
-  }
-};
-
 }  // namespace
 
 UnsyncedFiles::UnsyncedFiles(std::shared_ptr<UnsyncedFolder> folder)
-    : folder_(std::move(folder)),
-      env_(std::make_unique<FilesEnv>(std::make_shared<FolderFiles>(folder_))) {}
+    : folder_(std::move(folder)), file_system_(std::make_shared<FolderFiles>(folder_)) {}
 UnsyncedFiles::~UnsyncedFiles() = default;
-rocksdb::Env* UnsyncedFiles::env() const { return env_.get(); }
 
 absl::StatusOr<std::unique_ptr<UnsyncedFiles>> UnsyncedFiles::Start(
     const std::string& folder, uint64_t seed, const std::array<double, kDiskFaults>& probability) {

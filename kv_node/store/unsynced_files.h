@@ -16,7 +16,7 @@
 #include "kv_node/store/faulty_disk.h"
 
 namespace rocksdb {
-class Env;
+class FileSystem;
 }
 
 namespace sounder::kv_node {
@@ -41,21 +41,22 @@ class UnsyncedFiles {
   uint64_t Bytes() const;  // of named files
   // What was done so far, indexed by DiskFault.
   std::array<uint64_t, kDiskFaults> FaultCounts() const;
-  // The power goes. Of names that changed since the last sync of the folder some survive, in any
-  // combination, and of bytes behind a file's last sync a random number. From here on everything
-  // is an error: destroy the store, and start anew in the folder for what comes after.
+  // The power goes. Of changes of names since the last sync of the folder the first ones survive,
+  // as file systems with a journal have it and RocksDB needs it; of bytes behind a file's last sync
+  // none, all or some of the first, in logs without some sectors of 512 bytes. From here on
+  // everything is an error: destroy the store, and start anew in the folder for what comes after.
   void Crash();
   // The same before the nth change from now: a write, a sync, a name. nth >= 1.
   void CrashAt(uint64_t nth);
 
   // For RecordStore.
-  rocksdb::Env* env() const;
+  const std::shared_ptr<rocksdb::FileSystem>& file_system() const { return file_system_; }
 
  private:
   explicit UnsyncedFiles(std::shared_ptr<UnsyncedFolder> folder);
 
   const std::shared_ptr<UnsyncedFolder> folder_;
-  const std::unique_ptr<rocksdb::Env> env_;
+  const std::shared_ptr<rocksdb::FileSystem> file_system_;
 };
 
 }  // namespace sounder::kv_node

@@ -16,6 +16,8 @@ namespace {
 using rocksdb::IOStatus;
 using rocksdb::Slice;
 
+constexpr size_t kSectorBytes = 512;  // written whole or not at all
+
 constexpr size_t Index(DiskFault fault) { return static_cast<size_t>(fault); }
 
 IOStatus PowerIsOff() { return IOStatus::IOError("the disk has no power"); }
@@ -90,19 +92,29 @@ bool UnsyncedFolder::StopsHere() {
   return off_;
 }
 
+// Of what was not synced nothing, all, or a part survives.
+void UnsyncedFolder::Tear(Node& node, bool sectors) {
+  const size_t begin = node.synced, unsynced = node.bytes.size() - begin;
+  const uint32_t how = random_.NextBelow(4);
+  if (how == 0) return;
+  node.synced += how == 1 ? unsynced : random_.NextBelow(static_cast<uint32_t>(unsynced + 1));
+  if (how < 3 || !sectors) return;
+  for (size_t at = begin; at < node.synced; at = (at / kSectorBytes + 1) * kSectorBytes) {
+    if (random_.NextBelow(3) != 0) continue;
+    const size_t end = std::min((at / kSectorBytes + 1) * kSectorBytes, node.synced);
+    std::fill(node.bytes.begin() + static_cast<std::ptrdiff_t>(at),
+              node.bytes.begin() + static_cast<std::ptrdiff_t>(end), '\0');
+  }
+}
+
 void UnsyncedFolder::CrashLocked() {
   if (off_) return;
   off_ = true;
-  // Half of the time as journals do it, the first changes and no later ones; else any of them.
-  const bool in_order = random_.NextBelow(2) == 0;
-  const size_t first = random_.NextBelow(static_cast<uint32_t>(changes_.size() + 1));
-  for (size_t i = 0; i < changes_.size(); ++i) {
-    if (in_order ? i >= first : random_.NextBelow(2) == 0) continue;
-    Apply(changes_[i]);
-  }
+  // As journals do it: the first changes and no later ones.
+  const size_t survive = random_.NextBelow(static_cast<uint32_t>(changes_.size() + 1));
+  for (size_t i = 0; i < survive; ++i) Apply(changes_[i]);
   for (const auto& [name, node] : durable_) {
-    const size_t unsynced = node->bytes.size() - node->synced;
-    node->synced += random_.NextBelow(static_cast<uint32_t>(unsynced + 1));
+    Tear(*node, name.ends_with(".log"));
     Flush(*node);
   }
 }

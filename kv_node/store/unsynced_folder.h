@@ -81,6 +81,7 @@ class UnsyncedFolder {
   // Before each change: whether it comes after the power went, which may be now.
   bool StopsHere();
   void CrashLocked();
+  void Tear(Node& node, bool sectors);
   // Makes the change on the disk.
   void Apply(const Change& change);
   // Writes bytes up to `synced`, if the file has a name on the disk.
