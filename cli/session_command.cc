@@ -59,14 +59,12 @@ int ForEachNode(const SessionOptions& options,
     exit = ExitCodeOf(status);
   }
   if (holders > 0 || exit != kExitOk) return exit;
-  std::fprintf(stderr, "sounderctl: session %s is on none of the nodes\n",
-               options.session.c_str());
+  std::fprintf(stderr, "sounderctl: session %s is on none of the nodes\n", options.session.c_str());
   return kExitBadInput;
 }
 
 std::string Durable(const wire::SessionInfo& info) {
-  return info.durable_position < 0 ? "no"
-                                   : absl::StrCat("up to position ", info.durable_position);
+  return info.durable_position < 0 ? "no" : absl::StrCat("up to position ", info.durable_position);
 }
 
 std::string OrNo(bool has, const std::string& text) { return has ? text : "no"; }
@@ -115,8 +113,8 @@ std::string ToText(const std::string& node, const wire::SessionInfo& info) {
   add("disk", absl::StrCat(info.stored_bytes, " bytes"));
   add("durable", Durable(info));
   add("pinned", OrNo(info.pinned_seconds > 0, absl::StrCat("for ", info.pinned_seconds, " s")));
-  add("expires", OrNo(info.spec.ttl_seconds > 0,
-                      absl::StrCat("in ", info.ttl_remaining_seconds, " s")));
+  add("expires",
+      OrNo(info.spec.ttl_seconds > 0, absl::StrCat("in ", info.ttl_remaining_seconds, " s")));
   return table.ToText();
 }
 

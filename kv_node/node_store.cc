@@ -67,12 +67,13 @@ void DeclareStore(config::OptionSet& set, StoreOptions* options) {
                {.min = int64_t{1} << 20});
   set.AddBool("store_page_cache", &options->page_cache,
               "let the page cache hold what --store has, beside --memory");
-  set.AddBool("store_io_uring", &options->io_uring, "read --store by io_uring where that is allowed");
+  set.AddBool("store_io_uring", &options->io_uring,
+              "read --store by io_uring where that is allowed");
   set.AddInt("tail_rows", &options->journal.tail_rows,
              "rows of a durable session that may be in no sealed segment and not be durable",
              {.min = 1});
-  set.AddDuration("tail_interval", &options->journal.tail_interval,
-                  "and how long they may not be", {.min = base::Duration(0)});
+  set.AddDuration("tail_interval", &options->journal.tail_interval, "and how long they may not be",
+                  {.min = base::Duration(0)});
   set.AddBool("discard_damaged", &options->discard_damaged,
               "start even if records in --store are damaged, and give up the sessions they named");
 }
@@ -100,8 +101,8 @@ absl::StatusOr<std::unique_ptr<NodeStore>> NodeStore::Open(const StoreOptions& o
   store->records_ = std::move(records);
   ASSIGN_OR_RETURN(store->log_, SegmentLog::Open(store->disk_.get(), live));
   store->io_ = std::make_unique<base::ThreadExecutor>(kIoThreads, "store");
-  store->segments_ = std::make_unique<SegmentStore>(store->disk_.get(), store->log_.get(),
-                                                    store->io_.get());
+  store->segments_ =
+      std::make_unique<SegmentStore>(store->disk_.get(), store->log_.get(), store->io_.get());
   store->description_ = Describe(options.folder, store->disk_->properties());
   return store;
 }

@@ -21,8 +21,8 @@
 namespace sounder::kv_node {
 
 struct StoreOptions {
-  std::string folder;            // empty: no disk
-  int64_t row_cache_percent = 25;  // of --memory
+  std::string folder;                       // empty: no disk
+  int64_t row_cache_percent = 25;           // of --memory
   int64_t spill_rate = int64_t{512} << 20;  // bytes a second
   bool page_cache = false;
   bool io_uring = true;

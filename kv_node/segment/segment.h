@@ -30,7 +30,7 @@ class SegmentIndex {
 // What a sampler makes of a segment's rows.
 struct BuiltIndex {
   std::unique_ptr<SegmentIndex> index;  // null: the segment is attended exactly
-  memory::AlignedBuffer copies;  // of the rows, to read sampled ones from
+  memory::AlignedBuffer copies;         // of the rows, to read sampled ones from
 
   size_t bytes() const { return (index == nullptr ? 0 : index->bytes()) + copies.allocated(); }
 };

@@ -20,27 +20,29 @@ void AddTierMetrics(metrics::Registry& registry, const Tiers& tiers) {
   };
   counter("sounder_store_spilled_segments_total", "Times that rows of a segment left memory.",
           &TierCounts::spilled_segments);
-  counter("sounder_store_evicted_indexes_total", "Times that the index of a segment left memory.",
-          &TierCounts::evicted_indexes);
+  counter("sounder_store_evicted_segments_total",
+          "Times that the index of a segment left memory too.", &TierCounts::evicted_indexes);
   counter("sounder_store_opened_segments_total", "Times that the index of a segment was read back.",
           &TierCounts::opened_segments);
   counter("sounder_store_loaded_segments_total", "Times that all rows of a segment were read back.",
           &TierCounts::loaded_segments);
-  counter("sounder_store_failed_writes_total", "Segments that could not be written.",
+  counter("sounder_store_failed_written_segments_total", "Segments that could not be written.",
           &TierCounts::failed_writes);
-  counter("sounder_store_failed_loads_total", "Segments whose rows could not be read back.",
-          &TierCounts::failed_reads);
+  counter("sounder_store_failed_loaded_segments_total",
+          "Segments whose rows could not be read back.", &TierCounts::failed_reads);
 }
 
 void AddSegmentMetrics(metrics::Registry& registry, const SegmentStore& store) {
-  registry.AddGaugeCallback("sounder_store_live_bytes", "Bytes on disk of segments in use.",
-                            [&store] { return static_cast<double>(store.log().counts().live_bytes); });
-  registry.AddGaugeCallback("sounder_store_files", "Files of segments.",
+  registry.AddGaugeCallback(
+      "sounder_store_live_bytes", "Bytes on disk of segments in use.",
+      [&store] { return static_cast<double>(store.log().counts().live_bytes); });
+  registry.AddGaugeCallback("sounder_store_open_files", "Files of segments.",
                             [&store] { return static_cast<double>(store.log().counts().files); });
   registry.AddGaugeCallback("sounder_store_free_bytes", "Free space of the file system.", [&store] {
     return static_cast<double>(store.disk().FreeBytes().value_or(0));
   });
-  const auto counter = [&](const char* name, const char* help, uint64_t SegmentStoreCounts::*field) {
+  const auto counter = [&](const char* name, const char* help,
+                           uint64_t SegmentStoreCounts::*field) {
     registry.AddCounterCallback(
         name, help, [&store, field] { return static_cast<double>(store.counts().*field); });
   };
@@ -65,11 +67,10 @@ void AddReadMetrics(metrics::Registry& registry, const RowSource& rows) {
           [](const RowSource& source) { return source.counts().failed; });
   counter("sounder_store_read_bytes_total", "Bytes read from disk for attends and fetches.",
           [](const RowSource& source) { return source.counts().bytes(); });
-  counter("sounder_store_reads_total", "Reads of the disk, of neighbouring pages each.",
+  counter("sounder_store_read_requests_total", "Reads of the disk, of neighbouring pages each.",
           [](const RowSource& source) { return source.counts().reads; });
-  registry.AddGaugeCallback("sounder_store_row_cache_bytes", "Memory of the row cache.", [&rows] {
-    return static_cast<double>(rows.cache().bytes());
-  });
+  registry.AddGaugeCallback("sounder_store_row_cache_bytes", "Memory of the row cache.",
+                            [&rows] { return static_cast<double>(rows.cache().bytes()); });
 }
 
 }  // namespace

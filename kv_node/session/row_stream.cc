@@ -289,9 +289,8 @@ absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
   return pieces;
 }
 
-void RowStream::VisitSegments(
-    base::PositionRange range,
-    const std::function<void(const Held<SealedSegment>&)>& visit) const {
+void RowStream::VisitSegments(base::PositionRange range,
+                              const std::function<void(const Held<SealedSegment>&)>& visit) const {
   for (const Held<SealedSegment>& sealed : segments_) {
     if (!Intersect(range, sealed->range()).empty()) visit(sealed);
   }

@@ -86,8 +86,8 @@ class RowStream {
   // Another stream of the same rows.
   RowStream Share() const;
 
-  // Fills in what lies behind the first `recorded` segments, or behind fewer where `unchanged_before`
-  // says so (SessionImage).
+  // Fills in what lies behind the first `recorded` segments, or behind fewer where
+  // `unchanged_before` says so (SessionImage).
   void AddTo(size_t recorded, base::Position unchanged_before, StreamImage* image) const;
   // A new stream of these segments, in order of position. `cut_rows` > 0: only the first
   // so many rows of the last one are the stream's.
@@ -130,10 +130,10 @@ class RowStream {
   std::vector<Held<SealedSegment>> segments_;
   base::Position tail_first_ = 0;
   int64_t tail_rows_ = 0;
-  Held<TailRows> tail_;        // where they lie, or
-  Held<SealedSegment> cut_;    // they are the first rows of this segment
+  Held<TailRows> tail_;                          // where they lie, or
+  Held<SealedSegment> cut_;                      // they are the first rows of this segment
   std::shared_ptr<const SegmentRows> cut_rows_;  // of cut_, from HoldCut to the append
-  Reservation index_to_come_;  // of the tail
+  Reservation index_to_come_;                    // of the tail
 };
 
 }  // namespace sounder::kv_node

@@ -182,8 +182,8 @@ bool SealedSegment::Open(Reservation room) {
   }
   // shared_ptr: std::function wants to be copied.
   auto shared_room = std::make_shared<Reservation>(std::move(room));
-  store_->Open(*stored_, [self = shared_from_this(), shared_room](
-                             absl::StatusOr<std::shared_ptr<SegmentReader>> opened) {
+  store_->Open(*stored_, [self = shared_from_this(),
+                          shared_room](absl::StatusOr<std::shared_ptr<SegmentReader>> opened) {
     // Decoding takes a while: not on the disk's thread.
     self->store_->io()->Run([self, shared_room, opened = std::move(opened)]() mutable {
       self->OnOpened(std::move(opened), std::move(*shared_room));
@@ -275,8 +275,8 @@ void SealedSegment::Load(Reservation room, Loaded done) {
            [self = shared_from_this(), segment = view.segment, rows, done = std::move(done)](
                std::span<const absl::Status> statuses, const RowReadCounts&) {
              if (!statuses[0].ok()) return done(statuses[0]);
-             auto read_rows = SegmentRows::Create(self->shape_, std::move(rows->keys),
-                                                  std::move(rows->values));
+             auto read_rows =
+                 SegmentRows::Create(self->shape_, std::move(rows->keys), std::move(rows->values));
              CHECK(read_rows.ok()) << read_rows.status().ToString();
              {
                std::lock_guard lock(self->mutex_);

@@ -256,8 +256,8 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   if (segment == nullptr) return absl::OkStatus();
   segment->PinUntil(pinned_until_);
   // Whoever may take it from memory, or writes it.
-  const auto done = [tiers = tiers_, journal = journal_](
-                        const std::shared_ptr<SealedSegment>& sealed) {
+  const auto done = [tiers = tiers_,
+                     journal = journal_](const std::shared_ptr<SealedSegment>& sealed) {
     constexpr base::Duration kSoon = std::chrono::milliseconds(5);  // with others
     if (tiers != nullptr) tiers->Add(sealed);
     if (journal != nullptr) journal->Request(kSoon);
@@ -269,17 +269,17 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   }
   Await(*segment);
   // For whoever holds the segment by then; nobody may.
-  lane_->Run(this, segment->shape().num_rows,
-             [weak = std::weak_ptr<SealedSegment>(segment), sampler = sampler_,
-              done](Scratch& scratch) {
-               const std::shared_ptr<SealedSegment> held = weak.lock();
-               if (held == nullptr) return;
-               const std::shared_ptr<const SegmentRows> rows = held->View().rows;
-               absl::StatusOr<BuiltIndex> index = sampler->BuildIndex(*rows, scratch);
-               CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
-               held->SetReady(*std::move(index));
-               done(held);
-             });
+  lane_->Run(
+      this, segment->shape().num_rows,
+      [weak = std::weak_ptr<SealedSegment>(segment), sampler = sampler_, done](Scratch& scratch) {
+        const std::shared_ptr<SealedSegment> held = weak.lock();
+        if (held == nullptr) return;
+        const std::shared_ptr<const SegmentRows> rows = held->View().rows;
+        absl::StatusOr<BuiltIndex> index = sampler->BuildIndex(*rows, scratch);
+        CHECK(index.ok()) << index.status().ToString();  // the spec was validated at open
+        held->SetReady(*std::move(index));
+        done(held);
+      });
   return absl::OkStatus();
 }
 

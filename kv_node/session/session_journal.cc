@@ -159,10 +159,10 @@ void SessionJournal::AddTail(const SessionImage& image, const StreamImage& of, b
   const base::Position end = of.tail_first + of.tail_rows;
   const bool has_tail = complete && of.tail != nullptr && of.tail_rows > 0;
   const bool recorded = stream->tail_end > stream->tail_first;
-  const bool stale = recorded && (stream->tail_first < segments_end || of.cut != nullptr ||
-                                  image.unchanged_before < stream->tail_end ||
-                                  (has_tail && of.tail_first != stream->tail_first) ||
-                                  (complete && !has_tail));
+  const bool stale =
+      recorded && (stream->tail_first < segments_end || of.cut != nullptr ||
+                   image.unchanged_before < stream->tail_end ||
+                   (has_tail && of.tail_first != stream->tail_first) || (complete && !has_tail));
   if (stale) {
     write->batch.RemoveTails(session_, of.layer, of.kv_head, 0);
     stream->tail_first = stream->tail_end = 0;

@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/absl_text.h"
-#include "common/base/status_macros.h"
 #include "common/base/check.h"
+#include "common/base/status_macros.h"
 #include "kv_node/session/session_restorer.h"
 #include "kv_node/session/spec_difference.h"
 
@@ -158,9 +158,9 @@ absl::StatusOr<std::shared_ptr<Session>> SessionMap::Make(const wire::SessionSpe
   auto session = std::make_shared<Session>(spec, std::move(sampler), &budget_, std::move(fixed),
                                            executor_, &lane_, tiers_.get());
   if (spec.durability == wire::Durability::kDisk) {
-    session->SetJournal(std::make_shared<SessionJournal>(spec.session.id, stores_.segments,
-                                                         stores_.records),
-                        options_.journal);
+    session->SetJournal(
+        std::make_shared<SessionJournal>(spec.session.id, stores_.segments, stores_.records),
+        options_.journal);
   }
   return session;
 }

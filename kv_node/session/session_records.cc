@@ -13,14 +13,14 @@ void Session::SetJournal(std::shared_ptr<SessionJournal> journal, const JournalO
   CHECK(journal_ == nullptr);
   journal_ = std::move(journal);
   journal_options_ = options;
-  journal_->SetSource([weak = weak_from_this()](
-                          const RecordedExtent& recorded) -> std::optional<SessionImage> {
-    const auto self = weak.lock();
-    if (self == nullptr) return std::nullopt;
-    SessionImage image = self->TakeImage(recorded);
-    if (image.streams.empty()) return std::nullopt;  // closed
-    return image;
-  });
+  journal_->SetSource(
+      [weak = weak_from_this()](const RecordedExtent& recorded) -> std::optional<SessionImage> {
+        const auto self = weak.lock();
+        if (self == nullptr) return std::nullopt;
+        SessionImage image = self->TakeImage(recorded);
+        if (image.streams.empty()) return std::nullopt;  // closed
+        return image;
+      });
 }
 
 SessionImage Session::TakeImage(const RecordedExtent& recorded) {
@@ -42,8 +42,7 @@ SessionImage Session::TakeImage(const RecordedExtent& recorded) {
     streams_[i].AddTo(recorded.segments.empty() ? 0 : recorded.segments[i], image.unchanged_before,
                       &stream);
   }
-  image.tokens_from =
-      std::min(recorded.tokens, image.unchanged_before) / kTokenBlock * kTokenBlock;
+  image.tokens_from = std::min(recorded.tokens, image.unchanged_before) / kTokenBlock * kTokenBlock;
   image.tokens = tokens_.From(image.tokens_from);
   unrecorded_rows_ = 0;
   return image;

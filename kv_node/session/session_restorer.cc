@@ -30,8 +30,7 @@ absl::StatusOr<size_t> SessionRestorer::StreamOf(uint32_t layer, uint32_t kv_hea
 }
 
 std::shared_ptr<SealedSegment> SessionRestorer::SegmentOf(const SegmentRecord& record) {
-  std::shared_ptr<SealedSegment>& segment =
-      segments_[{record.place.file, record.place.offset}];
+  std::shared_ptr<SealedSegment>& segment = segments_[{record.place.file, record.place.offset}];
   if (segment != nullptr) return segment;
   const StoredShape& stored = record.shape;
   const SegmentShape shape = {stored.first_position, stored.num_rows, stored.dim, stored.dtype};
@@ -78,11 +77,10 @@ absl::Status SessionRestorer::OnTail(const TailRecord& record) {
   if (record.dim != static_cast<int>(spec.model.head_dim) || record.dtype != spec.dtype ||
       loading_->streams[index].cut_rows > 0) {
     return absl::DataLossError(absl::StrCat("tail at position ", record.first_position,
-                                            " does not fit session ",
-                                            spec.session.id.ToString()));
+                                            " does not fit session ", spec.session.id.ToString()));
   }
-  ASSIGN_OR_RETURN(const int64_t taken, stream.Append(record.first_position, record.rows,
-                                                      record.keys, record.values));
+  ASSIGN_OR_RETURN(const int64_t taken,
+                   stream.Append(record.first_position, record.rows, record.keys, record.values));
   if (taken == record.rows) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("tail at position ", record.first_position,
                                           " of session ", spec.session.id.ToString(),
@@ -151,9 +149,8 @@ absl::StatusOr<std::vector<LiveSegment>> SegmentsOfRecords(RecordStore& records,
   };
   std::sort(live.segments.begin(), live.segments.end(),
             [&](const auto& a, const auto& b) { return place(a) < place(b); });
-  const auto end =
-      std::unique(live.segments.begin(), live.segments.end(),
-                  [](const auto& a, const auto& b) { return a.place == b.place; });
+  const auto end = std::unique(live.segments.begin(), live.segments.end(),
+                               [](const auto& a, const auto& b) { return a.place == b.place; });
   live.segments.erase(end, live.segments.end());
   return std::move(live.segments);
 }

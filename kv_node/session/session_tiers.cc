@@ -36,8 +36,7 @@ absl::StatusOr<bool> Session::AllOpen(uint32_t layer, uint32_t head_begin, uint3
 bool Session::HoldCuts(const wire::AppendItem& item) {
   if (loading_cuts_ > 0) return false;
   for (uint32_t head = 0; head < item.kv_head_count; ++head) {
-    std::shared_ptr<SealedSegment> away =
-        Stream(item.layer, item.kv_head_begin + head).HoldCut();
+    std::shared_ptr<SealedSegment> away = Stream(item.layer, item.kv_head_begin + head).HoldCut();
     if (away == nullptr) continue;
     CHECK(tiers_ != nullptr);
     ++loading_cuts_;

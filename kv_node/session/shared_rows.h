@@ -1,6 +1,6 @@
 // Memory that several sessions may hold, because one was forked from another: tails, and sealed
-// segments (sealed_segment.h). Who holds them holds their share of the budget, so shared bytes are accounted once, and go
-// with the last holder.
+// segments (sealed_segment.h). Who holds them holds their share of the budget, so shared bytes are
+// accounted once, and go with the last holder.
 #ifndef SOUNDER_KV_NODE_SESSION_SHARED_ROWS_H_
 #define SOUNDER_KV_NODE_SESSION_SHARED_ROWS_H_
 

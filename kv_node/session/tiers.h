@@ -26,7 +26,7 @@ namespace sounder::kv_node {
 struct TierOptions {
   double high = .92;  // of the memory cap
   double low = .84;
-  uint64_t write_bytes_per_second = uint64_t{512} << 20;  // to make room
+  uint64_t write_bytes_per_second = uint64_t{512} << 20;     // to make room
   base::Duration interval = std::chrono::milliseconds(200);  // of looking for rows to bring back
   // Rows come back that were attended within this time.
   base::Duration recent = std::chrono::seconds(2);

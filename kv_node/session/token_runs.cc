@@ -131,8 +131,8 @@ std::vector<TokenRuns::Ids> TokenRuns::From(base::Position position) const {
     const base::Position first = std::max(position, run.block->first);
     if (first >= run.end()) continue;
     const auto begin = run.block->tokens.begin();
-    all.push_back({first,
-                   {begin + (first - run.block->first), begin + (run.end() - run.block->first)}});
+    all.push_back(
+        {first, {begin + (first - run.block->first), begin + (run.end() - run.block->first)}});
   }
   return all;
 }

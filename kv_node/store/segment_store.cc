@@ -36,8 +36,7 @@ absl::StatusOr<SegmentStore::Written> SegmentStore::Write(SegmentContent content
   ASSIGN_OR_RETURN(WrittenSegment written, log_->Append(content));
   ++written_segments_;
   written_bytes_ += written.reader->layout().bytes();
-  auto stored =
-      std::make_shared<const StoredSegment>(this, written.reader->shape(), written.place);
+  auto stored = std::make_shared<const StoredSegment>(this, written.reader->shape(), written.place);
   return Written{std::move(stored), std::move(written.reader)};
 }
 
@@ -65,9 +64,7 @@ void SegmentStore::Open(const StoredSegment& segment, SegmentReader::Opened open
 }
 
 void SegmentStore::Free(const LiveSegment& segment) {
-  io_->Run([this, segment] {
-    ++(log_->Free(segment).ok() ? freed_segments_ : failed_frees_);
-  });
+  io_->Run([this, segment] { ++(log_->Free(segment).ok() ? freed_segments_ : failed_frees_); });
 }
 
 SegmentStoreCounts SegmentStore::counts() const {

@@ -1,5 +1,5 @@
-// A node that ends, as by a loss of power, and starts again on what was durable: sessions in virtual
-// time, on a disk and on records that lose what was not synced.
+// A node that ends, as by a loss of power, and starts again on what was durable: sessions in
+// virtual time, on a disk and on records that lose what was not synced.
 #ifndef SOUNDER_TESTS_KV_NODE_SESSION_RESTART_DRIVER_H_
 #define SOUNDER_TESTS_KV_NODE_SESSION_RESTART_DRIVER_H_
 

@@ -15,8 +15,8 @@
 namespace sounder::kv_node {
 namespace {
 
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
 constexpr uint32_t kDim = 64;
 
 wire::SessionSpec Spec(uint64_t number) {
@@ -81,7 +81,8 @@ std::vector<int> Generations(RestartDriver& driver, const base::SessionId& id) {
                     [&](absl::StatusOr<FetchedRows> fetched) { rows = std::move(fetched); });
   while (!rows.has_value() && run.executor.Step()) {
   }
-  EXPECT_TRUE(rows.has_value() && rows->ok()) << (rows.has_value() ? rows->status().ToString() : "");
+  EXPECT_TRUE(rows.has_value() && rows->ok())
+      << (rows.has_value() ? rows->status().ToString() : "");
   if (!rows.has_value() || !rows->ok()) return {};
   std::vector<int> generations;
   for (uint32_t head = 0; head < 2; ++head) {
@@ -249,7 +250,8 @@ class Chaos {
       now_.resize(static_cast<size_t>(position));
     } else {
       bool done = false;
-      driver_.run().map.tiers()->Spill(session_->Segments(), [&](const absl::Status&) { done = true; });
+      driver_.run().map.tiers()->Spill(session_->Segments(),
+                                       [&](const absl::Status&) { done = true; });
       while (!done && driver_.run().executor.Step()) {
       }
     }

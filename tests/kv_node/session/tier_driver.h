@@ -36,7 +36,8 @@ inline std::vector<float> ReadColumn(SessionDriver& driver, const Piece& piece, 
     values = {values_buffer.data(), piece.segment->num_rows(), 256, 64, base::DType::kF32};
   }
   std::vector<float> column;
-  for (int64_t row = 0; status->ok() && row < values.rows; ++row) column.push_back(values.At(row, 0));
+  for (int64_t row = 0; status->ok() && row < values.rows; ++row)
+    column.push_back(values.At(row, 0));
   return column;
 }
 

@@ -139,7 +139,8 @@ TEST(TiersTest, ACutOfASpilledSegmentIsCopiedFromTheStore) {
   driver.map.tiers()->Spill(session->Segments(), [&](absl::Status status) { spilled = status; });
   while (!spilled.has_value()) driver.executor.Step();
   std::optional<AppendResult> cut;
-  session->Truncate(session->spec().session, 3, 100, driver.executor.clock().Now() + TierDriver::kPatience,
+  session->Truncate(session->spec().session, 3, 100,
+                    driver.executor.clock().Now() + TierDriver::kPatience,
                     [&](const AppendResult& result) { cut = result; });
   ASSERT_TRUE(cut.has_value() && cut->status.ok());
   const auto appended = driver.Send(*session, driver.Item(*session, 4, 0, 100, 28));
