@@ -182,6 +182,10 @@ void DeclareWorker(config::OptionSet& set, WorkerOptions* options) {
   set.AddDuration("ttl", &options->ttl,
                   "nodes free a session when its worker was silent for this long, in whole seconds "
                   "(rounded up); 0: never");
+  set.AddText("durability", &options->durability,
+              "disk: nodes (with --store) find the session again when they start, for chat --adopt; "
+              "memory: it ends with them",
+              {"memory", "disk"});
   set.AddText(
       "ucx_tls", &options->ucx.tls,
       "transports: auto (all but shared memory), tcp, shm, or a UCX_TLS list such as rc,tcp");
@@ -245,6 +249,7 @@ absl::StatusOr<GeneratorOptions> MakeGeneratorOptions(const WorkerOptions& optio
   session.min_indexed_rows = static_cast<uint32_t>(options.min_indexed_rows);
   session.shard_rows = options.shard_rows;
   session.ttl_seconds = TtlSeconds(options.ttl);
+  if (options.durability == "disk") session.durability = wire::Durability::kDisk;
   const int64_t nodes = static_cast<int64_t>(options.nodes.size());
   session.head_shards = static_cast<int>(
       options.head_shards > 0 ? options.head_shards

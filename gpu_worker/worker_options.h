@@ -49,6 +49,7 @@ struct WorkerOptions {
   wire::LivenessOptions liveness = KvClientOptions().liveness;
   base::Duration prefill_deadline = std::chrono::seconds(30);
   base::Duration ttl = std::chrono::minutes(10);
+  std::string durability = "memory";
   transport::UcxOptions ucx;
   std::string simd = "best";
   std::string log_level = "info";

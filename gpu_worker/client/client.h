@@ -167,6 +167,9 @@ struct SessionOptions {
   // never, not even when this process has died.
   uint32_t ttl_seconds = 600;
   uint32_t tenant = 0;
+  // The nodes write the session to disk as it grows, and find it again when they start: then Adopt
+  // goes on with it. FAILED_PRECONDITION from nodes without a store.
+  bool durable = false;
 };
 
 // Where keys and values of one layer and kv head lie: elements of the session's dtype, head_dim of

@@ -175,6 +175,7 @@ absl::StatusOr<RemoteSessionOptions> FromPublic(const client::SessionOptions& op
   remote.shard_rows = options.shard_rows;
   remote.head_shards = options.head_shards;
   remote.ttl_seconds = options.ttl_seconds;
+  if (options.durable) remote.durability = wire::Durability::kDisk;
   remote.tenant = options.tenant;
   return remote;
 }

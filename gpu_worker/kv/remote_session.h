@@ -37,6 +37,8 @@ struct RemoteSessionOptions {
   int head_shards = 1;
   uint32_t ttl_seconds = 0;
   uint32_t tenant = 0;
+  // kDisk: the nodes keep the session over their own ends (for an adopter); they need a store.
+  wire::Durability durability = wire::Durability::kMemory;
 };
 
 // Rows to append, of every layer. `rows(layer, kv_head)` gives keys and values [row_count, dim] of

@@ -46,6 +46,7 @@ wire::SessionSpec SpecOf(const RemoteSession& session, int node, size_t num_node
   spec.row_format = options.row_format;
   spec.indexed_layers = options.indexed_layers;
   spec.ttl_seconds = options.ttl_seconds;
+  spec.durability = options.durability;
   const auto [begin, end] = session.placement().KvHeadsOf(node);
   spec.kv_head_begin = static_cast<uint32_t>(begin);
   spec.kv_head_count = static_cast<uint32_t>(end - begin);
@@ -67,6 +68,7 @@ RemoteSessionOptions OptionsOf(const wire::SessionSpec& spec) {
   options.row_format = spec.row_format;
   options.indexed_layers = spec.indexed_layers;
   options.ttl_seconds = spec.ttl_seconds;
+  options.durability = spec.durability;
   options.shard_rows = spec.placement.shard_rows;
   options.head_shards = static_cast<int>(spec.placement.head_shards);
   return options;
