@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/store/record_commits.h"
 #include "bench/suite/timing.h"
 #include "common/base/check.h"
 #include "common/base/philox.h"
@@ -238,7 +239,8 @@ StoreBenchSpec QuickStoreBench() {
           .grouped = 8,
           .group = 4,
           .row_reads = 10,
-          .segment_reads = 4};
+          .segment_reads = 4,
+          .commits = 5};
 }
 
 absl::Status RunStoreBench(const StoreBenchSpec& spec, const std::string& folder,
@@ -255,6 +257,7 @@ absl::Status RunStoreBench(const StoreBenchSpec& spec, const std::string& folder
   bench.Write();
   bench.Read();
   bench.DeleteHalfAndReport(record);
+  RETURN_IF_ERROR(MeasureRecordCommits(folder, spec.commits, record));
   record.Add("segment_bytes", static_cast<int64_t>(spec.size.bytes()));
   record.Add("segments", static_cast<int64_t>(spec.single + spec.grouped));
   record.Add("rows_per_read", static_cast<int64_t>(spec.rows_per_read));

@@ -20,6 +20,7 @@ struct StoreBenchSpec {
   size_t row_reads = 400;     // timed reads of rows_per_read scattered rows of a segment, per store
   size_t rows_per_read = 40;  // a sample of 1 % of 4,096
   size_t segment_reads = 100;  // timed reads of a whole segment, per store
+  size_t commits = 300;        // of records, of each kind
 };
 // A hundredth of the work, for a look; its figures are not to be quoted.
 StoreBenchSpec QuickStoreBench();

@@ -6,7 +6,6 @@
 #include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/snapshot.h>
-#include <rocksdb/system_clock.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
@@ -52,21 +51,14 @@ class NoLog final : public rocksdb::Logger {
 
 // After an error in the background RocksDB waits a second for better times, and closing waits for
 // that. Here the next commit opens anew instead.
-class ShortSleeps final : public rocksdb::SystemClockWrapper {
- public:
-  ShortSleeps() : rocksdb::SystemClockWrapper(rocksdb::SystemClock::Default()) {}
-  const char* Name() const override { return "ShortSleeps"; }
-  void SleepForMicroseconds(int us) override {
-    rocksdb::SystemClockWrapper::SleepForMicroseconds(std::min(us, 10'000));
-  }
-};
-
 class StoreEnv final : public rocksdb::EnvWrapper {
  public:
   explicit StoreEnv(const std::shared_ptr<rocksdb::FileSystem>& files)
       : rocksdb::EnvWrapper(rocksdb::NewCompositeEnv(files)) {
     file_system_ = files;
-    system_clock_ = std::make_shared<ShortSleeps>();
+  }
+  void SleepForMicroseconds(int us) override {
+    rocksdb::EnvWrapper::SleepForMicroseconds(std::min(us, 10'000));
   }
 };
 

@@ -34,6 +34,10 @@ TEST(StoreBenchTest, GivesEveryFigureOfEveryStore) {
     }
     EXPECT_GE(value(store + "_rows_p99_us"), value(store + "_rows_p50_us"));
   }
+  for (const char* key :
+       {"open_ms", "segment_ms_p50", "segment_ms_p99", "tail_ms_p50", "tail_ms_p99"}) {
+    EXPECT_GT(value(std::string("records_") + key), 0) << key;
+  }
   // Per segment of 64 pages of rows: a header, checksums and a footer.
   for (const std::string store : {"log_uring", "log_threads", "files_uring"}) {
     EXPECT_NEAR(value(store + "_write_amplification"), 67.0 / 64, .03);
