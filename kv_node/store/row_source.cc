@@ -71,6 +71,7 @@ void RowSource::Finish(Batch& batch, std::span<const absl::Status> statuses,
   }
   // With what it holds: whoever waits may take that apart.
   std::exchange(batch.done, nullptr)(all);
+  batch.requests.clear();
   std::lock_guard lock(mutex_);
   if (--in_flight_ == 0) idle_.notify_all();
 }

@@ -48,13 +48,14 @@ class RowSource {
   using RowsRead = std::function<void(std::span<const absl::Status> statuses)>;
 
   RowSource(Disk* disk, RowCache* cache) : disk_(disk), cache_(cache) {}
+  // Waits as WaitIdle does.
+  ~RowSource() { WaitIdle(); }
 
   // Calls `done` once: on a thread of the disk's, or before Read returns if nothing has to be read.
-  // The source lives until then.
   void Read(std::vector<RowRequest> requests, RowsRead done);
 
-  // Returns when no read is in flight and every callback has returned and is gone. Not for a
-  // callback.
+  // Returns when no read is in flight: every callback has returned and is gone, and no segment is
+  // held for one. Not for a callback.
   void WaitIdle();
 
   // Since it was made.

@@ -111,6 +111,7 @@ void FinishRows(RowBatch& batch, std::span<const absl::Status> disk_statuses) {
       statuses[i] = base::Annotate(statuses[i], batch.reads[i].segment->Describe());
     }
   }
+  batch.reads.clear();  // the segments are not held for longer than the callback knows
   batch.done(statuses, batch.counts);
 }
 

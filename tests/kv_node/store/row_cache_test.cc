@@ -275,6 +275,7 @@ TEST_F(RowCacheTest, ThreadsShareIt) {
   EXPECT_GT(counts.cached, 0u);
   EXPECT_EQ(counts.cached, cache.counts().hits);
   EXPECT_EQ(counts.rows, cache.counts().hits + cache.counts().misses);
+  source.WaitIdle();
   readers.clear();
   cache.DropLetGo();
   EXPECT_EQ(cache.bytes(), 0u);
