@@ -191,7 +191,7 @@ void AttendNode::Attend() {
   const uint64_t number = queue_.Offer(1, request, now, base::kNever, &refused);
   CHECK(number != 0) << base::MessageOf(refused.status);
   const auto job = std::make_shared<kv_node::AttendJob>(
-      std::move(request), now, number, &map_, &executor_, &queue_, &scratches_,
+      std::move(request), now, number, &map_, nullptr, &executor_, &queue_, &scratches_,
       [&answered](const wire::AttendReply& reply) {
         CHECK(reply.items[0].status.ok()) << base::MessageOf(reply.items[0].status);
         answered.set_value(reply.items[0].outputs[0]);

@@ -139,26 +139,4 @@ void ServerProbe::AppendDone(const wire::AppendReply& reply) {
   }
 }
 
-void AddRowSourceMetrics(metrics::Registry& registry, const RowSource& rows) {
-  const auto add = [&](const std::string& name, const std::string& help, auto read) {
-    registry.AddCounterCallback(name, help,
-                                [&rows, read] { return static_cast<double>(read(rows.counts())); });
-  };
-  using Counts = RowSourceCounts;
-  add("sounder_store_asked_rows_total", "Rows of stored segments that attends and fetches needed.",
-      [](const Counts& counts) { return counts.rows; });
-  add("sounder_store_cached_rows_total", "Of those, rows that the row cache had.",
-      [](const Counts& counts) { return counts.cached; });
-  add("sounder_store_failed_rows_total",
-      "Of those, rows that could not be read or were not what had been written.",
-      [](const Counts& counts) { return counts.failed; });
-  add("sounder_store_read_bytes_total", "Bytes of rows read from the disk, in whole pages.",
-      [](const Counts& counts) { return counts.bytes(); });
-  add("sounder_store_read_requests_total", "Reads of the disk, each of neighbouring pages.",
-      [](const Counts& counts) { return counts.reads; });
-  registry.AddGaugeCallback("sounder_store_row_cache_bytes",
-                            "Memory of the rows in the row cache, bookkeeping included.",
-                            [&rows] { return static_cast<double>(rows.cache().bytes()); });
-}
-
 }  // namespace sounder::kv_node

@@ -9,7 +9,6 @@
 #include "common/metrics/registry.h"
 #include "common/wire/messages.h"
 #include "kv_node/session/session_map.h"
-#include "kv_node/store/row_source.h"
 
 namespace sounder::kv_node {
 
@@ -66,9 +65,6 @@ class ServerProbe {
   metrics::Gauge& connections_;
   config::LogThrottle throttle_;
 };
-
-// What attends and fetches read from the store. `rows` outlives the registry's exposition.
-void AddRowSourceMetrics(metrics::Registry& registry, const RowSource& rows);
 
 }  // namespace sounder::kv_node
 

@@ -54,31 +54,34 @@ void AddSegmentMetrics(metrics::Registry& registry, const SegmentStore& store) {
           &SegmentStoreCounts::freed_segments);
 }
 
-void AddReadMetrics(metrics::Registry& registry, const RowSource& rows) {
-  const auto counter = [&](const char* name, const char* help, auto value) {
+}  // namespace
+
+void AddRowSourceMetrics(metrics::Registry& registry, const RowSource& rows) {
+  const auto add = [&](const std::string& name, const std::string& help, auto read) {
     registry.AddCounterCallback(name, help,
-                                [&rows, value] { return static_cast<double>(value(rows)); });
+                                [&rows, read] { return static_cast<double>(read(rows.counts())); });
   };
-  counter("sounder_store_asked_rows_total", "Rows of stored segments that attends asked for.",
-          [](const RowSource& source) { return source.counts().rows; });
-  counter("sounder_store_cached_rows_total", "Rows of those that the row cache had.",
-          [](const RowSource& source) { return source.counts().cached; });
-  counter("sounder_store_failed_rows_total", "Rows of those that could not be read.",
-          [](const RowSource& source) { return source.counts().failed; });
-  counter("sounder_store_read_bytes_total", "Bytes read from disk for attends and fetches.",
-          [](const RowSource& source) { return source.counts().bytes(); });
-  counter("sounder_store_read_requests_total", "Reads of the disk, of neighbouring pages each.",
-          [](const RowSource& source) { return source.counts().reads; });
-  registry.AddGaugeCallback("sounder_store_row_cache_bytes", "Memory of the row cache.",
+  using Counts = RowSourceCounts;
+  add("sounder_store_asked_rows_total", "Rows of stored segments that attends and fetches needed.",
+      [](const Counts& counts) { return counts.rows; });
+  add("sounder_store_cached_rows_total", "Of those, rows that the row cache had.",
+      [](const Counts& counts) { return counts.cached; });
+  add("sounder_store_failed_rows_total",
+      "Of those, rows that could not be read or were not what had been written.",
+      [](const Counts& counts) { return counts.failed; });
+  add("sounder_store_read_bytes_total", "Bytes of rows read from the disk, in whole pages.",
+      [](const Counts& counts) { return counts.bytes(); });
+  add("sounder_store_read_requests_total", "Reads of the disk, each of neighbouring pages.",
+      [](const Counts& counts) { return counts.reads; });
+  registry.AddGaugeCallback("sounder_store_row_cache_bytes",
+                            "Memory of the rows in the row cache, bookkeeping included.",
                             [&rows] { return static_cast<double>(rows.cache().bytes()); });
 }
-
-}  // namespace
 
 void AddStoreMetrics(metrics::Registry& registry, const Tiers& tiers, const RowSource& rows) {
   AddTierMetrics(registry, tiers);
   AddSegmentMetrics(registry, *tiers.store());
-  AddReadMetrics(registry, rows);
+  AddRowSourceMetrics(registry, rows);
 }
 
 }  // namespace sounder::kv_node

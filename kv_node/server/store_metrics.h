@@ -8,7 +8,8 @@
 
 namespace sounder::kv_node {
 
-// Both outlive the registry's exposition.
+// What is given outlives the registry's exposition.
+void AddRowSourceMetrics(metrics::Registry& registry, const RowSource& rows);
 void AddStoreMetrics(metrics::Registry& registry, const Tiers& tiers, const RowSource& rows);
 
 }  // namespace sounder::kv_node

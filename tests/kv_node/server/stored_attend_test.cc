@@ -12,6 +12,7 @@
 #include "common/base/thread_executor.h"
 #include "common/base/virtual_executor.h"
 #include "common/kernels/simd_level.h"
+#include "kv_node/server/store_metrics.h"
 #include "tests/cluster/gated_executor.h"
 #include "tests/kv_node/server/stored_rows.h"
 
@@ -155,12 +156,14 @@ TEST_P(StoredAttendTest, OtherRowsGiveAnotherAnswer) {
   const wire::AttendReply hot = Answer(node, exact), hot_sample = Answer(node, sample);
   const auto segments = StoredRows::Segments(*session, {0, 600});
   ASSERT_EQ(segments.size(), 4u);
+  // The rows of the heads' first segments change places before they are written.
+  const auto rows_of = [&](size_t i) -> Segment& {
+    return const_cast<Segment&>(*segments[i]->View().segment);
+  };
+  std::shared_ptr<const SegmentRows> first = rows_of(0).rows(), second = rows_of(2).rows();
+  rows_of(0).SetRows(std::move(second));
+  rows_of(2).SetRows(std::move(first));
   node.MakeWarm(*session, {0, 600});
-  // The heads' first segments change places.
-  for (const auto& segment : segments) ASSERT_NE(segment->View().store, nullptr);
-  const auto first = segments[0]->View().store, second = segments[2]->View().store;
-  const_cast<SealedSegment&>(*segments[0]).SetStored(second);
-  const_cast<SealedSegment&>(*segments[2]).SetStored(first);
   EXPECT_FALSE(StoredRows::SameAnswer(hot.items[0], Answer(node, exact).items[0]));
   EXPECT_EQ(StoredRows::SameAnswer(hot_sample.items[0], Answer(node, sample).items[0]),
             GetParam().int8)

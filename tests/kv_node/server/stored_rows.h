@@ -17,6 +17,7 @@
 #include "kv_node/store/linux_disk.h"
 #include "kv_node/store/row_source.h"
 #include "kv_node/store/segment_log.h"
+#include "kv_node/store/segment_store.h"
 #include "tests/kv_node/server/server_driver.h"
 #include "tests/kv_node/store/scratch_folder.h"
 
@@ -92,6 +93,7 @@ class StoredRows {
         disk(*FaultyDisk::Start(linux_.get(), options.faults, options.seed)),
         watched(disk.get()),
         log(*SegmentLog::Open(&watched, {})),
+        store(&watched, log.get(), executor),
         cache(options.cache_bytes),
         source(&watched, &cache),
         driver(executor, {}, {}, &source) {}
@@ -161,22 +163,12 @@ class StoredRows {
     });
     return segments;
   }
-  // Takes the rows of the segment from memory. What the log writes is not what is tested here.
+  // Takes the rows of the segment from memory.
   void MakeWarm(const std::shared_ptr<const SealedSegment>& segment) {
     auto& sealed = const_cast<SealedSegment&>(*segment);
-    const SegmentView view = sealed.View();
-    if (view.store == nullptr) {
-      SegmentContent content;
-      const uint64_t number = ++stored_;
-      std::memcpy(content.tag.data(), &number, sizeof number);
-      content.first_position = sealed.shape().first_position;
-      content.keys = view.rows->keys();
-      content.values = view.rows->values();
-      auto written = log->Append(content);
-      ASSERT_TRUE(written.ok()) << written.status();
-      sealed.SetStored(written->reader);
-    }
-    ASSERT_TRUE(sealed.DropRows());
+    const absl::Status written = sealed.Write(&store);
+    ASSERT_TRUE(written.ok()) << written;
+    ASSERT_GT(sealed.DropRows(), 0u);
   }
   void MakeWarm(Session& session, base::PositionRange range) {
     for (const auto& segment : Segments(session, range)) MakeWarm(segment);
@@ -258,12 +250,12 @@ class StoredRows {
  private:
   const ScratchFolder folder_;
   const std::unique_ptr<LinuxDisk> linux_;
-  uint64_t stored_ = 0;
 
  public:
   const std::unique_ptr<FaultyDisk> disk;
   WatchedDisk watched;
   const std::unique_ptr<SegmentLog> log;
+  SegmentStore store;
   RowCache cache;
   RowSource source;
   ServerDriver driver;
