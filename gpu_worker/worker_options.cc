@@ -183,8 +183,8 @@ void DeclareWorker(config::OptionSet& set, WorkerOptions* options) {
                   "nodes free a session when its worker was silent for this long, in whole seconds "
                   "(rounded up); 0: never");
   set.AddText("durability", &options->durability,
-              "disk: nodes (with --store) find the session again when they start, for chat --adopt; "
-              "memory: it ends with them",
+              "disk: nodes (with --store) find the session again when they start, for chat "
+              "--adopt; memory: it ends with them",
               {"memory", "disk"});
   set.AddText(
       "ucx_tls", &options->ucx.tls,

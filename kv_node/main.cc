@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <memory>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
@@ -37,6 +36,7 @@
 #include "kv_node/server/probe.h"
 #include "kv_node/server/store_metrics.h"
 #include "kv_node/session/session_map.h"
+#include "kv_node/status_json.h"
 #include "kv_node/tuning/schedule_cache.h"
 #include "kv_node/tuning/start_schedule.h"
 
@@ -139,30 +139,6 @@ sigset_t BlockSignals() {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   return signals;
-}
-
-std::string StatusJson(const wire::NodeStatus& status) {
-  nlohmann::json json;
-  json["version"] = status.version;
-  json["control"] = status.control_address;
-  json["data"] = status.data_address;
-  json["http"] = status.http_address;
-  json["sessions"] = status.sessions;
-  json["memory_used_bytes"] = status.memory_used;
-  json["memory_limit_bytes"] = status.memory_limit;
-  json["row_bytes"] = status.row_bytes;
-  json["index_bytes"] = status.index_bytes;
-  json["threads"] = status.threads;
-  json["simd"] = status.simd;
-  json["uptime_seconds"] = status.uptime_seconds;
-  json["draining"] = status.draining;
-  json["store"] = status.store;
-  json["stored_bytes"] = status.stored_bytes;
-  json["connections"] = nlohmann::json::array();
-  for (const wire::NodeConnection& connection : status.connections) {
-    json["connections"].push_back({{"peer", connection.peer}, {"transport", connection.transport}});
-  }
-  return json.dump(2);
 }
 
 // Closes sessions whose writers are gone, and sockets of strangers, every second.
@@ -314,25 +290,6 @@ void WaitIndexed(DataPlane& data, base::Time until) {
   ::_exit(0);
 }
 
-// Opens the sessions that the last run left. Their rows stay on disk until they are needed.
-absl::Status Restore(DataPlane& data, NodeStore& store) {
-  constexpr auto kReport = std::chrono::seconds(1);
-  const base::Clock& clock = data.executor->clock();
-  const base::Time start = clock.Now();
-  base::Time reported = start;
-  const auto seconds = [&] { return std::chrono::duration<double>(clock.Now() - start).count(); };
-  const absl::StatusOr<VisitResult> result = data.sessions.Restore([&](uint64_t sessions) {
-    if (clock.Now() - reported < kReport) return;
-    reported = clock.Now();
-    config::LogInfo(absl::StrCat("restored ", sessions, " sessions so far"));
-  });
-  if (!result.ok()) return result.status();
-  config::LogInfo(absl::StrCat("store ", store.description(), "; restored ", result->sessions,
-                               " sessions in ", seconds(), " s"));
-  data.sessions.tiers()->Start();
-  return absl::OkStatus();
-}
-
 int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
   const config::AsyncLog log;  // ends last
@@ -347,17 +304,15 @@ int Run(const Options& options, const config::OptionSet& set) {
   const absl::StatusOr<StartSchedule> start = ScheduleAtStart(options.tuning, options.tuning_cache);
   if (!start.ok()) return Fail("--tuning", start.status());  // checked before
   config::LogInfo(absl::StrCat("kernel schedule: ", start->source));
-  std::unique_ptr<NodeStore> store;
-  if (!options.store.folder.empty()) {
-    absl::StatusOr<std::unique_ptr<NodeStore>> opened = NodeStore::Open(
-        options.store, RowCacheBytes(options.store, static_cast<uint64_t>(options.memory)));
-    if (!opened.ok()) return Fail("--store", opened.status());
-    store = *std::move(opened);
-  }
-  DataPlane data(options, start->schedule, registry, store.get());
-  if (store != nullptr) {
-    AddStoreMetrics(registry, *data.sessions.tiers(), *store->rows());
-    if (absl::Status status = Restore(data, *store); !status.ok()) return Fail("--store", status);
+  absl::StatusOr<std::unique_ptr<NodeStore>> store =
+      NodeStore::Open(options.store, static_cast<uint64_t>(options.memory));
+  if (!store.ok()) return Fail("--store", store.status());
+  DataPlane data(options, start->schedule, registry, store->get());
+  if (*store != nullptr) {
+    AddStoreMetrics(registry, *data.sessions.tiers(), *(*store)->rows());
+    if (absl::Status status = (*store)->Restore(&data.sessions); !status.ok()) {
+      return Fail("--store", status);
+    }
   }
 
   std::mutex identity_mutex;
@@ -365,7 +320,7 @@ int Run(const Options& options, const config::OptionSet& set) {
   identity.version = config::Version();
   identity.threads = static_cast<uint32_t>(options.threads);
   identity.simd = kernels::CurrentSimdLevel();
-  if (store != nullptr) identity.store = store->description();
+  if (*store != nullptr) identity.store = (*store)->description();
   NodeService service(&data.sessions, data.executor.get(), options.close_deadline, [&] {
     wire::NodeStatus status;
     {

@@ -84,7 +84,8 @@ uint64_t RowCacheBytes(const StoreOptions& options, uint64_t memory) {
 }
 
 absl::StatusOr<std::unique_ptr<NodeStore>> NodeStore::Open(const StoreOptions& options,
-                                                           uint64_t row_cache_bytes) {
+                                                           uint64_t memory) {
+  if (options.folder.empty()) return std::unique_ptr<NodeStore>();
   RETURN_IF_ERROR(MakeFolder(options.folder));
   LinuxDiskOptions disk_options;
   disk_options.uring = options.io_uring;
@@ -97,7 +98,7 @@ absl::StatusOr<std::unique_ptr<NodeStore>> NodeStore::Open(const StoreOptions& o
   VisitResult result;
   ASSIGN_OR_RETURN(const std::vector<LiveSegment> live, SegmentsOfRecords(*records, &result));
   RETURN_IF_ERROR(CheckDamage(result, options.discard_damaged, *records));
-  std::unique_ptr<NodeStore> store(new NodeStore(std::move(disk), row_cache_bytes));
+  std::unique_ptr<NodeStore> store(new NodeStore(std::move(disk), RowCacheBytes(options, memory)));
   store->records_ = std::move(records);
   ASSIGN_OR_RETURN(store->log_, SegmentLog::Open(store->disk_.get(), live));
   store->io_ = std::make_unique<base::ThreadExecutor>(kIoThreads, "store");
@@ -108,5 +109,23 @@ absl::StatusOr<std::unique_ptr<NodeStore>> NodeStore::Open(const StoreOptions& o
 }
 
 NodeStore::~NodeStore() { io_.reset(); }
+
+absl::Status NodeStore::Restore(SessionMap* sessions) {
+  constexpr auto kReport = std::chrono::seconds(1);
+  const base::Clock& clock = io_->clock();
+  const base::Time start = clock.Now();
+  base::Time reported = start;
+  const auto seconds = [&] { return std::chrono::duration<double>(clock.Now() - start).count(); };
+  const absl::StatusOr<VisitResult> result = sessions->Restore([&](uint64_t count) {
+    if (clock.Now() - reported < kReport) return;
+    reported = clock.Now();
+    config::LogInfo(absl::StrCat("restored ", count, " sessions so far"));
+  });
+  if (!result.ok()) return result.status();
+  config::LogInfo(absl::StrCat("store ", description_, "; restored ", result->sessions,
+                               " sessions in ", seconds(), " s"));
+  sessions->tiers()->Start();
+  return absl::OkStatus();
+}
 
 }  // namespace sounder::kv_node

@@ -38,11 +38,16 @@ uint64_t RowCacheBytes(const StoreOptions& options, uint64_t memory);
 // thread safe.
 class NodeStore {
  public:
-  // Makes the folder if it is not there (its parent must be). FAILED_PRECONDITION for a store of
-  // another version and one in use; DATA_LOSS for damage, unless it is to be discarded.
+  // Makes the folder if it is not there (its parent must be); null if none is named. `memory`: the
+  // node's. FAILED_PRECONDITION for a store of another version and one in use; DATA_LOSS for
+  // damage, unless it is to be discarded.
   static absl::StatusOr<std::unique_ptr<NodeStore>> Open(const StoreOptions& options,
-                                                         uint64_t row_cache_bytes);
+                                                         uint64_t memory);
   ~NodeStore();
+
+  // Opens the sessions that the last run left, saying how far it is, and lets what is attended come
+  // to memory from now on. Their rows stay on disk until they are needed.
+  absl::Status Restore(SessionMap* sessions);
 
   SessionStores stores() { return {segments_.get(), records_.get()}; }
   RowSource* rows() { return &rows_; }

@@ -161,6 +161,19 @@ absl::Status AppendUnheard(bool whole_window) {
   return status;
 }
 
+// A session as a restart finds it, and its writer, who has not noticed.
+absl::Status AppendAfterRestart() {
+  kv_node::MemoryBudget budget(uint64_t{1} << 20);
+  kv_node::SessionDriver driver;
+  const auto session = driver.Open(kv_node::SessionDriver::Spec(1));
+  kv_node::RecordedRows rows(&budget);
+  rows.streams = kv_node::Session::MakeStreams(session->spec(), session->sampler(), &budget);
+  const absl::Status restored = session->StartFrom(std::move(rows));
+  if (!restored.ok()) return restored;
+  const auto answer = driver.Send(*session, driver.Item(*session, 1, 0, 0, 1));
+  return answer->has_value() ? (*answer)->status : absl::UnknownError("no answer");
+}
+
 }  // namespace
 
 ErrorGroup StartErrors() {
@@ -217,14 +230,19 @@ ErrorGroup StartErrors() {
            {{"the node is shutting down", [] { return AskService(true); }}},
            "The node was told to end (SIGTERM) and refuses what is new.",
            "Use other nodes. Its sessions are gone when it has ended."},
-          {kUnimplemented,
-           {{"<call>: this version of the node cannot do it",
+          {kFailedPrecondition,
+           {{"<call>: this node keeps sessions in memory only (it has no --store)",
              [] {
                World world;
-               return world.control().Pin({1, 1}, 1);
+               return world.control().Spill({1, 1});
+             }},
+            {"<call>: this node keeps sessions in memory only (it has no --store)",
+             [] {
+               World world;
+               return world.control().Load({1, 1});
              }}},
-           "`pin` and `spill` are in the protocol, but not yet in the node.",
-           "Do without."},
+           "Segments can only be moved on a node that has a disk to move them to.",
+           "Start the node with `--store FOLDER`."},
       }};
 }
 
@@ -270,14 +288,14 @@ ErrorGroup OpenErrors() {
            "Rows and indexes of all sessions have reached the node's cap. Appends and forks meet "
            "it as well.",
            "Close sessions, raise `--memory`, or add nodes."},
-          {kUnimplemented,
-           {{"durability 'disk': this node keeps sessions in memory only",
+          {kFailedPrecondition,
+           {{"durability 'disk': this node keeps sessions in memory only (it has no --store)",
              [] {
                return OpenSpecWith(
                    [](wire::SessionSpec& s) { s.durability = wire::Durability::kDisk; });
              }}},
            "The session asks to survive the node's end.",
-           "Open it without."},
+           "Start the node with `--store FOLDER`, or open the session without."},
           {kInvalidArgument,
            {{"row format 'int8': only sessions with sketches keep rows in eight bits",
              [] {
@@ -349,6 +367,13 @@ ErrorGroup AppendErrors() {
       "A refused append fails its session at the client: rows are missing on a node. `Adopt` goes "
       "on from what all nodes have.",
       {
+          {kFailedPrecondition,
+           {{"session <session> was restored up to position <n> when the node restarted: adopt it "
+             "to go on",
+             [] { return AppendAfterRestart(); }}},
+           "The node was started again and found the session on its disk; its writer may know of "
+           "rows that are lost.",
+           "Adopt it (`chat --adopt`, `\"adopt\"` in a prompt line), and append from its end on."},
           {kAlreadyExists,
            {{"position <n> was appended before; the next one is <n>",
              [] { return AppendWith([](wire::AppendItem& i) { i.first_position = 8; }); }},

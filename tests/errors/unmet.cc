@@ -10,7 +10,15 @@ std::vector<Unmet> UnmetErrors() {
   const std::string shape = "Sessions seal rows of the shape they were opened with.";
   const std::string opened = "The decoder of the control plane refuses it before.";
   const std::string sampler = "kv_node/sampler/sampler.cc: ";
-  const std::string segment = "kv_node/segment/segment.cc: ";
+  const std::string segment = "kv_node/segment/segment_rows.cc: ";
+  const std::string index = "kv_node/sampler/index_bytes.cc: ";
+  const std::string restorer = "kv_node/session/session_restorer.cc: ";
+  const std::string damage =
+      "Of a store that is damaged, or of another version; what reads it makes it DATA_LOSS with "
+      "the "
+      "segment's name (tests/kv_node/sampler/index_bytes_test.cc).";
+  const std::string records =
+      "Of records that contradict each other, which no run of a node writes.";
   return {
       {"common/config/option_file.cc: : ", wrapper},
       {"common/config/option_set.cc: ", "CLI11's own words, of a flag that lacks its value."},
@@ -49,7 +57,27 @@ std::vector<Unmet> UnmetErrors() {
       {segment + "a segment of ... rows, expected 1 to ", shape},
       {segment + "dim is ..., expected a multiple of 8, 8 to ", shape},
       {segment + "rows of ... (K) and ... (V) bytes, expected ", shape},
+      {index + "an index of ... bytes, expected at least ", damage},
+      {index + "an index begins with ..., expected ", damage},
+      {index + "an index of format version ..., this program reads version ", damage},
+      {index + "an index of ... bytes has checksum ..., expected ", damage},
+      {index + "reserved bytes of an index are not 0", damage},
+      {index + "an index by ...; expected ", damage},
+      {index + "an index of ... bytes that says ..., expected ", damage},
+      {"kv_node/sampler/lsh_tables_index.cc: table ... of an index: ... at ", damage},
+      {sampler + "an index for ..., which reads none", damage},
+      {"kv_node/sampler/sketch_sampler.cc: factors of sketches with exponent ..., expected ... to ",
+       damage},
       {"kv_node/server/attend_job.cc: not planned", initial},
+      {"kv_node/session/sealed_segment.cc: the index is being built",
+       "Nobody writes a segment before."},
+      {"kv_node/session/sealed_segment.cc: an index of a layer that has none", damage},
+      {"kv_node/session/sealed_segment.cc: an index without its copies of rows", damage},
+      {restorer + "rows of layer ..., kv head ..., which session ... does not have", records},
+      {restorer + "segment at position ... of layer ..., kv head ... does not fit session ",
+       records},
+      {restorer + "tail at position ... does not fit session ", records},
+      {restorer + "tail at position ... of session ... goes beyond a seal mark", records},
       {"kv_node/session/session_branch.cc: not forked", initial},
       {"kv_node/session/session_branch.cc: session ...: ", wrapper},
       {"kv_node/session/session_branch.cc: not read", initial},

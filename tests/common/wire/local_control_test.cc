@@ -22,8 +22,8 @@ using std::chrono::seconds;
 std::vector<std::string> Expected(const FakeService& service) {
   std::string list;
   for (const SessionInfo& each : service.list) list += Describe(each);
-  return {"4096 1024", "0 ", "0 ", "0 ", Describe(service.info), Describe(service.info),
-          list,        "0 ", "0 ", "0 ", Describe(service.node)};
+  return {"4096 1024", "0 ", "0 ", "0 ", Describe(service.info), Describe(service.info), list,
+          "0 ",        "0 ", "0 ", "0 ", Describe(service.node)};
 }
 
 void GiveValues(FakeService* service) {
@@ -45,7 +45,7 @@ TEST(LocalControlTest, EveryCallOnThreadsAndInVirtualTime) {
     EXPECT_EQ(channel.address(), "node-a");
     EXPECT_EQ(CallEverything(&channel, spec), Expected(service));
     EXPECT_EQ(service.calls()[0], "open" + Describe(spec));
-    EXPECT_EQ(service.calls().size(), 11u);
+    EXPECT_EQ(service.calls().size(), 12u);
   }
   FakeService service;
   GiveValues(&service);
