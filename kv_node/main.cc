@@ -290,17 +290,21 @@ void WaitIndexed(DataPlane& data, base::Time until) {
   ::_exit(0);
 }
 
+void AddLogMetrics(metrics::Registry& registry) {
+  registry.AddCounterCallback("sounder_log_dropped_messages_total",
+                              "Log lines dropped because stderr did not take them fast enough.",
+                              [] { return static_cast<double>(config::DroppedLogLines()); });
+  registry.AddGaugeCallback("sounder_log_queued_messages", "Log lines not written yet.",
+                            [] { return static_cast<double>(config::QueuedLogLines()); });
+}
+
 int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
   const config::AsyncLog log;  // ends last
   base::RaiseOpenFileLimit();
   metrics::Registry registry;
   metrics::AddProcessMetrics(registry);
-  registry.AddCounterCallback("sounder_log_dropped_messages_total",
-                              "Log lines dropped because stderr did not take them fast enough.",
-                              [] { return static_cast<double>(config::DroppedLogLines()); });
-  registry.AddGaugeCallback("sounder_log_queued_messages", "Log lines not written yet.",
-                            [] { return static_cast<double>(config::QueuedLogLines()); });
+  AddLogMetrics(registry);
   const absl::StatusOr<StartSchedule> start = ScheduleAtStart(options.tuning, options.tuning_cache);
   if (!start.ok()) return Fail("--tuning", start.status());  // checked before
   config::LogInfo(absl::StrCat("kernel schedule: ", start->source));

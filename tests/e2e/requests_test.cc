@@ -309,12 +309,12 @@ TEST_F(RequestsTest, DrainingNodeKeepsWhatItHas) {
   ExpectServes(2);
 }
 
-TEST_F(RequestsTest, CallsOfLaterVersions) {
+TEST_F(RequestsTest, WhatNeedsAStoreIsRefusedWithout) {
   ASSERT_TRUE(control_.Open(Spec(1)).ok());
-  EXPECT_REFUSED(control_.Spill({1, 1}), kUnimplemented, HasSubstr("spill"));
+  EXPECT_REFUSED(control_.Spill({1, 1}), kFailedPrecondition, HasSubstr("spill"));
   wire::SessionSpec durable = Spec(3);
   durable.durability = wire::Durability::kDisk;
-  EXPECT_REFUSED(control_.Open(durable).status(), kUnimplemented, HasSubstr("disk"));
+  EXPECT_REFUSED(control_.Open(durable).status(), kFailedPrecondition, HasSubstr("disk"));
 }
 
 class FewSessionsTest : public RequestsTest {
