@@ -290,6 +290,15 @@ void WaitIndexed(DataPlane& data, base::Time until) {
   ::_exit(0);
 }
 
+void WaitForSignal(const sigset_t& signals) {
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  config::LogInfo(std::string("stopping on ") + strsignal(signal_number));
+  signal(SIGINT, SIG_DFL);  // a second signal ends the process at once
+  signal(SIGTERM, SIG_DFL);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
 void AddLogMetrics(metrics::Registry& registry) {
   registry.AddCounterCallback("sounder_log_dropped_messages_total",
                               "Log lines dropped because stderr did not take them fast enough.",
@@ -366,12 +375,7 @@ int Run(const Options& options, const config::OptionSet& set) {
   std::fflush(stdout);
   config::LogInfo("ready: " + config::VersionLine());
 
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
-  config::LogInfo(std::string("stopping on ") + strsignal(signal_number));
-  signal(SIGINT, SIG_DFL);  // a second signal ends the process at once
-  signal(SIGTERM, SIG_DFL);
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  WaitForSignal(signals);
   ShutDown(options, data, service, **control);
 }
 
