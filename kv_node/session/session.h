@@ -250,6 +250,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // An error: one of them could not be read.
   absl::StatusOr<bool> AllOpen(uint32_t layer, uint32_t head_begin, uint32_t heads,
                                base::PositionRange range);
+  // Whether a segment became cold after it was found open.
+  static bool AnyGone(const std::vector<std::vector<Piece>>& pieces);
   // Whether the rows that an append has to copy are in memory; those that are not come.
   bool HoldCuts(const wire::AppendItem& item);
   void OnCutsLoaded(const absl::Status& status);

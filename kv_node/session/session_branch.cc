@@ -166,10 +166,12 @@ void Session::Fetch(const wire::FetchItem& item, base::Time deadline, FetchDone 
   Wait(
       &item.session, item.sequence,
       [this, item, rows] {
-        const absl::StatusOr<bool> open =
-            AllOpen(item.layer, item.kv_head_begin, item.kv_head_count, item.range);
-        if (open.ok() && !*open) return false;
-        *rows = open.ok() ? ReadBack(item) : open.status();
+        do {
+          const absl::StatusOr<bool> open =
+              AllOpen(item.layer, item.kv_head_begin, item.kv_head_count, item.range);
+          if (open.ok() && !*open) return false;
+          *rows = open.ok() ? ReadBack(item) : open.status();
+        } while (rows->ok() && AnyGone((*rows)->pieces));
         return true;
       },
       deadline, "for rows in flight",

@@ -62,7 +62,7 @@ absl::Status SessionJournal::last_status() const {
 }
 
 absl::Status SessionJournal::SyncLocked() {
-  if (removed_) return absl::OkStatus();
+  if (removing_) return absl::OkStatus();
   RecordedExtent extent;
   if (!rewrite_) {
     extent.tokens = tokens_;
@@ -230,25 +230,28 @@ void SessionJournal::Drop(std::shared_ptr<const StoredSegment> stored) {
 }
 
 void SessionJournal::Remove() {
-  segments_->io()->Run([self = shared_from_this()] { self->RemoveNow(); });
+  removing_ = true;
+  segments_->io()->Run([self = shared_from_this()] {
+    if (self->RemoveNow().ok()) return;
+    base::Executor* const io = self->segments_->io();
+    io->RunAt(io->clock().Now() + kRetryAfter, [self] { self->Remove(); });
+  });
 }
 
-void SessionJournal::RemoveNow() {
+absl::Status SessionJournal::RemoveNow() {
   std::lock_guard working(work_mutex_);
-  removed_ = true;
+  if (removed_) return absl::OkStatus();
   RecordBatch batch;
   batch.RemoveSession(session_);
-  if (!records_->Commit(batch).ok()) {
-    segments_->io()->RunAt(segments_->io()->clock().Now() + kRetryAfter,
-                           [self = shared_from_this()] { self->RemoveNow(); });
-    return;
-  }
+  RETURN_IF_ERROR(records_->Commit(batch));
+  removed_ = true;
   for (Stream& stream : streams_) {
     for (Entry& entry : stream.segments) Drop(std::move(entry.stored));
     Drop(std::move(stream.cut));
   }
   streams_.clear();
   ForgetDropped();
+  return absl::OkStatus();
 }
 
 }  // namespace sounder::kv_node

@@ -42,8 +42,13 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   void Request(base::Duration delay);
   // The same now, and blocks.
   absl::Status Sync();
-  // Forgets the session, soon, and for ever: nothing is written any more.
+  // Forgets the session, soon, and for ever: nothing is written any more. It is tried until it
+  // succeeds.
   void Remove();
+  // After Remove, the same now, and blocks; OK if it has been done.
+  absl::Status RemoveNow();
+  // Remove was called.
+  bool removing() const { return removing_; }
 
   // Rows before it are durable.
   base::Position durable_position() const { return durable_position_; }
@@ -81,13 +86,13 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
                   Write* write);
   void Drop(std::shared_ptr<const StoredSegment> stored);
   void ForgetDropped();
-  void RemoveNow();
 
   const base::SessionId session_;
   SegmentStore* const segments_;
   RecordStore* const records_;
   TakeImage take_;
   std::atomic<base::Position> durable_position_{0};
+  std::atomic<bool> removing_{false};
 
   std::mutex work_mutex_;        // held while something is written; before mutex_
   std::vector<Stream> streams_;  // guarded by work_mutex_, as all up to the next mutex
@@ -95,7 +100,7 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   bool rewrite_ = true;  // the records may hold anything of the session
   // Records name them until the next commit, as they do those of streams_.
   std::vector<std::shared_ptr<const StoredSegment>> dropped_;
-  bool removed_ = false;
+  bool removed_ = false;  // nothing of it is recorded
 
   mutable std::mutex mutex_;  // guards everything below
   base::Time due_ = base::kNever;

@@ -158,11 +158,26 @@ absl::StatusOr<std::shared_ptr<Session>> SessionMap::Make(const wire::SessionSpe
   auto session = std::make_shared<Session>(spec, std::move(sampler), &budget_, std::move(fixed),
                                            executor_, &lane_, tiers_.get());
   if (spec.durability == wire::Durability::kDisk) {
-    session->SetJournal(
-        std::make_shared<SessionJournal>(spec.session.id, stores_.segments, stores_.records),
-        options_.journal);
+    ASSIGN_OR_RETURN(std::shared_ptr<SessionJournal> journal, NewJournal(spec.session.id));
+    session->SetJournal(std::move(journal), options_.journal);
   }
   return session;
+}
+
+// A session of the same id may have been closed a moment ago: its removal must not come after what
+// the new one records.
+absl::StatusOr<std::shared_ptr<SessionJournal>> SessionMap::NewJournal(const base::SessionId& id) {
+  std::shared_ptr<SessionJournal> old;
+  {
+    std::lock_guard lock(mutex_);
+    if (!sessions_.contains(id)) old = journals_[id].lock();
+  }
+  if (old != nullptr && old->removing()) RETURN_IF_ERROR(old->RemoveNow());
+  auto journal = std::make_shared<SessionJournal>(id, stores_.segments, stores_.records);
+  std::lock_guard lock(mutex_);
+  absl::erase_if(journals_, [](const auto& entry) { return entry.second.expired(); });
+  journals_[id] = journal;
+  return journal;
 }
 
 // That a session is durable includes that there is one.

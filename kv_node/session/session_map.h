@@ -94,6 +94,7 @@ class SessionMap {
   absl::StatusOr<std::shared_ptr<const Sampler>> SamplerFor(const wire::SessionSpec& spec);
   absl::StatusOr<std::shared_ptr<Session>> Make(const wire::SessionSpec& spec,
                                                 std::shared_ptr<const Sampler> sampler);
+  absl::StatusOr<std::shared_ptr<SessionJournal>> NewJournal(const base::SessionId& id);
   absl::Status KeepNew(const std::shared_ptr<Session>& session);
   void Erase(const std::shared_ptr<Session>& session, const absl::Status& reason, bool forget);
   absl::Status EraseAt(const std::shared_ptr<Session>& session, const wire::SessionRef& ref);
@@ -112,6 +113,8 @@ class SessionMap {
   // Samplers by their parameters, shared by the sessions that use them; those that no session uses
   // any more go when the next one is made.
   std::map<std::string, std::weak_ptr<const Sampler>> samplers_;
+  // Of durable sessions, also of those whose records are still being removed.
+  absl::flat_hash_map<base::SessionId, std::weak_ptr<SessionJournal>> journals_;
 };
 
 }  // namespace sounder::kv_node

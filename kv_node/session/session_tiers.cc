@@ -33,6 +33,15 @@ absl::StatusOr<bool> Session::AllOpen(uint32_t layer, uint32_t head_begin, uint3
   return all;
 }
 
+bool Session::AnyGone(const std::vector<std::vector<Piece>>& pieces) {
+  for (const std::vector<Piece>& of_head : pieces) {
+    for (const Piece& piece : of_head) {
+      if (piece.holder != nullptr && piece.segment == nullptr) return true;
+    }
+  }
+  return false;
+}
+
 bool Session::HoldCuts(const wire::AppendItem& item) {
   if (loading_cuts_ > 0) return false;
   for (uint32_t head = 0; head < item.kv_head_count; ++head) {

@@ -64,14 +64,12 @@ void Session::Plan(const wire::AttendItem& item, base::Time deadline, PlanDone d
   Wait(
       &item.session, item.sequence,
       [this, item, plan] {
-        const absl::StatusOr<bool> open =
-            AllOpen(item.layer, item.kv_head_begin, item.kv_head_count, item.range);
-        if (!open.ok()) {
-          *plan = open.status();
-          return true;
-        }
-        if (!*open || !Ready(item)) return false;
-        *plan = MakePlan(item);
+        do {
+          const absl::StatusOr<bool> open =
+              AllOpen(item.layer, item.kv_head_begin, item.kv_head_count, item.range);
+          if (open.ok() && !(*open && Ready(item))) return false;
+          *plan = open.ok() ? MakePlan(item) : open.status();
+        } while (plan->ok() && AnyGone((*plan)->pieces));
         return true;
       },
       deadline, "for rows in flight or an index being built",

@@ -195,6 +195,22 @@ TEST(RestartTest, ClosedSessionsAreGoneAndTheirSpaceToo) {
   EXPECT_EQ(driver.disks().log->counts().live_bytes, 0u);
 }
 
+TEST(RestartTest, AnIdMayBeUsedAgainAtOnce) {
+  RestartDriver driver(6);
+  {
+    ASSERT_TRUE(Append(driver.run(), *driver.run().Open(Spec(1)), 1, 0, 150, 1).ok());
+    driver.run().RunFor(milliseconds(100));
+    driver.run().map.Close({Spec(1).session, 1, 0}, driver.run().executor.clock().Now(),
+                           [](absl::Status status) { EXPECT_TRUE(status.ok()) << status; });
+    // The removal of the old one's records is under way.
+    const auto session = driver.run().Open(Spec(1));
+    ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 70, 2).ok());
+    WaitUntilDurable(driver.run(), *session, 70);
+  }
+  driver.Crash();
+  EXPECT_EQ(Generations(driver, Spec(1).session.id), std::vector<int>(70, 2));
+}
+
 TEST(RestartTest, ForksShareTheirSegmentsAlsoAfterwards) {
   RestartDriver driver(4);
   const base::SessionId child{5, 5};
