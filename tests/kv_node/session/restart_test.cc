@@ -204,11 +204,13 @@ TEST(RestartTest, AnIdMayBeUsedAgainAtOnce) {
                            [](absl::Status status) { EXPECT_TRUE(status.ok()) << status; });
     // The removal of the old one's records is under way.
     const auto session = driver.run().Open(Spec(1));
-    ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 70, 2).ok());
-    WaitUntilDurable(driver.run(), *session, 70);
+    ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 30, 2).ok());
+    ASSERT_TRUE(session->MakeDurable().ok());
+    EXPECT_EQ(session->Info().durable_position, 30);
+    driver.run().RunFor(milliseconds(100));
   }
   driver.Crash();
-  EXPECT_EQ(Generations(driver, Spec(1).session.id), std::vector<int>(70, 2));
+  EXPECT_EQ(Generations(driver, Spec(1).session.id), std::vector<int>(30, 2));
 }
 
 TEST(RestartTest, ForksShareTheirSegmentsAlsoAfterwards) {
