@@ -111,7 +111,7 @@ TEST_F(SessionMapTest, OtherOptionsAreRefused) {
   EXPECT_EQ(refused([](auto& spec) { spec.tenant = 9; }), StatusCode::kAlreadyExists);
   EXPECT_EQ(refused([](auto& spec) { spec.session.epoch = 9; }), StatusCode::kAlreadyExists);
   EXPECT_EQ(refused([](auto& spec) { spec.durability = wire::Durability::kDisk; }),
-            StatusCode::kUnimplemented);
+            StatusCode::kFailedPrecondition);
 }
 
 // Every field that two opens must agree in is named with both sides, and nothing else is.
