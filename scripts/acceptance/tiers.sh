@@ -66,9 +66,9 @@ check_thousand() {
   at_most "$(value all_attending_seconds)" 10
 }
 
-line soak "e2e_tiers: TenMinutes" "10 minutes of 4x over-commit: RSS, stalls of a hot session"
+line soak "e2e_overcommit: TenMinutes" "10 minutes of 4x over-commit: RSS, stalls of a hot session"
 check_soak() {
-  cases e2e_tiers_test '*TenMinutes*'
+  cases e2e_overcommit_test '*TenMinutes*'
   figure "RSS $(value peak_resident_of_memory), $(value slow_attends) of $(value hot_attends)" \
     "slow, $(value slow_attends_during_writes) during writes"
   passed 1
