@@ -72,8 +72,7 @@ void DeclareStore(config::OptionSet& set, StoreOptions* options) {
   set.AddInt("tail_rows", &options->journal.tail_rows,
              "rows of a durable session that may be in no sealed segment and not be durable",
              {.min = 1});
-  set.AddDuration("tail_interval", &options->journal.tail_interval, "and how long they may not be",
-                  {.min = base::Duration(0)});
+  set.AddDuration("tail_interval", &options->journal.tail_interval, "and how long they may not be");
   set.AddBool("discard_damaged", &options->discard_damaged,
               "start even if records in --store are damaged, and give up the sessions they named");
 }

@@ -18,6 +18,12 @@ namespace {
 constexpr size_t kUnitsPerRead = 16;
 constexpr uint64_t kBytesPerRead = uint64_t{8} << 20;
 
+// They are beside the memory's cap: little where that is small.
+uint64_t MostReadBytes(const SessionMap& sessions) {
+  return std::clamp<uint64_t>(sessions.budget().limit() / 16, kBytesPerRead,
+                              base::kMaxStoredReadBytes);
+}
+
 }  // namespace
 
 AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, uint64_t number,
@@ -36,6 +42,7 @@ AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, uint64_t n
       plans_(request_.items.size(), absl::StatusOr<AttendPlan>(absl::UnknownError("not planned"))),
       unplanned_(request_.items.size()),
       first_head_(request_.items.size()),
+      steps_(MostReadBytes(*sessions)),
       outputs_(request_.items.size()),
       lse_(request_.items.size()),
       error_terms_(request_.items.size()),

@@ -119,7 +119,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   std::deque<HeadWork> heads_;      // those of an item are consecutive
   std::vector<size_t> first_head_;  // by item
   std::vector<Unit> units_;
-  UnitSteps steps_{base::kMaxStoredReadBytes};
+  UnitSteps steps_;
   std::atomic<size_t> unfinished_{0};
   std::array<std::atomic<int64_t>, policy::kWorkKinds> took_nanos_{};  // of the runners
   base::Time asked_{};                                                 // the sessions

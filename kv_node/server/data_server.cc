@@ -25,6 +25,9 @@ namespace {
 
 // When a request for which there is no room may come again: messages go in milliseconds.
 constexpr base::Duration kRetryMemoryAfter = std::chrono::milliseconds(10);
+// When appends for which memory is full may come again while segments leave it: those are written
+// in milliseconds.
+constexpr base::Duration kRetryRoomAfter = std::chrono::milliseconds(20);
 // What a message of appends takes once its rows are gone, and each append in it. Little, because
 // they may wait for one that was refused and has to find room.
 constexpr size_t kBytesPerAnswer = 512;
@@ -320,11 +323,17 @@ void DataServer::Apply(transport::ConnectionId connection,
   }
 }
 
-// One part of the job is done; the last sends the answer.
+// One part of the job is done; the last sends the answer. Where the store makes room, what did not
+// fit into memory may come again: it goes on where it stopped.
 void DataServer::Acknowledge(transport::ConnectionId connection,
                              const std::shared_ptr<AppendJob>& job) {
   if (job->unfinished.fetch_sub(1) != 1) return;
   probe_->AppendDone(job->reply);
+  for (const wire::AppendReplyItem& item : job->reply.items) {
+    if (sessions_->tiers() == nullptr || !absl::IsResourceExhausted(item.status)) continue;
+    return Refuse(connection, job->reply.envelope, wire::MessageKind::kAppendReply, item.status,
+                  kRetryRoomAfter);
+  }
   SendHeld(connection, wire::Encode(job->reply), transport::SendMode::kEager, std::move(job->hold));
 }
 

@@ -255,6 +255,7 @@ class Session : public std::enable_shared_from_this<Session> {
   // Whether the rows that an append has to copy are in memory; those that are not come.
   bool HoldCuts(const wire::AppendItem& item);
   void OnCutsLoaded(const absl::Status& status);
+  void WatchRoom();  // not in the hold of the lock
   void OnRelieved();
   void NoteAppended(const wire::AppendItem& item);
   SessionImage TakeImage(const RecordedExtent& recorded);

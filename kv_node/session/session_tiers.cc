@@ -72,14 +72,24 @@ void Session::OnCutsLoaded(const absl::Status& status) {
   for (const auto& call : calls) call();
 }
 
+void Session::WatchRoom() {
+  tiers_->WhenRelieved([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->OnRelieved();
+  });
+}
+
+// Not all that was tried may have made room: somebody else took it, or nothing could leave.
 void Session::OnRelieved() {
   Calls calls;
+  bool again = false;
   {
     std::lock_guard lock(mutex_);
     if (!closed_.ok()) return;
     WakeWaiters(&calls);
+    again = !waiters_.empty() && tiers_->scarce();
   }
   for (const auto& call : calls) call();
+  if (again) WatchRoom();
 }
 
 void Session::Pin(base::Duration duration) {

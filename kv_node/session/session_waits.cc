@@ -1,5 +1,7 @@
 // What waits for a session: attends and fetches for rows and indexes, closes and forks for
 // operations, acknowledgements for index builds.
+#include <atomic>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -85,17 +87,17 @@ void Session::WhenApplied(const wire::SessionRef& ref, uint64_t sequence, base::
 
 // A build of this session wakes it, the last of them at the latest, or room for more rows.
 void Session::WhenCaughtUp(base::Time latest, std::function<void()> done) {
+  // Whether the waiter ever found none: by now there may be, and nobody would wake it.
+  auto scarce = std::make_shared<std::atomic<bool>>(false);
   Wait(
       nullptr, 0,
-      [this] {
+      [this, scarce] {
         const bool room = tiers_ == nullptr || !tiers_->scarce();
+        if (!room) *scarce = true;
         return room && (unbuilt_.empty() || lane_->CaughtUp());
       },
       latest, "for index builds", [done = std::move(done)](const absl::Status&) { done(); });
-  if (tiers_ == nullptr || !tiers_->scarce()) return;
-  tiers_->WhenRelieved([weak = weak_from_this()] {
-    if (const auto self = weak.lock()) self->OnRelieved();
-  });
+  if (*scarce) WatchRoom();
 }
 
 void Session::WhenIndexed(base::Time latest, std::function<void()> done) {

@@ -81,6 +81,7 @@ void Tiers::StartBalance(uint64_t target) {
 }
 
 void Tiers::WhenRelieved(std::function<void()> relieved) {
+  Check();
   {
     std::lock_guard lock(mutex_);
     if (balancing_) {

@@ -59,7 +59,8 @@ class Tiers {
   void Add(const std::shared_ptr<SealedSegment>& segment);
   // To be called when memory was taken: makes room in the background if it is scarce.
   void Check();
-  // Memory is above the high watermark: writers should wait, until `relieved` is called (once).
+  // Memory is above the high watermark: writers should wait, until `relieved` is called: once, when
+  // what could be done about it has been done.
   bool scarce() const { return budget_->used() > high_; }
   void WhenRelieved(std::function<void()> relieved);
 

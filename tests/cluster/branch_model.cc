@@ -52,26 +52,6 @@ std::string RowsFault(const RowVersions& rows, const BranchContent& content, uin
   return "";
 }
 
-std::string ReadBackFault(gpu_worker::KvClient& client, gpu_worker::RemoteSession* session,
-                          const RowVersions& rows, const BranchContent& content, uint32_t layer,
-                          base::PositionRange range) {
-  const auto fetched = client.Fetch(session, layer, range);
-  if (!fetched.ok()) return fetched.status().ToString();
-  if (std::string fault = RowsFault(rows, content, layer, range, *fetched); !fault.empty()) {
-    return fault;
-  }
-  const auto tokens = client.FetchTokens(session, {0, content.end()});
-  if (!tokens.ok()) return tokens.status().ToString();
-  for (base::Position at = 0; at < content.end(); ++at) {
-    const int32_t wanted = RowVersions::Token(at, content.versions[static_cast<size_t>(at)]);
-    if ((*tokens)[static_cast<size_t>(at)] != wanted) {
-      return absl::StrCat("token ", (*tokens)[static_cast<size_t>(at)], " at position ", at,
-                          ", not ", wanted);
-    }
-  }
-  return "";
-}
-
 TestRows Mixed(const RowVersions& rows, const BranchContent& content) {
   const auto at = [&](base::Position position) -> const TestRows& {
     return rows.Of(content.versions[static_cast<size_t>(position)]);
@@ -115,6 +95,37 @@ std::string DifferenceFault(gpu_worker::KvClient& client, uint32_t layer,
 }
 
 }  // namespace
+
+std::string ReadBackFault(gpu_worker::KvClient& client, gpu_worker::RemoteSession* session,
+                          const RowVersions& rows, const BranchContent& content, uint32_t layer,
+                          base::PositionRange range) {
+  const auto fetched = client.Fetch(session, layer, range);
+  if (!fetched.ok()) return fetched.status().ToString();
+  if (std::string fault = RowsFault(rows, content, layer, range, *fetched); !fault.empty()) {
+    return fault;
+  }
+  const auto tokens = client.FetchTokens(session, {0, content.end()});
+  if (!tokens.ok()) return tokens.status().ToString();
+  for (base::Position at = 0; at < content.end(); ++at) {
+    const int32_t wanted = RowVersions::Token(at, content.versions[static_cast<size_t>(at)]);
+    if ((*tokens)[static_cast<size_t>(at)] != wanted) {
+      return absl::StrCat("token ", (*tokens)[static_cast<size_t>(at)], " at position ", at,
+                          ", not ", wanted);
+    }
+  }
+  return "";
+}
+
+absl::StatusOr<double> ExactDistance(gpu_worker::KvClient& client,
+                                     gpu_worker::RemoteSession* session, const RowVersions& rows,
+                                     const BranchContent& content, uint32_t layer,
+                                     base::PositionRange range, std::span<const float> queries) {
+  std::vector<gpu_worker::AttendQuery> asked{ExactQuery(session, queries, range)};
+  client.StartAttend(layer, asked)->Wait();
+  RETURN_IF_ERROR(asked[0].status);
+  return Distance(asked[0],
+                  ReferenceOf(Mixed(rows, content), layer, queries, range, asked[0].scale));
+}
 
 RowVersions::RowVersions(const Shape& shape, int64_t positions, int versions, uint64_t seed)
     : shape_(shape) {
@@ -181,16 +192,13 @@ std::string BranchFault(gpu_worker::KvClient& client, gpu_worker::RemoteSession*
     return fault;
   }
   const std::vector<float> queries = GaussianQueries(shape, 1, random.Next64());
-  const TestRows mixed = Mixed(rows, content);
   for (const base::PositionRange range : {base::PositionRange{0, content.end()}, part}) {
-    gpu_worker::AttendQuery query = ExactQuery(session, queries, range);
-    std::vector<gpu_worker::AttendQuery> asked{query};
-    client.StartAttend(layer, asked)->Wait();
-    if (!asked[0].status.ok()) return asked[0].status.ToString();
-    const double distance =
-        Distance(asked[0], ReferenceOf(mixed, layer, queries, range, query.scale));
-    if (!(distance < 2e-5)) return absl::StrCat("exact attention is wrong by ", distance);
+    const absl::StatusOr<double> distance =
+        ExactDistance(client, session, rows, content, layer, range, queries);
+    if (!distance.ok()) return distance.status().ToString();
+    if (!(*distance < 2e-5)) return absl::StrCat("exact attention is wrong by ", *distance);
     if (scratch == nullptr) continue;
+    gpu_worker::AttendQuery query = ExactQuery(session, queries, range);
     query.layout_position = random.NextBelow(limit + 20);
     if (std::string fault = DifferenceFault(client, layer, query, scratch); !fault.empty()) {
       return fault;

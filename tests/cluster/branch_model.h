@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,16 @@ absl::Status AppendContent(gpu_worker::KvClient& client, gpu_worker::RemoteSessi
 std::shared_ptr<gpu_worker::RemoteSession> BuildFromScratch(
     gpu_worker::KvClient& client, const gpu_worker::RemoteSessionOptions& options,
     const RowVersions& rows, const BranchContent& content);
+
+// What is wrong with the rows of a layer and the token ids of a session, read back; "" if nothing.
+std::string ReadBackFault(gpu_worker::KvClient& client, gpu_worker::RemoteSession* session,
+                          const RowVersions& rows, const BranchContent& content, uint32_t layer,
+                          base::PositionRange range);
+// How far exact attention of some query is from float64 (tests::Distance).
+absl::StatusOr<double> ExactDistance(gpu_worker::KvClient& client,
+                                     gpu_worker::RemoteSession* session, const RowVersions& rows,
+                                     const BranchContent& content, uint32_t layer,
+                                     base::PositionRange range, std::span<const float> queries);
 
 // What is wrong with a session, empty if nothing is: rows and token ids read back, exact attention
 // against float64, and, if a session from scratch is given, exact and sampled attention bit for

@@ -76,7 +76,8 @@ INSTANTIATE_TEST_SUITE_P(Moments, InterruptedDemoTest,
                                          Interrupt{"(a) ", "sounder_worker", "8192", SIGTERM},
                                          Interrupt{"  exact: ", "sounder_worker", "8192", SIGHUP},
                                          Interrupt{"(b) ", "demo_scale", "10000000", SIGINT},
-                                         Interrupt{"(b) ", "demo_scale", "10000000", SIGTERM}));
+                                         Interrupt{"(b) ", "demo_scale", "10000000", SIGTERM},
+                                         Interrupt{"(c) ", "sounder_worker", "8192", SIGTERM}));
 
 TEST(DemoTest, RunsToItsEnd) {
   const TemporaryFolder folder;
@@ -88,8 +89,8 @@ TEST(DemoTest, RunsToItsEnd) {
   ExpectNothingLeft(group);
   const std::string& output = demo.Output();
   EXPECT_EQ(output.substr(output.rfind('\n', output.size() - 2) + 1), "demo: ok\n");
-  for (const char* part :
-       {"\nlsh_10_150  ", "\nsketch_2 ", "\nrecall-1 ", "\nwords-1 ", "\nlsh ", "\nsketch "}) {
+  for (const char* part : {"\nlsh_10_150  ", "\nsketch_2 ", "\nrecall-1 ", "\nwords-1 ", "\nlsh ",
+                           "\nsketch ", "\ntokens from SSD: the same tokens"}) {
     EXPECT_NE(output.find(part), std::string::npos) << part << " is not in\n" << output;
   }
   EXPECT_NE(demo.Errors().find("4 of 4 prompts"), std::string::npos) << demo.Errors();

@@ -344,13 +344,20 @@ Resources ResourcesOf(const std::string& process) {
   return {count("fd"), count("task")};
 }
 
-int64_t ResidentKib(pid_t pid) {
+namespace {
+
+int64_t KibOf(pid_t pid, const std::string& field) {
   std::istringstream lines(ReadFile("/proc/" + std::to_string(pid) + "/status"));
   for (std::string line; std::getline(lines, line);) {
-    if (line.compare(0, 6, "VmRSS:") == 0) return std::atoll(line.c_str() + 6);
+    if (line.compare(0, field.size(), field) == 0) return std::atoll(line.c_str() + field.size());
   }
   return -1;
 }
+
+}  // namespace
+
+int64_t ResidentKib(pid_t pid) { return KibOf(pid, "VmRSS:"); }
+int64_t PeakResidentKib(pid_t pid) { return KibOf(pid, "VmHWM:"); }
 
 Socket::Socket(const std::string& address) : socket_(ConnectTo(address)) {}
 

@@ -149,8 +149,9 @@ struct Resources {
   friend bool operator==(const Resources&, const Resources&) = default;
 };
 Resources ResourcesOf(const std::string& process);
-// Resident memory of a process, KiB.
+// Resident memory of a process, KiB: now, and the most it ever was.
 int64_t ResidentKib(pid_t pid);
+int64_t PeakResidentKib(pid_t pid);
 
 // A connected TCP socket, closed with this object; -1 inside if the connection was refused.
 class Socket {

@@ -95,6 +95,27 @@ TEST(TiersTest, PinnedSegmentsStay) {
   EXPECT_EQ(pinned->Segments()[0]->residency(), Residency::kWarm);
 }
 
+// Nothing can leave at first, and nobody else does anything.
+TEST(TiersTest, WhoWaitsForRoomIsToldWhenItComes) {
+  TierDriver driver(kMiB);
+  const auto session = driver.Open(TierDriver::Spec(1));
+  session->Pin(std::chrono::milliseconds(500));
+  uint64_t sequence = 0;
+  for (absl::Status status; status.ok(); ++sequence) {
+    const auto first = static_cast<base::Position>(sequence) * kRows;
+    status = driver.Append(*session, driver.Item(*session, sequence + 1, 0, first, kRows)).status;
+  }
+  ASSERT_TRUE(driver.map.tiers()->scarce());
+  bool told = false;
+  session->WhenCaughtUp(driver.executor.clock().Now() + std::chrono::minutes(1),
+                        [&] { told = true; });
+  driver.RunFor(std::chrono::milliseconds(400));
+  EXPECT_FALSE(told);
+  driver.RunFor(std::chrono::milliseconds(400));
+  EXPECT_TRUE(told);
+  EXPECT_FALSE(driver.map.tiers()->scarce());
+}
+
 TEST(TiersTest, SpilledSegmentsComeBackWithWhatIsSampledFromThem) {
   TierDriver driver(8 * kMiB);
   wire::SessionSpec spec = TierDriver::Spec(1);

@@ -1,0 +1,249 @@
+// Four times as many rows as memory, written and attended all the time beside a session that should
+// not notice: memory stays within its bound, answers stay the same to the bit.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "common/base/philox.h"
+#include "tests/e2e/synthetic_session.h"
+#include "tests/e2e/worker.h"
+
+namespace sounder::e2e {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct SoakSpec {
+  std::chrono::seconds duration;
+  uint64_t memory;
+  int64_t positions;  // of each of the sessions that are written
+};
+
+// Notes when the node's store was written to.
+class WriteWatch {
+ public:
+  explicit WriteWatch(std::string address)
+      : address_(std::move(address)), thread_([this] { Run(); }) {}
+  ~WriteWatch() { Stop(); }
+  void Stop() {
+    {
+      std::lock_guard lock(mutex_);
+      if (std::exchange(stopped_, true)) return;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  // After Stop: whether anything was written between the two looks around that time.
+  bool WroteDuring(Clock::time_point begin, Clock::time_point end) const {
+    return std::any_of(writes_.begin(), writes_.end(), [&](const auto& write) {
+      return write.first < end && begin < write.second;
+    });
+  }
+
+ private:
+  void Run() {
+    double written = 0;
+    Clock::time_point before = Clock::now();
+    std::unique_lock lock(mutex_);
+    do {
+      const std::string metrics = HttpGet(address_, "/metrics").body;
+      const double now = Metric(metrics, "sounder_store_written_bytes_total").value_or(written);
+      const Clock::time_point asked = Clock::now();
+      if (std::exchange(written, now) != now) writes_.emplace_back(before, asked);
+      before = asked;
+    } while (!changed_.wait_for(lock, milliseconds(20), [&] { return stopped_; }));
+  }
+
+  const std::string address_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopped_ = false;
+  std::vector<std::pair<Clock::time_point, Clock::time_point>> writes_;
+  std::thread thread_;
+};
+
+class Soak {
+ public:
+  explicit Soak(const SoakSpec& spec)
+      : spec_(spec), hot_rows_(spec.positions / 8, 21), rows_(spec.positions, 22) {
+    nodes_.push_back(std::make_unique<Node>(
+        Arguments{"--threads", "2", "--store", folder_.Path("store"), "--memory",
+                  std::to_string(spec.memory), "--log-level", "warning"}));
+    until_ = Clock::now() + spec.duration;
+  }
+
+  void Run() {
+    Client client(nodes_, "tcp", seconds(30));
+    const pid_t pid = nodes_[0]->process().pid();
+    const int64_t idle = PeakResidentKib(pid);
+    const auto hot = Open(client, 1, hot_rows_);
+    ASSERT_NE(hot, nullptr);
+    WriteWatch watch(nodes_[0]->addresses().http);
+    std::thread writer([&] { Write(client); });
+    std::thread reader([&] { AttendWritten(client); });
+    const std::vector<Attended> attended = AttendHot(client, hot.get());
+    writer.join();
+    reader.join();
+    watch.Stop();
+    Report(attended, watch, 1024. * static_cast<double>(PeakResidentKib(pid) - idle));
+  }
+
+ private:
+  struct Attended {
+    Clock::time_point begin, end;
+    double ms() const { return std::chrono::duration<double, std::milli>(end - begin).count(); }
+  };
+  using Session = std::shared_ptr<gpu_worker::RemoteSession>;
+  bool over() const { return Clock::now() >= until_; }
+  // As many as rows_ of a quarter of the memory that make four times the memory.
+  size_t most_sessions() const { return static_cast<size_t>(4 * spec_.memory / rows_.bytes()); }
+
+  Session Open(Client& client, uint64_t number, const SyntheticRows& rows) {
+    auto session = client->Open(SyntheticRows::Options({7, number}, 2048));
+    EXPECT_TRUE(session.ok()) << session.status();
+    if (!session.ok()) return nullptr;
+    const absl::Status appended = rows.AppendTo(client.kv(), session->get());
+    EXPECT_TRUE(appended.ok()) << appended;
+    return appended.ok() ? *session : nullptr;
+  }
+
+  // Session after session; the oldest goes when there are enough.
+  void Write(Client& client) {
+    for (uint64_t number = 2; !over(); ++number) {
+      const Session session = Open(client, number, rows_);
+      if (session == nullptr) return;
+      Session oldest;
+      {
+        std::lock_guard lock(mutex_);
+        written_.push_back(session);
+        ++sessions_written_;
+        if (written_.size() > most_sessions()) {
+          oldest = written_.front();
+          written_.erase(written_.begin());
+        }
+      }
+      if (oldest == nullptr) continue;
+      std::lock_guard attending(attending_);
+      EXPECT_TRUE(client->Close(oldest.get()).ok());
+    }
+  }
+
+  // Whichever: all have the same rows, and were asked the same.
+  void AttendWritten(Client& client) {
+    base::PhiloxStream random(1, 1);
+    std::vector<float> first;
+    while (!over()) {
+      std::lock_guard attending(attending_);
+      Session session;
+      {
+        std::lock_guard lock(mutex_);
+        if (!written_.empty()) {
+          session = written_[random.NextBelow(static_cast<uint32_t>(written_.size()))];
+        }
+      }
+      if (session == nullptr) {
+        std::this_thread::yield();
+        continue;
+      }
+      const std::vector<float> outputs = Attend(client, session.get(), rows_);
+      if (first.empty()) first = outputs;
+      EXPECT_EQ(outputs, first);
+      ++cold_attends_;
+      if (testing::Test::HasFailure()) return;
+    }
+  }
+
+  std::vector<float> Attend(Client& client, gpu_worker::RemoteSession* session,
+                            const SyntheticRows& rows) {
+    CorrelatedQueries queries(&rows);
+    gpu_worker::AttendQuery query = SampledQuery(session, &queries, .01f);
+    client->StartAttend(0, std::span(&query, 1))->Wait();
+    EXPECT_TRUE(query.status.ok()) << query.status;
+    return query.outputs;
+  }
+
+  std::vector<Attended> AttendHot(Client& client, gpu_worker::RemoteSession* hot) {
+    CorrelatedQueries queries(&hot_rows_);
+    const gpu_worker::AttendQuery asked = SampledQuery(hot, &queries, .01f);
+    std::vector<float> first;
+    std::vector<Attended> attended;
+    while (!over() && !testing::Test::HasFailure()) {
+      gpu_worker::AttendQuery query = asked;
+      const Clock::time_point begin = Clock::now();
+      client->StartAttend(0, std::span(&query, 1))->Wait();
+      attended.push_back({begin, Clock::now()});
+      EXPECT_TRUE(query.status.ok()) << query.status;
+      if (first.empty()) first = query.outputs;
+      EXPECT_EQ(query.outputs, first);
+    }
+    return attended;
+  }
+
+  void Report(const std::vector<Attended>& attended, const WriteWatch& watch, double peak) {
+    ASSERT_FALSE(attended.empty());
+    std::vector<double> ms;
+    for (const Attended& one : attended) ms.push_back(one.ms());
+    std::sort(ms.begin(), ms.end());
+    const double median = ms[ms.size() / 2];
+    int slow = 0, while_writing = 0, during_writes = 0;
+    for (const Attended& one : attended) {
+      const bool writing = watch.WroteDuring(one.begin, one.end);
+      while_writing += writing;
+      if (one.ms() <= 10 * median) continue;
+      ++slow;
+      during_writes += writing;
+    }
+    const std::string metrics = HttpGet(nodes_[0]->addresses().http, "/metrics").body;
+    const double spilled = Metric(metrics, "sounder_store_written_bytes_total").value_or(0);
+    std::printf(
+        "soak_seconds %lld\nsessions_written %d\nspilled_bytes %.3g\nhot_attends %zu\n"
+        "hot_median_ms %.2f\nhot_p99_ms %.2f\nhot_most_ms %.2f\n"
+        "hot_attends_during_writes %d\nslow_attends %d\nslow_attends_during_writes %d\n"
+        "cold_attends %d\npeak_resident_of_memory %.3g\n",
+        static_cast<long long>(spec_.duration.count()), sessions_written_, spilled, ms.size(),
+        median, ms[ms.size() * 99 / 100], ms.back(), while_writing, slow, during_writes,
+        cold_attends_.load(), peak / static_cast<double>(spec_.memory));
+    EXPECT_GT(sessions_written_, 1);
+    EXPECT_GT(cold_attends_, 0);
+    EXPECT_GT(spilled, static_cast<double>(spec_.memory)) << "there was nothing to notice";
+    EXPECT_LE(Metric(metrics, "sounder_node_memory_used_bytes").value_or(1e30),
+              static_cast<double>(spec_.memory));
+    peak_of_memory_ = peak / static_cast<double>(spec_.memory);
+  }
+
+ public:
+  double peak_of_memory() const { return peak_of_memory_; }
+
+ private:
+  const SoakSpec spec_;
+  const TemporaryFolder folder_;
+  const SyntheticRows hot_rows_;
+  const SyntheticRows rows_;
+  std::vector<std::unique_ptr<Node>> nodes_;
+  Clock::time_point until_;
+  std::mutex attending_;  // held while a written session is attended or closed
+  std::mutex mutex_;      // guards the next two
+  std::vector<Session> written_;
+  int sessions_written_ = 0;
+  std::atomic<int> cold_attends_{0};
+  double peak_of_memory_ = 0;
+};
+
+TEST(OvercommitTest, AFewSeconds) {
+  Soak({.duration = seconds(3), .memory = uint64_t{32} << 20, .positions = 8192}).Run();
+}
+
+TEST(OvercommitTest, DISABLED_TenMinutes) {
+  Soak soak({.duration = seconds(600), .memory = uint64_t{256} << 20, .positions = 65536});
+  soak.Run();
+  EXPECT_LE(soak.peak_of_memory(), 1.1);
+}
+
+}  // namespace
+}  // namespace sounder::e2e
