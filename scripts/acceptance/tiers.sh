@@ -72,8 +72,8 @@ check_thousand() {
 line soak "e2e_overcommit: TenMinutes" "10 minutes of 4x over-commit: RSS, stalls of a hot session"
 check_soak() {
   cases e2e_overcommit_test '*TenMinutes*'
-  figure "RSS $(value peak_resident_of_memory), $(value slow_attends) of $(value hot_attends)" \
-    "slow, $(value slow_attends_during_writes) during writes"
+  figure "RSS $(value peak_resident_of_memory); slow: $(value slow_attends_during_writes) during" \
+    "writes ($(value slow_share_during_writes); else $(value slow_share_otherwise))"
   passed 1
   at_least "$(value soak_seconds)" 600
   at_most "$(value peak_resident_of_memory)" 1.1
