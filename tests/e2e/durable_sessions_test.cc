@@ -418,19 +418,28 @@ void RestartMany(int sessions) {
       [&] { return HttpGet(nodes[0]->addresses().http, "/readyz").status == 200; }, seconds(10)));
   const double ready = since();
   Client client(nodes, "tcp", seconds(30));
+  constexpr int kBatch = 50;  // attended at once, as a worker does
   int wrong = 0;
-  for (int i = 0; i < sessions; ++i) {
-    const auto adopted = client->Adopt(id(i), 0);
-    ASSERT_TRUE(adopted.ok()) << adopted.status();
-    gpu_worker::AttendQuery query = sampled(adopted->session.get());
-    client->StartAttend(0, std::span(&query, 1))->Wait();
-    ASSERT_TRUE(query.status.ok()) << query.status;
-    wrong += query.outputs != before.outputs || query.lse != before.lse;
+  for (int begin = 0; begin < sessions; begin += kBatch) {
+    std::vector<std::shared_ptr<gpu_worker::RemoteSession>> adopted;
+    std::vector<gpu_worker::AttendQuery> asked;
+    for (int i = begin; i < std::min(begin + kBatch, sessions); ++i) {
+      const auto session = client->Adopt(id(i), 0);
+      ASSERT_TRUE(session.ok()) << session.status();
+      adopted.push_back(session->session);
+      asked.push_back(sampled(adopted.back().get()));
+    }
+    client->StartAttend(0, asked)->Wait();
+    for (const gpu_worker::AttendQuery& query : asked) {
+      ASSERT_TRUE(query.status.ok()) << query.status;
+      wrong += query.outputs != before.outputs || query.lse != before.lse;
+    }
   }
+  const double attending = since();
   std::printf("sessions %d\nsegments %d\nready_seconds %.2f\nall_attending_seconds %.2f\n",
-              sessions, sessions * 10, ready, since());
+              sessions, sessions * 10, ready, attending);
   EXPECT_EQ(wrong, 0) << "answers differ from those before";
-  EXPECT_LE(since(), 10);
+  EXPECT_LE(attending, 10);
 }
 
 TEST(DurableSessionsTest, ManySessionsAttendSoonAfterARestart) { RestartMany(50); }
