@@ -4,6 +4,7 @@
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/config/logging.h"
@@ -129,36 +130,67 @@ void NodeService::Spill(const base::SessionId& id, wire::StatusReply reply) {
   sessions_->tiers()->Spill((*session)->Segments(), std::move(reply));
 }
 
-// All at once, and one answer when the last has come.
+namespace {
+
+// Brings segments to memory, a few at a time: what is read takes twice its memory until it is
+// there.
+class SegmentLoads : public std::enable_shared_from_this<SegmentLoads> {
+ public:
+  SegmentLoads(Tiers* tiers, std::vector<std::shared_ptr<SealedSegment>> segments,
+               wire::StatusReply reply)
+      : tiers_(tiers), left_(std::move(segments)), reply_(std::move(reply)) {}
+
+  // One answer, when the last has come.
+  void Go() {
+    std::unique_lock lock(mutex_);
+    if (starting_) return;  // who does sees what has changed
+    starting_ = true;
+    while (running_ < kAtOnce && !left_.empty()) {
+      std::shared_ptr<SealedSegment> next = std::move(left_.back());
+      left_.pop_back();
+      ++running_;
+      lock.unlock();
+      tiers_->Load(std::move(next),
+                   [self = shared_from_this()](const absl::Status& status) { self->End(status); });
+      lock.lock();
+    }
+    starting_ = false;
+    if (running_ > 0 || told_) return;
+    told_ = true;
+    lock.unlock();
+    reply_(status_);
+  }
+
+ private:
+  static constexpr int kAtOnce = 4;
+
+  void End(const absl::Status& status) {
+    {
+      std::lock_guard lock(mutex_);
+      --running_;
+      status_.Update(status);
+    }
+    Go();
+  }
+
+  Tiers* const tiers_;
+  std::mutex mutex_;  // guards everything below, but for the reply
+  std::vector<std::shared_ptr<SealedSegment>> left_;
+  int running_ = 0;
+  bool starting_ = false;
+  bool told_ = false;
+  absl::Status status_;  // the first error
+  const wire::StatusReply reply_;
+};
+
+}  // namespace
+
 void NodeService::Load(const base::SessionId& id, wire::StatusReply reply) {
   if (sessions_->tiers() == nullptr) return reply(NoStore("load"));
   const absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(id);
   if (!session.ok()) return reply(session.status());
-  struct Loading {
-    std::mutex mutex;
-    size_t unfinished = 1;  // one for this loop
-    absl::Status status;
-    wire::StatusReply reply;
-    void Finish(const absl::Status& ended) {
-      {
-        std::lock_guard lock(mutex);
-        status.Update(ended);
-        if (--unfinished > 0) return;
-      }
-      reply(status);
-    }
-  };
-  auto loading = std::make_shared<Loading>();
-  loading->reply = std::move(reply);
-  for (auto& segment : (*session)->Segments()) {
-    {
-      std::lock_guard lock(loading->mutex);
-      ++loading->unfinished;
-    }
-    sessions_->tiers()->Load(std::move(segment),
-                             [loading](const absl::Status& status) { loading->Finish(status); });
-  }
-  loading->Finish(absl::OkStatus());
+  std::make_shared<SegmentLoads>(sessions_->tiers(), (*session)->Segments(), std::move(reply))
+      ->Go();
 }
 
 void NodeService::Drain(bool on, wire::StatusReply reply) {

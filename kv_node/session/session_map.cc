@@ -238,7 +238,11 @@ absl::Status SessionMap::EraseAt(const std::shared_ptr<Session>& session,
     EraseLocked(session);
   }
   session->Close(NotFound(ref.id));
-  return absl::OkStatus();
+  if (session->journal() == nullptr) return absl::OkStatus();
+  // A restart must not find what was acknowledged as closed. (It is tried until it succeeds.)
+  return base::Annotate(session->journal()->RemoveNow(),
+                        absl::StrCat("session ", ref.id.ToString(),
+                                     " is closed, and still recorded on the disk"));
 }
 
 absl::StatusOr<wire::SessionInfo> SessionMap::Adopt(const wire::AdoptCall& call) {

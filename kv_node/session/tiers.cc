@@ -330,12 +330,13 @@ void Tiers::Start() {
   });
 }
 
-// What was attended last comes first.
+// What was attended last comes first. Reading takes as much memory again, beside the budget.
 void Tiers::BringBack() {
   uint64_t used = budget_->used();
   if (used >= low_) return;
   const base::Time since = io_->clock().Now() - options_.recent;
-  const uint64_t most = std::min(low_, used + options_.load_bytes);
+  const uint64_t some = std::min(options_.load_bytes, budget_->limit() / 16);
+  const uint64_t most = std::min(low_, used + some);
   Segments warm = Victims(Residency::kWarm);
   for (auto segment = warm.rbegin(); segment != warm.rend(); ++segment) {
     if ((*segment)->last_use() < since) break;

@@ -30,7 +30,8 @@ struct TierOptions {
   base::Duration interval = std::chrono::milliseconds(200);  // of looking for rows to bring back
   // Rows come back that were attended within this time.
   base::Duration recent = std::chrono::seconds(2);
-  uint64_t load_bytes = uint64_t{64} << 20;  // of rows brought back in an interval
+  // Of rows brought back in an interval: no more than a sixteenth of the memory cap.
+  uint64_t load_bytes = uint64_t{64} << 20;
 };
 
 struct TierCounts {

@@ -384,31 +384,30 @@ void RestartMany(int sessions) {
     return query;
   };
   gpu_worker::AttendQuery before;
-  {
-    Client client(nodes, "tcp", seconds(30));
-    wire::ControlClient control(nodes[0]->control(), seconds(30));
-    for (int i = 0; i < sessions; ++i) {
-      auto options = tests::SessionOptions(shape, 1, kSegmentRows);
-      options.id = id(i);
-      options.sketch = {128, 1};
-      options.indexed_layers = {0};
-      options.durability = wire::Durability::kDisk;
-      const auto session = client->Open(options);
-      ASSERT_TRUE(session.ok()) << session.status();
-      ASSERT_TRUE(client->Append(session->get(), rows.Range(all, true)).ok());
-      ASSERT_TRUE(client->WaitAppended(session->get(), all.end).ok());
-      if (i > 0) continue;
-      before = sampled(session->get());
-      client->StartAttend(0, std::span(&before, 1))->Wait();
-      ASSERT_TRUE(before.status.ok()) << before.status;
-    }
-    for (int i = 0; i < sessions; ++i) {
-      ASSERT_TRUE(Eventually(
-          [&] {
-            return control.Describe({{id(i), 0}, 0, false})->durable_position == all.end;
-          },
-          seconds(30)));
-    }
+  Client client(nodes, "tcp", seconds(30));
+  std::vector<std::shared_ptr<gpu_worker::RemoteSession>> held;
+  wire::ControlClient control(nodes[0]->control(), seconds(30));
+  for (int i = 0; i < sessions; ++i) {
+    auto options = tests::SessionOptions(shape, 1, kSegmentRows);
+    options.id = id(i);
+    options.sketch = {128, 1};
+    options.indexed_layers = {0};
+    options.durability = wire::Durability::kDisk;
+    const auto session = client->Open(options);
+    ASSERT_TRUE(session.ok()) << session.status();
+    held.push_back(*session);
+    ASSERT_TRUE(client->Append(session->get(), rows.Range(all, true)).ok());
+    ASSERT_TRUE(client->WaitAppended(session->get(), all.end).ok());
+  }
+  before = sampled(held[0].get());
+  client->StartAttend(0, std::span(&before, 1))->Wait();
+  ASSERT_TRUE(before.status.ok()) << before.status;
+  for (int i = 0; i < sessions; ++i) {
+    ASSERT_TRUE(Eventually(
+        [&] {
+          return control.Describe({{id(i), 0}, 0, false})->durable_position == all.end;
+        },
+        seconds(30)));
   }
   nodes[0]->Kill();
   const Clock::time_point start = Clock::now();
@@ -417,20 +416,30 @@ void RestartMany(int sessions) {
   ASSERT_TRUE(Eventually(
       [&] { return HttpGet(nodes[0]->addresses().http, "/readyz").status == 200; }, seconds(10)));
   const double ready = since();
-  Client client(nodes, "tcp", seconds(30));
+  // By the worker that has them: it is not the one that ended.
+  constexpr int kBatch = 50;
   int wrong = 0;
-  for (int i = 0; i < sessions; ++i) {
-    const auto adopted = client->Adopt(id(i), 0);
-    ASSERT_TRUE(adopted.ok()) << adopted.status();
-    gpu_worker::AttendQuery query = sampled(adopted->session.get());
-    client->StartAttend(0, std::span(&query, 1))->Wait();
-    ASSERT_TRUE(query.status.ok()) << query.status;
-    wrong += query.outputs != before.outputs || query.lse != before.lse;
+  for (int begin = 0; begin < sessions; begin += kBatch) {
+    std::vector<gpu_worker::AttendQuery> asked;
+    const auto attend = [&] {
+      asked.clear();
+      for (int i = begin; i < std::min(begin + kBatch, sessions); ++i) {
+        asked.push_back(sampled(held[static_cast<size_t>(i)].get()));
+      }
+      client->StartAttend(0, asked)->Wait();
+      return !absl::IsUnavailable(asked[0].status);  // not connected again yet
+    };
+    ASSERT_TRUE(Eventually(attend, seconds(10))) << asked[0].status;
+    for (const gpu_worker::AttendQuery& query : asked) {
+      ASSERT_TRUE(query.status.ok()) << query.status;
+      wrong += query.outputs != before.outputs || query.lse != before.lse;
+    }
   }
+  const double attending = since();
   std::printf("sessions %d\nsegments %d\nready_seconds %.2f\nall_attending_seconds %.2f\n",
-              sessions, sessions * 10, ready, since());
+              sessions, sessions * 10, ready, attending);
   EXPECT_EQ(wrong, 0) << "answers differ from those before";
-  EXPECT_LE(since(), 10);
+  EXPECT_LE(attending, 10);
 }
 
 TEST(DurableSessionsTest, ManySessionsAttendSoonAfterARestart) { RestartMany(50); }

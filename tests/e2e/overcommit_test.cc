@@ -68,6 +68,8 @@ class WriteWatch {
   std::thread thread_;
 };
 
+double Share(int part, int all) { return all > 0 ? static_cast<double>(part) / all : 0; }
+
 class Soak {
  public:
   explicit Soak(const SoakSpec& spec)
@@ -201,14 +203,22 @@ class Soak {
     }
     const std::string metrics = HttpGet(nodes_[0]->addresses().http, "/metrics").body;
     const double spilled = Metric(metrics, "sounder_store_written_bytes_total").value_or(0);
-    std::printf(
-        "soak_seconds %lld\nsessions_written %d\nspilled_bytes %.3g\nhot_attends %zu\n"
-        "hot_median_ms %.2f\nhot_p99_ms %.2f\nhot_most_ms %.2f\n"
-        "hot_attends_during_writes %d\nslow_attends %d\nslow_attends_during_writes %d\n"
-        "cold_attends %d\npeak_resident_of_memory %.3g\n",
-        static_cast<long long>(spec_.duration.count()), sessions_written_, spilled, ms.size(),
-        median, ms[ms.size() * 99 / 100], ms.back(), while_writing, slow, during_writes,
-        cold_attends_.load(), peak / static_cast<double>(spec_.memory));
+    const auto print = [](const char* key, double value) { std::printf("%s %.6g\n", key, value); };
+    print("soak_seconds", static_cast<double>(spec_.duration.count()));
+    print("sessions_written", sessions_written_);
+    print("spilled_bytes", spilled);
+    print("hot_attends", static_cast<double>(ms.size()));
+    print("hot_median_ms", median);
+    print("hot_p99_ms", ms[ms.size() * 99 / 100]);
+    print("hot_most_ms", ms.back());
+    print("hot_attends_during_writes", while_writing);
+    print("slow_attends", slow);
+    print("slow_attends_during_writes", during_writes);
+    print("slow_share_during_writes", Share(during_writes, while_writing));
+    print("slow_share_otherwise",
+          Share(slow - during_writes, static_cast<int>(ms.size()) - while_writing));
+    print("cold_attends", cold_attends_);
+    print("peak_resident_of_memory", peak / static_cast<double>(spec_.memory));
     EXPECT_GT(sessions_written_, 1);
     EXPECT_GT(cold_attends_, 0);
     EXPECT_GT(spilled, static_cast<double>(spec_.memory)) << "there was nothing to notice";

@@ -64,8 +64,9 @@ struct BiggerFigures {
   double sampled_bytes = 0;  // a step's rows
   double hot_ms = 0, warm_ms = 0, cold_ms = 0, all_ms = 0;
   double cached_share = 0;  // of the stored rows that steps asked for
-  // Resident at most, beyond what an idle node takes: until the steps are done, and until the end.
-  double decode_peak_bytes = 0, peak_bytes = 0;
+  // Resident at most, beyond what an idle node takes: until the steps are done, until
+  // everything was read, and until the end.
+  double decode_peak_bytes = 0, read_peak_bytes = 0, peak_bytes = 0;
 };
 
 // The same session on two nodes, one with a quarter of its rows' bytes as memory and a store, one
@@ -101,6 +102,7 @@ class BiggerThanMemory {
     };
     figures_.decode_peak_bytes = peak();
     ReadEverything(client);
+    figures_.read_peak_bytes = peak();
     StartCold(client);
     figures_.peak_bytes = peak();
     for (const auto& session : sessions_) EXPECT_TRUE(client->Close(session.get()).ok());
@@ -208,6 +210,7 @@ void Print(const BiggerFigures& figures, uint64_t row_bytes, uint64_t memory) {
   print("read_everything_ms", figures.all_ms);
   print("everything_of_warm", figures.all_ms / figures.warm_ms);
   print("decode_peak_resident_of_memory", figures.decode_peak_bytes / static_cast<double>(memory));
+  print("read_peak_resident_of_memory", figures.read_peak_bytes / static_cast<double>(memory));
   print("peak_resident_of_memory", figures.peak_bytes / static_cast<double>(memory));
 }
 
@@ -222,14 +225,17 @@ TEST(TiersTest, BiggerThanMemoryIsTheSameToTheBit) {
 }
 
 // .3 % of the rows: what `./run bench` samples a million by.
+BiggerSpec Million(int steps, int cache_percent) {
+  return {.positions = 1048576,
+          .seal_rows = 4096,
+          .steps = steps,
+          .settle = 64,
+          .budget = .003f,
+          .cache_percent = cache_percent};
+}
+
 TEST(TiersTest, DISABLED_AMillionTokensInAQuarterOfTheirMemory) {
-  const char* percent = std::getenv("SOUNDER_ROW_CACHE_PERCENT");
-  BiggerThanMemory run({.positions = 1048576,
-                        .seal_rows = 4096,
-                        .steps = 256,
-                        .settle = 64,
-                        .budget = .003f,
-                        .cache_percent = percent == nullptr ? 25 : std::atoi(percent)});
+  BiggerThanMemory run(Million(256, 25));
   const BiggerFigures figures = run.Run();
   Print(figures, run.rows().bytes(), run.memory());
   EXPECT_EQ(figures.different, 0);
@@ -237,7 +243,18 @@ TEST(TiersTest, DISABLED_AMillionTokensInAQuarterOfTheirMemory) {
   EXPECT_LE(figures.read_bytes, 4 * figures.sampled_bytes);
   EXPECT_LE(figures.read_bytes, .1 * static_cast<double>(run.rows().bytes()));
   EXPECT_GE(figures.all_ms, 5 * figures.warm_ms);
-  EXPECT_LE(figures.peak_bytes, 1.1 * static_cast<double>(run.memory()));
+  EXPECT_LE(figures.decode_peak_bytes, 1.1 * static_cast<double>(run.memory()));
+}
+
+// What --row-cache-percent does.
+TEST(TiersTest, DISABLED_RowCachesOfSeveralSizes) {
+  for (const int percent : {10, 25, 40, 60}) {
+    BiggerThanMemory run(Million(128, percent));
+    const BiggerFigures figures = run.Run();
+    std::printf("row_cache_percent %d\n", percent);
+    Print(figures, run.rows().bytes(), run.memory());
+    EXPECT_EQ(figures.different, 0);
+  }
 }
 
 // A small file system in memory, if this process may mount one.
