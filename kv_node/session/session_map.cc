@@ -240,9 +240,9 @@ absl::Status SessionMap::EraseAt(const std::shared_ptr<Session>& session,
   session->Close(NotFound(ref.id));
   if (session->journal() == nullptr) return absl::OkStatus();
   // A restart must not find what was acknowledged as closed. (It is tried until it succeeds.)
-  return base::Annotate(session->journal()->RemoveNow(),
-                        absl::StrCat("session ", ref.id.ToString(),
-                                     " is closed, and still recorded on the disk"));
+  return base::Annotate(
+      session->journal()->RemoveNow(),
+      absl::StrCat("session ", ref.id.ToString(), " is closed, and still recorded on the disk"));
 }
 
 absl::StatusOr<wire::SessionInfo> SessionMap::Adopt(const wire::AdoptCall& call) {
