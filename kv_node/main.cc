@@ -1,5 +1,4 @@
 // sounder_node: the wiring diagram of a KV node.
-#include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
 #ifdef __SANITIZE_ADDRESS__
@@ -14,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/absl_text.h"
+#include "common/base/freed_memory.h"
 #include "common/base/limits.h"
 #include "common/base/open_files.h"
 #include "common/base/status_macros.h"
@@ -300,7 +300,8 @@ void WaitForSignal(const sigset_t& signals) {
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
-void AddLogMetrics(metrics::Registry& registry) {
+void AddMetrics(metrics::Registry& registry) {
+  metrics::AddProcessMetrics(registry);
   registry.AddCounterCallback("sounder_log_dropped_messages_total",
                               "Log lines dropped because stderr did not take them fast enough.",
                               [] { return static_cast<double>(config::DroppedLogLines()); });
@@ -308,26 +309,15 @@ void AddLogMetrics(metrics::Registry& registry) {
                             [] { return static_cast<double>(config::QueuedLogLines()); });
 }
 
-// What is freed goes back to the system, however large it was: by itself glibc keeps ever larger
-// blocks for reuse, and those of every thread apart, which a node near --memory cannot afford.
-void ReturnFreedMemory() {
-#ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 256 << 10);
-  mallopt(M_TRIM_THRESHOLD, 1 << 20);
-  mallopt(M_ARENA_MAX, 2);
-#endif
-}
-
 int Run(const Options& options, const config::OptionSet& set) {
-  ReturnFreedMemory();
   const sigset_t signals = BlockSignals();
   const config::AsyncLog log;  // ends last
   base::RaiseOpenFileLimit();
+  if (!options.store.folder.empty()) base::ReturnFreedMemory();  // up to --memory is used
   metrics::Registry registry;
-  metrics::AddProcessMetrics(registry);
-  AddLogMetrics(registry);
+  AddMetrics(registry);
   const absl::StatusOr<StartSchedule> start = ScheduleAtStart(options.tuning, options.tuning_cache);
-  if (!start.ok()) return Fail("--tuning", start.status());  // checked before
+  if (!start.ok()) return Fail("--tuning", start.status());
   config::LogInfo(absl::StrCat("kernel schedule: ", start->source));
   absl::StatusOr<std::unique_ptr<NodeStore>> store =
       NodeStore::Open(options.store, static_cast<uint64_t>(options.memory));
@@ -339,7 +329,6 @@ int Run(const Options& options, const config::OptionSet& set) {
       return Fail("--store", status);
     }
   }
-
   std::mutex identity_mutex;
   wire::NodeStatus identity;  // guarded by identity_mutex
   identity.version = config::Version();
@@ -363,7 +352,6 @@ int Run(const Options& options, const config::OptionSet& set) {
   if (absl::Status status = data.transport->Start(&data.server); !status.ok()) {
     return Fail("cannot start the data plane", status);
   }
-
   absl::StatusOr<std::unique_ptr<http::HttpServer>> http =
       StartHttp(options, set, service, registry, &data.probe);
   if (!http.ok()) return Fail("http", http.status());

@@ -51,9 +51,9 @@ class SessionMap {
   absl::StatusOr<std::shared_ptr<Session>> Find(const base::SessionId& id) const;
   // The same for a session of another tenant: who asks learns nothing about it.
   absl::StatusOr<std::shared_ptr<Session>> Find(const base::SessionId& id, uint32_t tenant) const;
-  // Applies `sequence` operations first, then frees the session, and answers when a restart will not
-  // find it; blocks for that. FAILED_PRECONDITION for another epoch, also for one that ends while it
-  // waits.
+  // Applies `sequence` operations first, then frees the session, and answers when a restart will
+  // not find it; blocks for that. FAILED_PRECONDITION for another epoch, also for one that ends
+  // while it waits.
   void Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply);
   // Applies `sequence` operations first, then opens a child of the rows before a position. The same
   // fork again succeeds. ALREADY_EXISTS if the child is another session, OUT_OF_RANGE beyond the
