@@ -16,18 +16,19 @@ base::Position BlockOf(base::Position position) { return position / kTokenBlock 
 
 }  // namespace
 
-base::Position SessionJournal::Stream::end() const {
+base::Position RecordedStream::end() const {
   if (tail_end > tail_first) return tail_end;
   if (cut != nullptr) return cut_end;
   return segments.empty() ? 0 : segments.back().end;
 }
 
-void SessionJournal::StartFrom(std::vector<std::shared_ptr<const StoredSegment>> named,
-                               base::Position durable) {
+void SessionJournal::StartFrom(RecordedSession recorded) {
   std::lock_guard working(work_mutex_);
   CHECK(streams_.empty() && rewrite_);
-  dropped_ = std::move(named);
-  durable_position_ = durable;
+  streams_ = std::move(recorded.streams);
+  tokens_ = recorded.tokens;
+  durable_position_ = recorded.durable;
+  rewrite_ = false;
 }
 
 void SessionJournal::Request(base::Duration delay) {
@@ -80,7 +81,7 @@ absl::Status SessionJournal::Commit(const SessionImage& image) {
   if (rewrite_) {
     write.batch.RemoveSession(session_);
     for (Stream& stream : streams_) {
-      for (Entry& entry : stream.segments) Drop(std::move(entry.stored));
+      for (Stream::Entry& entry : stream.segments) Drop(std::move(entry.stored));
       Drop(std::move(stream.cut));
     }
     streams_.clear();
@@ -108,7 +109,7 @@ absl::Status SessionJournal::AddStream(const SessionImage& image, size_t i, Writ
   const StreamImage& of = image.streams[i];
   Stream& stream = streams_[i];
   while (stream.segments.size() > of.first_segment) {
-    Entry& last = stream.segments.back();
+    Stream::Entry& last = stream.segments.back();
     write->batch.RemoveSegment(session_, of.layer, of.kv_head, last.first);
     Drop(std::move(last.stored));
     stream.segments.pop_back();
@@ -246,7 +247,7 @@ absl::Status SessionJournal::RemoveNow() {
   RETURN_IF_ERROR(records_->Commit(batch));
   removed_ = true;
   for (Stream& stream : streams_) {
-    for (Entry& entry : stream.segments) Drop(std::move(entry.stored));
+    for (Stream::Entry& entry : stream.segments) Drop(std::move(entry.stored));
     Drop(std::move(stream.cut));
   }
   streams_.clear();

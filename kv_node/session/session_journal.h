@@ -22,6 +22,29 @@
 
 namespace sounder::kv_node {
 
+// What the records hold of a stream: segments, and behind them one that was cut, or a tail.
+struct RecordedStream {
+  struct Entry {
+    base::Position first = 0;
+    base::Position end = 0;
+    std::shared_ptr<const StoredSegment> stored;
+  };
+  std::vector<Entry> segments;
+  std::shared_ptr<const StoredSegment> cut;  // or null
+  base::Position cut_first = 0;
+  base::Position cut_end = 0;
+  base::Position tail_first = 0;  // [tail_first, tail_end)
+  base::Position tail_end = 0;
+
+  base::Position end() const;
+};
+
+struct RecordedSession {
+  std::vector<RecordedStream> streams;
+  base::Position tokens = 0;  // one past the last that has an id
+  base::Position durable = 0;
+};
+
 // Thread safe. Blocking work runs on the segment store's io executor. Owned by shared_ptr: the
 // session, and work in flight.
 class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
@@ -34,9 +57,9 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
       : session_(session), segments_(segments), records_(records) {}
   // Once, before anything else.
   void SetSource(TakeImage take) { take_ = std::move(take); }
-  // The segments that records name of a session that was just restored from them, each counted with
-  // the segment, and up to where it is durable. The next write writes everything anew.
-  void StartFrom(std::vector<std::shared_ptr<const StoredSegment>> named, base::Position durable);
+  // What the records hold of a session that was just restored from them; the names of its segments
+  // are counted. Once, after SetSource.
+  void StartFrom(RecordedSession recorded);
 
   // Writes what has changed, soon: within `delay`. After an error it is tried again and again.
   void Request(base::Duration delay);
@@ -56,20 +79,7 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   absl::Status last_status() const;
 
  private:
-  struct Entry {
-    base::Position first = 0;
-    base::Position end = 0;
-    std::shared_ptr<const StoredSegment> stored;
-  };
-  struct Stream {
-    std::vector<Entry> segments;
-    std::shared_ptr<const StoredSegment> cut;  // or null
-    base::Position cut_first = 0;
-    base::Position cut_end = 0;
-    base::Position tail_first = 0;  // [tail_first, tail_end)
-    base::Position tail_end = 0;
-    base::Position end() const;
-  };
+  using Stream = RecordedStream;
   struct Write {
     RecordBatch batch;
     std::vector<std::shared_ptr<const StoredSegment>> segments;  // new ones

@@ -69,6 +69,7 @@ absl::Status Session::StartFrom(RecordedRows rows) {
   for (const RowStream& stream : rows.streams) end = std::min(end, stream.end_position());
   for (RowStream& stream : rows.streams) stream.Truncate(end);
   rows.tokens.Truncate(end);
+  unchanged_before_ = end;
   streams_ = std::move(rows.streams);
   tokens_ = std::move(rows.tokens);
   epoch_ = rows.record.epoch;

@@ -15,6 +15,8 @@ absl::Status SessionRestorer::OnSession(const SessionRecord& record) {
   loading_->rows.streams =
       Session::MakeStreams(loading_->session->spec(), loading_->session->sampler(), budget_);
   loading_->streams.resize(loading_->rows.streams.size());
+  loading_->recorded.streams.resize(loading_->rows.streams.size());
+  loading_->recorded.durable = record.committed_position;
   return absl::OkStatus();
 }
 
@@ -54,9 +56,18 @@ absl::Status SessionRestorer::OnSegment(const SegmentRecord& record) {
         ", kv head ", record.kv_head, " does not fit session ", spec.session.id.ToString()));
   }
   stream.segments.push_back(SegmentOf(record));
-  if (record.rows_used < record.shape.num_rows) stream.cut_rows = record.rows_used;
-  loading_->named.push_back(stream.segments.back()->stored());
-  loading_->named.back()->AddName();
+  std::shared_ptr<const StoredSegment> stored = stream.segments.back()->stored();
+  stored->AddName();
+  RecordedStream& recorded = loading_->recorded.streams[index];
+  const base::Position first = record.shape.first_position;
+  if (record.rows_used < record.shape.num_rows) {
+    stream.cut_rows = record.rows_used;
+    recorded.cut = std::move(stored);
+    recorded.cut_first = first;
+    recorded.cut_end = first + record.rows_used;
+  } else {
+    recorded.segments.push_back({first, first + record.rows_used, std::move(stored)});
+  }
   return absl::OkStatus();
 }
 
@@ -81,6 +92,9 @@ absl::Status SessionRestorer::OnTail(const TailRecord& record) {
   }
   ASSIGN_OR_RETURN(const int64_t taken,
                    stream.Append(record.first_position, record.rows, record.keys, record.values));
+  RecordedStream& recorded = loading_->recorded.streams[index];
+  if (recorded.tail_end == 0) recorded.tail_first = record.first_position;
+  recorded.tail_end = record.first_position + record.rows;
   if (taken == record.rows) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("tail at position ", record.first_position,
                                           " of session ", spec.session.id.ToString(),
@@ -98,6 +112,7 @@ absl::Status SessionRestorer::OnTokens(const TokenRecord& record) {
     const std::span<const int32_t> ids(record.ids.data() + at, static_cast<size_t>(end - at));
     RETURN_IF_ERROR(loading_->rows.tokens.Check(record.first_position + at, ids));
     RETURN_IF_ERROR(loading_->rows.tokens.Put(record.first_position + at, ids));
+    loading_->recorded.tokens = record.first_position + end;
     at = end;
   }
   return absl::OkStatus();
@@ -107,8 +122,7 @@ absl::Status SessionRestorer::OnEnd(const base::SessionId&) {
   Settle();
   const std::shared_ptr<Session> session = std::move(loading_->session);
   CHECK(session->journal() != nullptr);
-  session->journal()->StartFrom(std::move(loading_->named),
-                                loading_->rows.record.committed_position);
+  session->journal()->StartFrom(std::move(loading_->recorded));
   RETURN_IF_ERROR(session->StartFrom(std::move(loading_->rows)));
   loading_.reset();
   return restored_(session);

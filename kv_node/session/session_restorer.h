@@ -52,7 +52,7 @@ class SessionRestorer final : public RecordVisitor {
     RecordedRows rows;
     std::vector<Stream> streams;
     bool settled = false;  // segments have become the rows' streams
-    std::vector<std::shared_ptr<const StoredSegment>> named;
+    RecordedSession recorded;
   };
   absl::StatusOr<size_t> StreamOf(uint32_t layer, uint32_t kv_head) const;
   std::shared_ptr<SealedSegment> SegmentOf(const SegmentRecord& record);
