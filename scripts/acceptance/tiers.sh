@@ -47,8 +47,10 @@ line crash_power "kv_node_session_restart_test" \
   "losses of power and unsynced data: a session as it was"
 check_crash_power() {
   cases kv_node_session_restart_test '*'
-  figure "$(grep -c '^\[       OK \]' "$results/$current.output") cases"
-  passed 6
+  figure "$(value losses_of_power) losses, $(grep -c '^\[       OK \]' \
+    "$results/$current.output") cases"
+  passed 7
+  at_least "$(value losses_of_power)" 100
 }
 
 line disk_full "e2e_tiers: DiskFull" "a full disk: refused, hot sessions go on, then space again"
