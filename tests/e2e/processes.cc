@@ -51,6 +51,28 @@ int ConnectTo(const std::string& address) {
   return socket;
 }
 
+// A port of 127.0.0.1 that nobody listens on, below those that the kernel gives to connections
+// (from 32768 on): a node that starts again at its address must not find a connection there, such
+// as a client's that reached itself while it asked for the node's port.
+int UnusedPort() {
+  constexpr int kFirst = 16'000;
+  constexpr int kPorts = 16'000;
+  static int next = static_cast<int>(::getpid()) * 61 % kPorts;
+  for (int tries = 0; tries < kPorts; ++tries) {
+    const int port = kFirst + next;
+    next = (next + 1) % kPorts;
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    at.sin_port = htons(static_cast<uint16_t>(port));
+    int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const bool unused = ::bind(socket, reinterpret_cast<sockaddr*>(&at), sizeof at) == 0;
+    Close(&socket);
+    if (unused) return port;
+  }
+  CHECK(false) << "every port from " << kFirst << " on is in use";
+}
+
 // State letter of a process: R, S, T (stopped), Z, ...
 char StateOf(pid_t pid) {
   const std::string stat = ReadFile("/proc/" + std::to_string(pid) + "/stat");
@@ -215,6 +237,9 @@ Ran RunProgram(const std::string& binary, const Arguments& arguments, millisecon
 
 Node::Node(Arguments options, NodeAddresses wanted)
     : options_(std::move(options)), addresses_(std::move(wanted)) {
+  for (std::string* address : {&addresses_.control, &addresses_.data, &addresses_.http}) {
+    if (*address == "127.0.0.1:0") *address = "127.0.0.1:" + std::to_string(UnusedPort());
+  }
   Restart();
 }
 
