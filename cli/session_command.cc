@@ -2,7 +2,6 @@
 
 #include <cstdio>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "common/config/host_port.h"
 #include "common/config/option_set.h"
 #include "common/wire/control_client.h"
+#include "common/wire/status_json.h"
 
 namespace sounder::cli {
 namespace {
@@ -69,32 +69,6 @@ std::string Durable(const wire::SessionInfo& info) {
 
 std::string OrNo(bool has, const std::string& text) { return has ? text : "no"; }
 
-nlohmann::json ToJson(const std::string& node, const wire::SessionInfo& info) {
-  return {{"node", node},
-          {"id", info.spec.session.id.ToString()},
-          {"epoch", info.spec.session.epoch},
-          {"tenant", info.spec.tenant},
-          {"model", info.spec.model.name},
-          {"first_position", info.first_position},
-          {"end_position", info.end_position},
-          {"applied_sequence", info.applied_sequence},
-          {"tokens", info.tokens},
-          {"rows", info.rows},
-          {"segments", info.segments},
-          {"hot_segments", info.segments - info.warm_segments - info.cold_segments},
-          {"warm_segments", info.warm_segments},
-          {"cold_segments", info.cold_segments},
-          {"row_bytes", info.row_bytes},
-          {"index_bytes", info.index_bytes},
-          {"shared_bytes", info.shared_bytes},
-          {"stored_bytes", info.stored_bytes},
-          {"durable", info.durable_position >= 0},
-          {"durable_position", info.durable_position},
-          {"pinned_seconds", info.pinned_seconds},
-          {"ttl_seconds", info.spec.ttl_seconds},
-          {"ttl_remaining_seconds", info.ttl_remaining_seconds}};
-}
-
 std::string ToText(const std::string& node, const wire::SessionInfo& info) {
   Table table({"session", info.spec.session.id.ToString()});
   const auto add = [&table](const char* name, const std::string& value) {
@@ -106,9 +80,8 @@ std::string ToText(const std::string& node, const wire::SessionInfo& info) {
   add("positions", absl::StrCat("[", info.first_position, ", ", info.end_position, ")"));
   add("token ids", absl::StrCat(info.tokens));
   add("rows", absl::StrCat(info.rows));
-  add("segments",
-      absl::StrCat(info.segments, ": ", info.segments - info.warm_segments - info.cold_segments,
-                   " hot, ", info.warm_segments, " warm, ", info.cold_segments, " cold"));
+  add("segments", absl::StrCat(info.segments, ": ", info.hot_segments(), " hot, ",
+                               info.warm_segments, " warm, ", info.cold_segments, " cold"));
   add("memory", absl::StrCat(info.row_bytes, " bytes of rows, ", info.index_bytes, " of indexes"));
   add("disk", absl::StrCat(info.stored_bytes, " bytes"));
   add("durable", Durable(info));
@@ -134,7 +107,8 @@ int Describe(int argc, const char* const* argv, const config::Environment& envir
     const absl::StatusOr<wire::SessionInfo> info = control.Describe(call);
     if (!info.ok()) return info.status();
     if (options.json) {
-      json.push_back(ToJson(control.address(), *info));
+      json.push_back(wire::ToJson(*info));
+      json.back()["node"] = control.address();
     } else {
       std::printf("%s\n", ToText(control.address(), *info).c_str());
     }

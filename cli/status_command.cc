@@ -18,6 +18,7 @@
 #include "common/transport/ucx_transport.h"
 #include "common/wire/control_client.h"
 #include "common/wire/data_client.h"
+#include "common/wire/status_json.h"
 
 namespace sounder::cli {
 namespace {
@@ -102,20 +103,6 @@ std::string Mebibytes(uint64_t bytes) {
   return text;
 }
 
-// "lsh 150 x 10 bits", "sketch 128 bits, int8 rows", "none".
-std::string IndexOf(const wire::SessionSpec& spec) {
-  switch (spec.index()) {
-    case wire::AttentionKind::kLshTables:
-      return absl::StrCat("lsh ", spec.lsh.num_tables, " x ", spec.lsh.bits_per_table, " bits");
-    case wire::AttentionKind::kSketch:
-      return absl::StrCat("sketch ", spec.sketch.bits, " bits",
-                          spec.row_format == wire::RowFormat::kInt8 ? ", int8 rows" : "");
-    case wire::AttentionKind::kExact:
-      break;
-  }
-  return "none";
-}
-
 // "0123...cdef at 4096"; "-" for a session that is no fork.
 std::string ForkedFrom(const wire::SessionInfo& session) {
   if (session.fork_position < 0) return "-";
@@ -160,7 +147,7 @@ void PrintText(const std::vector<NodeView>& views) {
       sessions.AddRow({view.control, session.spec.session.id.ToString(), session.spec.model.name,
                        absl::StrCat("[", session.first_position, ", ", session.end_position, ")"),
                        static_cast<int64_t>(session.rows), static_cast<int64_t>(session.segments),
-                       static_cast<int64_t>(session.row_bytes), IndexOf(session.spec),
+                       static_cast<int64_t>(session.row_bytes), wire::IndexText(session.spec),
                        static_cast<int64_t>(session.index_bytes),
                        static_cast<int64_t>(session.shared_bytes), ForkedFrom(session)});
       any_session = true;
@@ -171,53 +158,20 @@ void PrintText(const std::vector<NodeView>& views) {
 }
 
 nlohmann::json ToJson(const NodeView& view) {
-  nlohmann::json json;
-  json["node"] = view.control;
   if (!view.status.ok()) {
-    json["error"] = base::MessageOf(view.status.status());
-    return json;
+    return {{"node", view.control}, {"error", base::MessageOf(view.status.status())}};
   }
-  const wire::NodeStatus& status = *view.status;
-  json["version"] = status.version;
-  json["protocol_version"] = status.protocol_version;
-  json["data"] = status.data_address;
-  json["http"] = status.http_address;
+  nlohmann::json json = wire::ToJson(*view.status);
+  json["node"] = view.control;
   json["transport"] = TransportOf(view);
   if (view.connection.ok()) json["transport_detail"] = view.connection->detail;
-  json["sessions"] = status.sessions;
-  json["memory_used_bytes"] = status.memory_used;
-  json["memory_limit_bytes"] = status.memory_limit;
-  json["row_bytes"] = status.row_bytes;
-  json["index_bytes"] = status.index_bytes;
-  json["threads"] = status.threads;
-  json["simd"] = status.simd;
-  json["uptime_seconds"] = status.uptime_seconds;
-  json["draining"] = status.draining;
-  json["connections"] = nlohmann::json::array();
-  for (const wire::NodeConnection& connection : status.connections) {
-    json["connections"].push_back({{"peer", connection.peer}, {"transport", connection.transport}});
-  }
   if (!view.sessions.ok()) {
     json["session_list_error"] = base::MessageOf(view.sessions.status());
     return json;
   }
   json["session_list"] = nlohmann::json::array();
   for (const wire::SessionInfo& session : *view.sessions) {
-    nlohmann::json& each =
-        json["session_list"].emplace_back(nlohmann::json{{"id", session.spec.session.id.ToString()},
-                                                         {"epoch", session.spec.session.epoch},
-                                                         {"model", session.spec.model.name},
-                                                         {"first_position", session.first_position},
-                                                         {"end_position", session.end_position},
-                                                         {"rows", session.rows},
-                                                         {"segments", session.segments},
-                                                         {"row_bytes", session.row_bytes},
-                                                         {"index", IndexOf(session.spec)},
-                                                         {"index_bytes", session.index_bytes},
-                                                         {"shared_bytes", session.shared_bytes}});
-    if (session.fork_position < 0) continue;
-    each["parent"] = session.parent.ToString();
-    each["fork_position"] = session.fork_position;
+    json["session_list"].push_back(wire::ToJson(session));
   }
   return json;
 }

@@ -30,6 +30,7 @@
 #include "common/metrics/registry.h"
 #include "common/transport/ucx_transport.h"
 #include "common/wire/control_server.h"
+#include "common/wire/status_json.h"
 #include "kv_node/node_limits.h"
 #include "kv_node/node_store.h"
 #include "kv_node/server/data_server.h"
@@ -37,7 +38,6 @@
 #include "kv_node/server/probe.h"
 #include "kv_node/server/store_metrics.h"
 #include "kv_node/session/session_map.h"
-#include "kv_node/status_json.h"
 #include "kv_node/tuning/schedule_cache.h"
 #include "kv_node/tuning/start_schedule.h"
 
@@ -183,7 +183,7 @@ absl::StatusOr<std::unique_ptr<http::HttpServer>> StartHttp(const Options& optio
     if (service.shutting_down()) return ShuttingDown();
     return service.draining() ? absl::UnavailableError("draining") : absl::OkStatus();
   };
-  sources.status_json = [&service] { return StatusJson(service.CurrentStatus()); };
+  sources.status_json = [&service] { return wire::ToJson(service.CurrentStatus()).dump(2); };
   sources.conf_json = [&set] { return config::ConfJson(set.Values()); };
   http::AddStandardEndpoints(routes, sources);
   return http::HttpServer::Create(HttpOptionsOf(options.limits, options.http_address, probe),

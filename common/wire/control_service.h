@@ -137,6 +137,8 @@ struct SessionInfo {
   uint64_t cold_segments = 0;
   uint64_t stored_bytes = 0;
   uint32_t pinned_seconds = 0;
+
+  uint64_t hot_segments() const { return segments - warm_segments - cold_segments; }
 };
 
 struct NodeConnection {
