@@ -195,7 +195,7 @@ SessionMapOptions MapOptions(const Options& options) {
   map.seal_rows = static_cast<uint32_t>(options.seal_rows);
   map.min_indexed_rows = static_cast<uint32_t>(options.min_indexed_rows);
   const auto memory = static_cast<uint64_t>(options.memory);
-  map.memory_bytes = memory - RowCacheBytes(options.store, memory);
+  map.memory_bytes = SessionBytes(options.store, memory);
   map.tiers.write_bytes_per_second = static_cast<uint64_t>(options.store.spill_rate);
   map.journal = options.store.journal;
   map.max_sessions = static_cast<size_t>(options.max_sessions);
@@ -241,19 +241,30 @@ struct DataPlane {
   DataServer server;
 };
 
-// Until the indexes of what was appended are built, without which it would not be durable.
-void WaitIndexed(DataPlane& data, base::Time until) {
-  std::mutex mutex;
-  bool indexed = false;
-  const std::unique_ptr<base::Condition> changed = data.executor->NewCondition();
-  data.sessions.WhenIndexed(until, [&] {
-    std::lock_guard lock(mutex);
-    indexed = true;
-    changed->NotifyAll();
+// Writes what is not durable yet of durable sessions: once the indexes of what was appended are
+// built, without which it would not be, or an eighth of the deadline before its end.
+void MakeDurable(DataPlane& data, base::Time until, base::Duration deadline) {
+  struct Shared {
+    std::mutex mutex;
+    bool over = false;
+    absl::Status status = absl::DeadlineExceededError("--shutdown-deadline is over");
+    std::unique_ptr<base::Condition> changed;
+  };
+  const auto shared = std::make_shared<Shared>();  // it may be over later
+  shared->changed = data.executor->NewCondition();
+  data.sessions.WhenIndexed(until - deadline / 8, [&sessions = data.sessions, shared] {
+    sessions.MakeDurable([shared](absl::Status status) {
+      std::lock_guard lock(shared->mutex);
+      shared->over = true;
+      shared->status = std::move(status);
+      shared->changed->NotifyAll();
+    });
   });
-  std::unique_lock lock(mutex);
-  while (!changed->WaitFor(lock, std::chrono::seconds(1), [&] { return indexed; })) {
-  }
+  std::unique_lock lock(shared->mutex);
+  shared->changed->WaitFor(lock, std::max(until - data.executor->clock().Now(), base::Duration(0)),
+                           [&] { return shared->over; });
+  if (shared->status.ok()) return;
+  config::LogWarning("not all of the durable sessions is: " + base::MessageOf(shared->status));
 }
 
 // Ends a node that was ready. Requests in flight are answered, or refused with the reason, within
@@ -270,10 +281,7 @@ void WaitIndexed(DataPlane& data, base::Time until) {
   // What still waits then, say for rows that can no longer come, is told why in the rest of the
   // time.
   const bool in_time = data.server.WaitAnswered(until - options.limits.shutdown_deadline / 4);
-  WaitIndexed(data, until);
-  if (absl::Status status = data.sessions.MakeDurable(); !status.ok()) {
-    config::LogWarning("not all of the durable sessions is: " + base::MessageOf(status));
-  }
+  MakeDurable(data, until, options.limits.shutdown_deadline);
   data.sessions.CloseAll(ShuttingDown());
   if (!in_time && !data.server.WaitAnswered(until)) {
     config::LogWarning("requests in flight did not end within --shutdown-deadline");
@@ -311,9 +319,10 @@ void AddMetrics(metrics::Registry& registry) {
 
 int Run(const Options& options, const config::OptionSet& set) {
   const sigset_t signals = BlockSignals();
+  // Before there are other threads: up to --memory is used.
+  if (!options.store.folder.empty()) base::ReturnFreedMemory();
   const config::AsyncLog log;  // ends last
   base::RaiseOpenFileLimit();
-  if (!options.store.folder.empty()) base::ReturnFreedMemory();  // up to --memory is used
   metrics::Registry registry;
   AddMetrics(registry);
   const absl::StatusOr<StartSchedule> start = ScheduleAtStart(options.tuning, options.tuning_cache);

@@ -70,16 +70,18 @@ void DeclareStore(config::OptionSet& set, StoreOptions* options) {
   set.AddBool("store_io_uring", &options->io_uring,
               "read --store by io_uring where that is allowed");
   set.AddInt("tail_rows", &options->journal.tail_rows,
-             "rows of a durable session that may be in no sealed segment and not be durable",
+             "rows (positions) that a durable session may have and not be durable, but for those "
+             "whose index is being built",
              {.min = 1});
-  set.AddDuration("tail_interval", &options->journal.tail_interval, "and how long they may not be");
+  set.AddDuration("tail_interval", &options->journal.tail_interval,
+                  "how long rows of a durable session may not be durable, but for those");
   set.AddBool("discard_damaged", &options->discard_damaged,
               "start even if records in --store are damaged, and give up the sessions they named");
 }
 
-uint64_t RowCacheBytes(const StoreOptions& options, uint64_t memory) {
-  if (options.folder.empty()) return 0;
-  return memory / 100 * static_cast<uint64_t>(options.row_cache_percent);
+uint64_t SessionBytes(const StoreOptions& options, uint64_t memory) {
+  if (options.folder.empty()) return memory;
+  return memory - memory / 100 * static_cast<uint64_t>(options.row_cache_percent);
 }
 
 absl::StatusOr<std::unique_ptr<NodeStore>> NodeStore::Open(const StoreOptions& options,
@@ -97,7 +99,7 @@ absl::StatusOr<std::unique_ptr<NodeStore>> NodeStore::Open(const StoreOptions& o
   VisitResult result;
   ASSIGN_OR_RETURN(const std::vector<LiveSegment> live, SegmentsOfRecords(*records, &result));
   RETURN_IF_ERROR(CheckDamage(result, options.discard_damaged, *records));
-  std::unique_ptr<NodeStore> store(new NodeStore(std::move(disk), RowCacheBytes(options, memory)));
+  std::unique_ptr<NodeStore> store(new NodeStore(options, memory, std::move(disk)));
   store->records_ = std::move(records);
   ASSIGN_OR_RETURN(store->log_, SegmentLog::Open(store->disk_.get(), live));
   store->io_ = std::make_unique<base::ThreadExecutor>(kIoThreads, "store");
@@ -121,6 +123,7 @@ absl::Status NodeStore::Restore(SessionMap* sessions) {
     config::LogInfo(absl::StrCat("restored ", count, " sessions so far"));
   });
   if (!result.ok()) return result.status();
+  RETURN_IF_ERROR(CheckDamage(*result, discard_damaged_, *records_));
   config::LogInfo(absl::StrCat("store ", description_, "; restored ", result->sessions,
                                " sessions in ", seconds(), " s"));
   sessions->tiers()->Start();

@@ -31,8 +31,8 @@ struct StoreOptions {
 };
 
 void DeclareStore(config::OptionSet& set, StoreOptions* options);
-// Bytes of `memory` for rows that recur; 0 without a disk.
-uint64_t RowCacheBytes(const StoreOptions& options, uint64_t memory);
+// Bytes of `memory` for sessions: all but what a disk's rows that recur have, if there is a disk.
+uint64_t SessionBytes(const StoreOptions& options, uint64_t memory);
 
 // The folder's segments/ and records/ and what reads and writes them. It outlives the sessions;
 // thread safe.
@@ -46,21 +46,27 @@ class NodeStore {
   ~NodeStore();
 
   // Opens the sessions that the last run left, saying how far it is, and lets what is attended come
-  // to memory from now on. Their rows stay on disk until they are needed.
+  // to memory from now on. Their rows stay on disk until they are needed. Statuses as of Open.
   absl::Status Restore(SessionMap* sessions);
 
-  SessionStores stores() { return {segments_.get(), records_.get()}; }
+  SessionStores stores() { return {segments_.get(), records_.get(), &budget_}; }
   RowSource* rows() { return &rows_; }
   // "FOLDER: ext4, io_uring, direct".
   const std::string& description() const { return description_; }
 
  private:
-  NodeStore(std::unique_ptr<LinuxDisk> disk, uint64_t row_cache_bytes)
-      : disk_(std::move(disk)), cache_(row_cache_bytes), rows_(disk_.get(), &cache_) {}
+  NodeStore(const StoreOptions& options, uint64_t memory, std::unique_ptr<LinuxDisk> disk)
+      : discard_damaged_(options.discard_damaged),
+        disk_(std::move(disk)),
+        budget_(SessionBytes(options, memory)),
+        cache_(memory - SessionBytes(options, memory)),
+        rows_(disk_.get(), &cache_) {}
 
+  const bool discard_damaged_;
   const std::unique_ptr<LinuxDisk> disk_;
   std::unique_ptr<RecordStore> records_;
   std::unique_ptr<SegmentLog> log_;
+  MemoryBudget budget_;                       // what work in flight holds goes with its end
   std::unique_ptr<base::ThreadExecutor> io_;  // ends before what its work needs
   std::unique_ptr<SegmentStore> segments_;
   RowCache cache_;

@@ -40,12 +40,21 @@ void NodeService::Open(const wire::SessionSpec& spec, wire::Reply<wire::OpenResu
     reply(std::move(status));
     return;
   }
-  absl::StatusOr<wire::OpenResult> result = sessions_->Open(spec);
-  if (result.ok()) {
-    config::LogInfo("session " + spec.session.id.ToString() + " opened for model '" +
-                    spec.model.name + "'");
-  }
-  reply(std::move(result));
+  const auto open = [this, spec, reply = std::move(reply)] {
+    absl::StatusOr<wire::OpenResult> result = sessions_->Open(spec);
+    if (result.ok()) {
+      config::LogInfo("session " + spec.session.id.ToString() + " opened for model '" +
+                      spec.model.name + "'");
+    }
+    reply(std::move(result));
+  };
+  spec.durability == wire::Durability::kDisk ? RunOnDisk(open) : open();
+}
+
+// What may wait for the disk: others must not wait with it.
+void NodeService::RunOnDisk(std::function<void()> work) {
+  if (sessions_->io() == nullptr) return work();
+  sessions_->io()->Run(std::move(work));
 }
 
 void NodeService::Close(const wire::SessionOp& op, wire::StatusReply reply) {
@@ -86,12 +95,14 @@ void NodeService::Truncate(const wire::SessionOp& op, base::Position position,
 }
 
 void NodeService::Adopt(const wire::AdoptCall& call, wire::Reply<wire::SessionInfo> reply) {
-  absl::StatusOr<wire::SessionInfo> info = sessions_->Adopt(call);
-  if (info.ok()) {
-    config::LogInfo(absl::StrCat("session ", call.session.id.ToString(), " adopted at epoch ",
-                                 call.session.epoch));
-  }
-  reply(std::move(info));
+  RunOnDisk([this, call, reply = std::move(reply)] {
+    absl::StatusOr<wire::SessionInfo> info = sessions_->Adopt(call);
+    if (info.ok()) {
+      config::LogInfo(absl::StrCat("session ", call.session.id.ToString(), " adopted at epoch ",
+                                   call.session.epoch));
+    }
+    reply(std::move(info));
+  });
 }
 
 void NodeService::Describe(const wire::DescribeCall& call, wire::Reply<wire::SessionInfo> reply) {

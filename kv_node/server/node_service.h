@@ -11,7 +11,8 @@
 
 namespace sounder::kv_node {
 
-// Thread safe. pin and spill answer UNIMPLEMENTED.
+// Thread safe. pin, spill and load take effect on a node with a store. Calls about durable sessions
+// are answered by the store's io executor, others where they come.
 class NodeService final : public wire::ControlService {
  public:
   // `describe_node` fills what only the process knows: addresses, threads, connections.
@@ -48,6 +49,7 @@ class NodeService final : public wire::ControlService {
   const std::function<wire::NodeStatus()> describe_node_;
   const base::Time started_;
   absl::Status TakesSessions() const;
+  void RunOnDisk(std::function<void()> work);
 
   std::atomic<bool> draining_{false};
   std::atomic<bool> shutting_down_{false};

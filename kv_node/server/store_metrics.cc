@@ -4,32 +4,32 @@ namespace sounder::kv_node {
 namespace {
 
 void AddTierMetrics(metrics::Registry& registry, const Tiers& tiers) {
-  const auto gauge = [&](const char* name, const char* help, uint64_t TierCounts::*field) {
+  const auto gauge = [&](const char* name, const char* help, uint64_t TierCensus::*field) {
     registry.AddGaugeCallback(
-        name, help, [&tiers, field] { return static_cast<double>(tiers.counts().*field); });
+        name, help, [&tiers, field] { return static_cast<double>(tiers.census().*field); });
   };
   gauge("sounder_store_hot_segments", "Segments with rows and index in memory.",
-        &TierCounts::hot_segments);
+        &TierCensus::hot_segments);
   gauge("sounder_store_warm_segments", "Segments with only their index in memory.",
-        &TierCounts::warm_segments);
+        &TierCensus::warm_segments);
   gauge("sounder_store_cold_segments", "Segments of which nothing is in memory.",
-        &TierCounts::cold_segments);
-  const auto counter = [&](const char* name, const char* help, uint64_t TierCounts::*field) {
+        &TierCensus::cold_segments);
+  const auto counter = [&](const char* name, const char* help, uint64_t TierCounters::*field) {
     registry.AddCounterCallback(
-        name, help, [&tiers, field] { return static_cast<double>(tiers.counts().*field); });
+        name, help, [&tiers, field] { return static_cast<double>(tiers.counters().*field); });
   };
   counter("sounder_store_spilled_segments_total", "Times that rows of a segment left memory.",
-          &TierCounts::spilled_segments);
+          &TierCounters::spilled_segments);
   counter("sounder_store_evicted_segments_total",
-          "Times that the index of a segment left memory too.", &TierCounts::evicted_indexes);
+          "Times that the index of a segment left memory too.", &TierCounters::evicted_indexes);
   counter("sounder_store_opened_segments_total", "Times that the index of a segment was read back.",
-          &TierCounts::opened_segments);
+          &TierCounters::opened_segments);
   counter("sounder_store_loaded_segments_total", "Times that all rows of a segment were read back.",
-          &TierCounts::loaded_segments);
+          &TierCounters::loaded_segments);
   counter("sounder_store_failed_written_segments_total", "Segments that could not be written.",
-          &TierCounts::failed_writes);
+          &TierCounters::failed_writes);
   counter("sounder_store_failed_loaded_segments_total",
-          "Segments whose rows could not be read back.", &TierCounts::failed_reads);
+          "Segments whose rows could not be read back.", &TierCounters::failed_reads);
 }
 
 void AddSegmentMetrics(metrics::Registry& registry, const SegmentStore& store) {

@@ -16,7 +16,10 @@ bool MemoryBudget::TryReserve(uint64_t bytes) {
 
 absl::Status MemoryBudget::Reserve(uint64_t bytes) {
   if (TryReserve(bytes)) return absl::OkStatus();
-  if (reclaim_ != nullptr && reclaim_(bytes) > 0 && TryReserve(bytes)) return absl::OkStatus();
+  if (reclaim_ != nullptr && bytes <= limit_) {
+    reclaim_(bytes);
+    if (TryReserve(bytes)) return absl::OkStatus();  // others may have made room as well
+  }
   return absl::ResourceExhaustedError(absl::StrCat("the node's memory is full: ", bytes,
                                                    " more bytes wanted, ", used(), " of ", limit_,
                                                    " in use (--memory)"));

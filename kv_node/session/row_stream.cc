@@ -117,14 +117,15 @@ absl::Status RowStream::CopyTail(int64_t capacity, bool replaces) {
   const bool takes_tail = replaces && tail_ && tail_.Alone();
   const bool takes_cut = replaces && cut_ && cut_.Alone();
   if (takes_tail) tail_->reservation.Give(tail_->reservation.bytes(), &pool);
-  if (takes_cut) cut_->GiveReservation(&pool);
+  const SealedSegment::Share cut_share =
+      takes_cut ? cut_->GiveReservation(&pool) : SealedSegment::Share();
   const uint64_t kept = index_to_come_.bytes();
   index_to_come_.Give(kept, &pool);
   const uint64_t wanted = std::max(row_bytes + index_bytes, pool.bytes());
   if (const absl::Status status = pool.Resize(wanted); !status.ok()) {
     pool.Give(kept, &index_to_come_);
+    if (takes_cut) cut_->TakeReservation(cut_share, &pool);
     if (takes_tail) pool.Give(pool.bytes(), &tail_->reservation);
-    if (takes_cut) cut_->TakeReservation(&pool);
     return status;
   }
   pool.Give(index_bytes, &index_to_come_);
@@ -260,6 +261,7 @@ absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
     piece->segment = std::move(view.segment);
     piece->segment_rows = std::move(view.rows);
     piece->store = std::move(view.store);
+    piece->ready = view.ready;
     if (piece->segment_rows == nullptr) return;
     piece->keys = piece->segment_rows->keys().Slice(0, rows);
     piece->values = piece->segment_rows->values().Slice(0, rows);
@@ -289,26 +291,12 @@ absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
   return pieces;
 }
 
-void RowStream::VisitSegments(base::PositionRange range,
-                              const std::function<void(const Held<SealedSegment>&)>& visit) const {
-  for (const Held<SealedSegment>& sealed : segments_) {
-    if (!Intersect(range, sealed->range()).empty()) visit(sealed);
-  }
-  if (cut_ && !Intersect(range, {tail_first_, tail_first_ + tail_rows_}).empty()) visit(cut_);
-}
+void RowStream::ReleaseCut() { cut_rows_ = nullptr; }
 
 std::shared_ptr<SealedSegment> RowStream::HoldCut() {
   if (!cut_) return nullptr;
   if (cut_rows_ == nullptr) cut_rows_ = cut_->View().rows;
   return cut_rows_ != nullptr ? nullptr : cut_.block();
-}
-
-bool RowStream::AllReady(base::PositionRange range, base::Position layout_position) const {
-  for (const auto& sealed : segments_) {
-    const bool wanted = sealed->range().end <= layout_position;
-    if (wanted && !sealed->ready() && !Intersect(range, sealed->range()).empty()) return false;
-  }
-  return true;
 }
 
 }  // namespace sounder::kv_node

@@ -12,7 +12,6 @@
 #define SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -47,8 +46,9 @@ struct Piece {
   int64_t row_begin = 0;
   int64_t row_end = 0;
   bool sealed = false;  // at the wanted layout position; otherwise its rows are attended exactly
-  std::shared_ptr<const SealedSegment> holder;  // of the segment, for its share of the budget
-  std::shared_ptr<const Segment> segment;
+  bool ready = false;   // the segment's index may be asked for
+  std::shared_ptr<SealedSegment> holder;            // of the segment, for its share of the budget
+  std::shared_ptr<const Segment> segment;           // null: it is cold
   std::shared_ptr<const SegmentRows> segment_rows;  // null for a tail, and where only the store has
   std::shared_ptr<const SegmentReader> store;       // them; null: the segment is not stored
   std::shared_ptr<const TailRows> tail;
@@ -93,18 +93,16 @@ class RowStream {
   // so many rows of the last one are the stream's.
   void StartFrom(std::vector<std::shared_ptr<SealedSegment>> segments, int64_t cut_rows);
 
-  // The pieces that hold `range` in order of position, as laid out at `layout_position`.
+  // The pieces that hold `range` in order of position, as laid out at `layout_position`, each as
+  // its segment was at some moment of the call.
   // FAILED_PRECONDITION naming the first missing position unless they hold all of it.
   absl::StatusOr<std::vector<Piece>> Collect(base::PositionRange range,
                                              base::Position layout_position) const;
-  // No segment of the range, at that layout position, still waits for its index.
-  bool AllReady(base::PositionRange range, base::Position layout_position) const;
-  // Calls `visit` for each segment that holds some of the range, a cut one included.
-  void VisitSegments(base::PositionRange range,
-                     const std::function<void(const Held<SealedSegment>&)>& visit) const;
   // Before rows are appended: a segment that was cut and is to be copied keeps its rows in memory
   // from now on. The segment whose rows are not there and must be loaded first, or null.
   std::shared_ptr<SealedSegment> HoldCut();
+  // Afterwards: a cut that is still there may leave memory.
+  void ReleaseCut();
 
   base::Position first_position() const;  // -1: no rows
   base::Position end_position() const;    // one past the youngest row; 0: no rows

@@ -1,6 +1,5 @@
 #include "kv_node/session/sealed_segment.h"
 
-#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -58,13 +57,23 @@ SealedSegment::SealedSegment(const SegmentShape& shape, std::shared_ptr<const Sa
 SegmentView SealedSegment::View() const {
   std::lock_guard lock(mutex_);
   if (segment_ == nullptr) return {};
-  return {segment_, segment_->rows(), reader_};
+  return {segment_, segment_->rows(), reader_, ready()};
 }
 
 Residency SealedSegment::residency() const {
   std::lock_guard lock(mutex_);
   if (segment_ == nullptr) return Residency::kCold;
   return segment_->rows() == nullptr ? Residency::kWarm : Residency::kHot;
+}
+
+SegmentPhase SealedSegment::PhaseLocked() const {
+  if (segment_ == nullptr) return SegmentPhase::kCold;
+  return ready() ? SegmentPhase::kOpen : SegmentPhase::kBuilding;
+}
+
+SegmentPhase SealedSegment::phase() const {
+  std::lock_guard lock(mutex_);
+  return PhaseLocked();
 }
 
 void SealedSegment::SetReady(BuiltIndex built) {
@@ -85,25 +94,25 @@ void SealedSegment::SetReady(BuiltIndex built) {
   for (const std::function<void()>& done : watchers) done();
 }
 
-bool SealedSegment::Watch(std::function<void()> done) {
+bool SealedSegment::Watch(SegmentPhase phase, std::function<void()> done) {
   std::lock_guard lock(mutex_);
-  if (ready()) return false;
+  if (PhaseLocked() != phase) return false;
   watchers_.push_back(std::move(done));
   return true;
 }
 
-absl::Status SealedSegment::TakeError() {
+absl::Status SealedSegment::open_error() const {
   std::lock_guard lock(mutex_);
-  return std::exchange(error_, absl::OkStatus());
+  return open_error_;
 }
 
-absl::Status SealedSegment::Write(SegmentStore* store) {
+absl::StatusOr<std::shared_ptr<const StoredSegment>> SealedSegment::Write(SegmentStore* store) {
   std::lock_guard writing(write_mutex_);
   std::shared_ptr<Segment> segment;
   {
     std::lock_guard lock(mutex_);
-    if (stored_ != nullptr) return absl::OkStatus();
-    if (!ready() || given_) return absl::FailedPreconditionError("the index is being built");
+    if (stored_ != nullptr) return stored_;
+    if (!ready()) return absl::FailedPreconditionError("the index is being built");
     segment = segment_;
   }
   const std::shared_ptr<const SegmentRows> rows = segment->rows();
@@ -122,7 +131,18 @@ absl::Status SealedSegment::Write(SegmentStore* store) {
   stored_ = std::move(written.stored);
   reader_ = std::move(written.reader);
   content_hash_ = hash;
-  return absl::OkStatus();
+  return stored_;
+}
+
+bool SealedSegment::ForgetStored(const std::shared_ptr<const StoredSegment>& place) {
+  std::lock_guard writing(write_mutex_);
+  std::shared_ptr<const StoredSegment> stored;  // goes without the lock
+  std::lock_guard lock(mutex_);
+  if (stored_ != place) return true;
+  if (segment_ == nullptr || segment_->rows() == nullptr) return false;
+  stored.swap(stored_);
+  reader_ = nullptr;
+  return true;
 }
 
 std::shared_ptr<const StoredSegment> SealedSegment::stored() const {
@@ -174,19 +194,23 @@ uint64_t SealedSegment::OpenBytes() const {
   return ReaderBytes(shape) + (indexed ? sampler_->IndexBytesBound(shape_.num_rows) : 0);
 }
 
-bool SealedSegment::Open(Reservation room) {
+bool SealedSegment::Open(Reservation room, std::function<void()> over) {
+  std::shared_ptr<const StoredSegment> stored;
   {
     std::lock_guard lock(mutex_);
     if (segment_ != nullptr || opening_) return false;
     opening_ = true;
+    open_error_ = absl::OkStatus();
+    stored = stored_;
   }
   // shared_ptr: std::function wants to be copied.
   auto shared_room = std::make_shared<Reservation>(std::move(room));
-  store_->Open(*stored_, [self = shared_from_this(),
-                          shared_room](absl::StatusOr<std::shared_ptr<SegmentReader>> opened) {
+  store_->Open(*stored, [self = shared_from_this(), stored, shared_room, over = std::move(over)](
+                            absl::StatusOr<std::shared_ptr<SegmentReader>> opened) {
     // Decoding takes a while: not on the disk's thread.
-    self->store_->io()->Run([self, shared_room, opened = std::move(opened)]() mutable {
+    self->store_->io()->Run([self, shared_room, over, opened = std::move(opened)]() mutable {
       self->OnOpened(std::move(opened), std::move(*shared_room));
+      over();
     });
   });
   return true;
@@ -235,7 +259,7 @@ void SealedSegment::OnOpened(absl::StatusOr<std::shared_ptr<SegmentReader>> open
       reader_ = *std::move(opened);
       ready_.store(true, std::memory_order_release);
     } else {
-      error_ = std::move(status);
+      open_error_ = std::move(status);
     }
   }
   for (const std::function<void()>& done : watchers) done();
@@ -246,7 +270,7 @@ void SealedSegment::FailOpening(absl::Status why) {
   {
     std::lock_guard lock(mutex_);
     if (segment_ != nullptr || opening_) return;
-    error_ = std::move(why);
+    open_error_ = std::move(why);
     watchers.swap(watchers_);
   }
   for (const std::function<void()>& done : watchers) done();
@@ -264,6 +288,7 @@ void SealedSegment::Load(Reservation room, Loaded done) {
   };
   const SegmentView view = View();
   if (view.segment == nullptr || view.rows != nullptr) return done(absl::OkStatus());
+  loading_ = true;
   const size_t bytes = static_cast<size_t>(shape_.num_rows) * shape_.row_bytes();
   auto rows = std::make_shared<Rows>(std::move(room));
   rows->ids.resize(static_cast<size_t>(shape_.num_rows));
@@ -274,6 +299,7 @@ void SealedSegment::Load(Reservation room, Loaded done) {
   ReadRows(store_->disk(), {read},
            [self = shared_from_this(), segment = view.segment, rows, done = std::move(done)](
                std::span<const absl::Status> statuses, const RowReadCounts&) {
+             self->loading_ = false;
              if (!statuses[0].ok()) return done(statuses[0]);
              auto read_rows =
                  SegmentRows::Create(self->shape_, std::move(rows->keys), std::move(rows->values));
@@ -302,16 +328,20 @@ uint64_t SealedSegment::index_bytes() const {
   return index_.bytes();
 }
 
-void SealedSegment::GiveReservation(Reservation* to) {
+SealedSegment::Share SealedSegment::GiveReservation(Reservation* to) {
   std::lock_guard lock(mutex_);
   given_ = true;
-  rows_.Give(rows_.bytes(), to);
-  index_.Give(index_.bytes(), to);
+  const Share share = {rows_.bytes(), index_.bytes()};
+  rows_.Give(share.rows, to);
+  index_.Give(share.index, to);
+  return share;
 }
 
-void SealedSegment::TakeReservation(Reservation* from) {
+void SealedSegment::TakeReservation(const Share& share, Reservation* from) {
   std::lock_guard lock(mutex_);
-  from->Give(from->bytes(), &rows_);
+  given_ = false;
+  from->Give(share.rows, &rows_);
+  from->Give(share.index, &index_);
 }
 
 }  // namespace sounder::kv_node

@@ -33,9 +33,13 @@ struct SegmentView {
   std::shared_ptr<const Segment> segment;      // with its index; null: cold
   std::shared_ptr<const SegmentRows> rows;     // null: to be read from the store
   std::shared_ptr<const SegmentReader> store;  // null: not stored (then there are rows)
+  bool ready = false;                          // the segment's index may be asked for
 };
 
 enum class Residency : uint8_t { kHot, kWarm, kCold };
+
+// What can be done with it: nothing sampled yet, anything, nothing until it is opened.
+enum class SegmentPhase : uint8_t { kBuilding, kOpen, kCold };
 
 // Thread safe. Owned by shared_ptr: sessions, plans in flight, and work of the store's.
 class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
@@ -55,18 +59,21 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   }
   SegmentView View() const;
   Residency residency() const;
+  SegmentPhase phase() const;
 
-  // The index has been built, or none is needed, and is in memory. Only then may the view's segment
-  // be asked for its index. A segment that became cold is not ready until it is opened.
+  // The index has been built, or none is needed, and is in memory. A segment that became cold is
+  // not ready until it is opened.
   bool ready() const { return ready_.load(std::memory_order_acquire); }
   // Once. Accounts the index (none: attended exactly) and its copies of rows: together within the
   // room there was. Calls those who wait.
   void SetReady(BuiltIndex built);
-  // `done` will be called when the segment is ready, or could not be opened; false, and it will
-  // not, if it is ready.
-  bool Watch(std::function<void()> done);
-  // Why it could not be opened, told once: whoever asks next may try again.
-  absl::Status TakeError();
+  // `done` will be called when the phase is over, or an opening failed; false, and it will not, if
+  // the segment is in another phase.
+  bool Watch(SegmentPhase phase, std::function<void()> done);
+  // Why the last opening failed; OK from the next one's begin on.
+  absl::Status open_error() const;
+  // Its rows are being read back.
+  bool loading() const { return loading_.load(); }
 
   // The clock of last use, and until when it is to stay in memory (in the node's clock).
   void Touch(base::Time now) { last_use_.store(now.time_since_epoch().count()); }
@@ -76,10 +83,13 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
     return now.time_since_epoch().count() < pinned_until_.load();
   }
 
-  // Writes rows and index to the store, unless they are there. Blocks on the disk; one caller at a
-  // time, others wait. `store` outlives the segment. FAILED_PRECONDITION before the index is built;
-  // the store's statuses.
-  absl::Status Write(SegmentStore* store);
+  // Writes rows and index to the store, unless they are there: where they are. Blocks on the disk;
+  // one caller at a time, others wait. `store` outlives the segment. FAILED_PRECONDITION before the
+  // index is built; the store's statuses.
+  absl::StatusOr<std::shared_ptr<const StoredSegment>> Write(SegmentStore* store);
+  // What was written to that place may never be durable (SegmentLog::MakeDurable): the next Write
+  // writes anew. False, and nothing has changed, if the rows are not in memory to do so.
+  bool ForgetStored(const std::shared_ptr<const StoredSegment>& place);
   // Null: not stored.
   std::shared_ptr<const StoredSegment> stored() const;
   // Of the rows, once they are stored.
@@ -90,8 +100,9 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   uint64_t DropRows();
   uint64_t DropIndex();
   // Cold to warm: reads the index. `room`: OpenBytes(), of which the segment keeps what it needs.
-  // Whoever watches is called. False if it is not cold, or is being opened.
-  bool Open(Reservation room);
+  // Whoever watches is called, and `over` at last, when nothing of what was read is left but that.
+  // False, and nothing is called, if it is not cold or is being opened.
+  bool Open(Reservation room, std::function<void()> over);
   uint64_t OpenBytes() const;
   // Tells whoever watches a cold segment that it will not be opened, and why.
   void FailOpening(absl::Status why);
@@ -105,19 +116,25 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   uint64_t index_bytes() const;
 
   // For a session that holds it alone and is about to let go of it: its share of the budget changes
-  // hands, and back. An index that comes later is dropped.
-  void GiveReservation(Reservation* to);
-  void TakeReservation(Reservation* from);
+  // hands, and back if it does not. An index that comes meanwhile, or after, is dropped.
+  struct Share {
+    uint64_t rows = 0;
+    uint64_t index = 0;
+  };
+  Share GiveReservation(Reservation* to);
+  void TakeReservation(const Share& share, Reservation* from);
 
   std::atomic<int> holders{0};
 
  private:
+  SegmentPhase PhaseLocked() const;
   void OnOpened(absl::StatusOr<std::shared_ptr<SegmentReader>> opened, Reservation room);
   absl::StatusOr<std::shared_ptr<Segment>> SegmentOf(std::span<const std::byte> index) const;
 
   const SegmentShape shape_;
   const std::shared_ptr<const Sampler> sampler_;
   std::atomic<bool> ready_{false};
+  std::atomic<bool> loading_{false};
   std::atomic<int64_t> last_use_{0};
   std::atomic<int64_t> pinned_until_{0};
   std::mutex write_mutex_;            // of Write; before mutex_
@@ -128,7 +145,7 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   SegmentStore* store_ = nullptr;
   ContentHash content_hash_{};
   bool opening_ = false;
-  absl::Status error_;
+  absl::Status open_error_;
   Reservation rows_;
   Reservation index_;  // with what the reader takes
   bool given_ = false;

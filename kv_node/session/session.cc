@@ -156,11 +156,14 @@ void Session::GiveUp(uint64_t sequence, uint64_t serial) {
     if (found == queued_.end() || found->second.serial != serial) return;
     Operation operation = std::move(found->second);
     queued_.erase(found);
-    Answer(
-        &operation,
-        absl::DeadlineExceededError(absl::StrCat("operation ", applied_ + 1, " of session ",
-                                                 spec_.session.id.ToString(), " did not arrive")),
-        0, &calls);
+    ReleaseCuts(operation.item);
+    const std::string name =
+        absl::StrCat("operation ", applied_ + 1, " of session ", spec_.session.id.ToString());
+    const bool first = sequence == applied_ + 1;  // it waits for a cut
+    Answer(&operation,
+           absl::DeadlineExceededError(first ? name + " waited too long for rows read from disk"
+                                             : name + " did not arrive"),
+           0, &calls);
   }
   for (const auto& call : calls) call();
 }
@@ -193,6 +196,8 @@ void Session::ApplyQueued(Calls* calls) {
       if (failed_.ok()) {
         ++applied_;
         NoteAppended(operation.item);
+      } else {
+        ReleaseCuts(operation.item);
       }
     }
     Answer(&operation, failed_, rows, calls);
@@ -284,8 +289,7 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
 }
 
 void Session::Await(SealedSegment& segment) {
-  if (segment.residency() == Residency::kCold) return;  // it has been built
-  if (segment.Watch([weak = weak_from_this(), watched = &segment] {
+  if (segment.Watch(SegmentPhase::kBuilding, [weak = weak_from_this(), watched = &segment] {
         if (const auto self = weak.lock()) self->OnIndexed(watched);
       })) {
     unbuilt_.insert(&segment);
@@ -304,14 +308,13 @@ void Session::OnIndexed(const SealedSegment* segment) {
   for (const auto& call : calls) call();
 }
 
-void Session::Close(absl::Status reason, bool forget) {
+void Session::Close(absl::Status reason) {
   CHECK(!reason.ok());
   Calls calls;
   {
     std::lock_guard lock(mutex_);
     if (!closed_.ok()) return;
     closed_ = reason;
-    if (journal_ != nullptr && forget) journal_->Remove();
     for (auto& [sequence, operation] : queued_) {
       if (operation.timer != 0) executor_->Cancel(operation.timer);
       Answer(&operation, reason, 0, &calls);

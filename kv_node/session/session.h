@@ -161,8 +161,8 @@ class Session : public std::enable_shared_from_this<Session> {
   uint64_t epoch() const;
 
   // No operation after this one; whatever waits ends with `reason`. The caller drops the session.
-  // `forget`: its records go too; otherwise a restart finds them.
-  void Close(absl::Status reason, bool forget = true);
+  // What is recorded stays: see SessionJournal::Remove.
+  void Close(absl::Status reason);
   // Writes what is not durable yet, and blocks; OK for sessions in memory.
   absl::Status MakeDurable();
   const std::shared_ptr<SessionJournal>& journal() const { return journal_; }
@@ -222,6 +222,24 @@ class Session : public std::enable_shared_from_this<Session> {
     base::Position position = 0;
   };
   using Calls = std::vector<std::function<void()>>;  // made after the lock is released
+  using Pieces = std::vector<std::vector<Piece>>;    // by kv head
+  // Rows that a request wants.
+  struct Wanted {
+    uint32_t layer = 0;
+    uint32_t kv_head_begin = 0;
+    uint32_t kv_head_count = 0;
+    base::PositionRange range;
+    base::Position layout_position = 0;
+    uint64_t sequence = 0;
+    bool indexed = false;
+  };
+  static constexpr char kForRows[] = "for rows in flight, being indexed or being read";
+  // What it has asked for, and found, so far.
+  struct Gathering {
+    absl::flat_hash_set<const SealedSegment*> asked;   // to be opened
+    std::vector<std::shared_ptr<const Segment>> held;  // what is open stays so until all is
+    absl::StatusOr<Pieces> pieces = absl::UnknownError("not gathered");
+  };
 
   void Submit(const wire::AppendItem& item, std::optional<base::Position> truncate_to,
               absl::Status status, base::Time deadline, AppendDone done);
@@ -246,25 +264,25 @@ class Session : public std::enable_shared_from_this<Session> {
   // Counts a segment among those whose index is awaited, unless it is ready.
   void Await(SealedSegment& segment);
   void OnIndexed(const SealedSegment* segment);
-  // Whether the segments of the range are in memory, indexes at least; those that are not come.
-  // An error: one of them could not be read.
-  absl::StatusOr<bool> AllOpen(uint32_t layer, uint32_t head_begin, uint32_t heads,
-                               base::PositionRange range);
-  // Whether a segment became cold after it was found open.
-  static bool AnyGone(const std::vector<std::vector<Piece>>& pieces);
+  // Whether the pieces are there, or an error: with segments that are open and, where that is
+  // wanted, indexed. Those that are cold come.
+  bool Gather(const Wanted& wanted, Gathering* gathering);
+  enum class Look { kComplete, kWaits, kAgain };  // the later one decides
+  absl::StatusOr<Look> LookAt(const Pieces& pieces, bool indexed, Gathering* gathering);
+  absl::StatusOr<Look> AwaitOpen(const std::shared_ptr<SealedSegment>& segment,
+                                 Gathering* gathering);
   // Whether the rows that an append has to copy are in memory; those that are not come.
   bool HoldCuts(const wire::AppendItem& item);
+  void ReleaseCuts(const wire::AppendItem& item);
   void OnCutsLoaded(const absl::Status& status);
-  void WatchRoom();  // not in the hold of the lock
+  void LoadForJournal(const std::shared_ptr<SealedSegment>& segment);
+  void PushWatch(Calls* calls);
+  void WatchRoom();
   void OnRelieved();
   void NoteAppended(const wire::AppendItem& item);
   SessionImage TakeImage(const RecordedExtent& recorded);
-  bool Ready(const wire::AttendItem& item) const;
-  absl::StatusOr<AttendPlan> MakePlan(const wire::AttendItem& item) const;
-  absl::StatusOr<std::vector<std::vector<Piece>>> Collect(uint32_t layer, uint32_t head_begin,
-                                                          uint32_t heads, base::PositionRange range,
-                                                          base::Position layout_position) const;
-  absl::StatusOr<FetchedRows> ReadBack(const wire::FetchItem& item) const;
+  absl::StatusOr<Pieces> Collect(const Wanted& wanted) const;
+  absl::StatusOr<std::vector<int32_t>> ReadTokens(base::PositionRange range) const;
   void ApplyQueued(Calls* calls);
   void WakeWaiters(Calls* calls);
   // `ref`: whose epoch must be the session's as long as it waits; null: anybody's.
@@ -302,6 +320,8 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::flat_hash_set<const SealedSegment*> unbuilt_;  // its index is awaited
   absl::flat_hash_set<const SealedSegment*> opening_;  // for a request that waits
   size_t loading_cuts_ = 0;                            // for an append that waits
+  bool no_room_ = false;                               // somebody waits for it
+  bool watching_room_ = false;                         // and will be told
   base::Time pinned_until_{};
   base::Position unchanged_before_ = base::kMaxPositions;  // since the last image
   int64_t unrecorded_rows_ = 0;

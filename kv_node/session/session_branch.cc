@@ -144,39 +144,33 @@ base::SessionId Session::parent() const {
   return parent_;
 }
 
-absl::StatusOr<FetchedRows> Session::ReadBack(const wire::FetchItem& item) const {
-  RETURN_IF_ERROR(CheckCuts(item.sequence, item.range.end));
-  FetchedRows rows;
-  ASSIGN_OR_RETURN(rows.pieces, Collect(item.layer, item.kv_head_begin, item.kv_head_count,
-                                        item.range, item.range.end));
-  if (!item.want_tokens) return rows;
-  absl::StatusOr<std::vector<int32_t>> tokens = tokens_.Read(item.range);
-  if (!tokens.ok()) {
-    return absl::Status(
-        tokens.status().code(),
-        absl::StrCat("session ", spec_.session.id.ToString(), ": ", tokens.status().message()));
-  }
-  rows.tokens = *std::move(tokens);
-  return rows;
+absl::StatusOr<std::vector<int32_t>> Session::ReadTokens(base::PositionRange range) const {
+  absl::StatusOr<std::vector<int32_t>> tokens = tokens_.Read(range);
+  if (tokens.ok()) return tokens;
+  return absl::Status(tokens.status().code(), absl::StrCat("session ", spec_.session.id.ToString(),
+                                                           ": ", tokens.status().message()));
 }
 
 void Session::Fetch(const wire::FetchItem& item, base::Time deadline, FetchDone done) {
   if (const absl::Status status = CheckFetch(item); !status.ok()) return done(status);
-  auto rows = std::make_shared<absl::StatusOr<FetchedRows>>(absl::UnknownError("not read"));
+  const Wanted wanted = {item.layer,     item.kv_head_begin, item.kv_head_count, item.range,
+                         item.range.end, item.sequence,      /*indexed=*/false};
+  auto gathering = std::make_shared<Gathering>();
+  auto tokens = std::make_shared<absl::StatusOr<std::vector<int32_t>>>(std::vector<int32_t>());
+  // Rows and ids in the same hold of the lock.
   Wait(
       &item.session, item.sequence,
-      [this, item, rows] {
-        do {
-          const absl::StatusOr<bool> open =
-              AllOpen(item.layer, item.kv_head_begin, item.kv_head_count, item.range);
-          if (open.ok() && !*open) return false;
-          *rows = open.ok() ? ReadBack(item) : open.status();
-        } while (rows->ok() && AnyGone((*rows)->pieces));
+      [this, wanted, want_tokens = item.want_tokens, gathering, tokens] {
+        if (!Gather(wanted, gathering.get())) return false;
+        if (want_tokens && gathering->pieces.ok()) *tokens = ReadTokens(wanted.range);
         return true;
       },
-      deadline, "for rows in flight",
-      [rows, done = std::move(done)](const absl::Status& waited) {
-        done(waited.ok() ? std::move(*rows) : waited);
+      deadline, kForRows,
+      [gathering, tokens, done = std::move(done)](absl::Status waited) {
+        waited.Update(gathering->pieces.status());
+        waited.Update(tokens->status());
+        if (!waited.ok()) return done(std::move(waited));
+        done(FetchedRows{*std::move(gathering->pieces), **std::move(tokens)});
       });
 }
 
@@ -187,7 +181,10 @@ absl::Status Session::Adopt(uint64_t epoch, uint64_t holder) {
     if (!closed_.ok()) return closed_;
     const bool again = epoch == epoch_ && holder_ == holder && holder != 0;
     if (again || epoch > epoch_) last_touched_ = executor_->clock().Now();
-    if (again) return absl::OkStatus();
+    if (again) {
+      restored_ = absl::OkStatus();  // what it was told of before the node restarted is recorded
+      return absl::OkStatus();
+    }
     if (epoch <= epoch_) {
       return absl::FailedPreconditionError(absl::StrCat(
           "session ", spec_.session.id.ToString(), " is at epoch ", epoch_,
@@ -200,6 +197,7 @@ absl::Status Session::Adopt(uint64_t epoch, uint64_t holder) {
     half_done_ = Attempt{};
     for (auto& [sequence, operation] : queued_) {
       if (operation.timer != 0) executor_->Cancel(operation.timer);
+      ReleaseCuts(operation.item);
       Answer(&operation, CheckOpen(operation.item.session), 0, &calls);
     }
     queued_.clear();

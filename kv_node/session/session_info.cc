@@ -21,8 +21,10 @@ wire::SessionInfo Session::Info() const {
     info.cold_segments += residency == Residency::kCold;
     if (const auto stored = segment->stored()) info.stored_bytes += stored->live().bytes;
   }
-  if (journal_ != nullptr) info.durable_position = journal_->durable_position();
   std::lock_guard lock(mutex_);
+  if (journal_ != nullptr) {
+    info.durable_position = std::min(journal_->durable_position(), unchanged_before_);
+  }
   info.spec.session.epoch = epoch_;
   const base::Duration pinned = pinned_until_ - executor_->clock().Now();
   info.pinned_seconds = static_cast<uint32_t>(

@@ -3,14 +3,18 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "common/base/absl_text.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/config/logging.h"
 
 namespace sounder::kv_node {
 namespace {
 
 constexpr base::Duration kRetryAfter = std::chrono::milliseconds(500);
+constexpr base::Duration kSoon = std::chrono::milliseconds(5);
 
 base::Position BlockOf(base::Position position) { return position / kTokenBlock * kTokenBlock; }
 
@@ -26,23 +30,38 @@ void SessionJournal::StartFrom(RecordedSession recorded) {
   std::lock_guard working(work_mutex_);
   CHECK(streams_.empty() && rewrite_);
   streams_ = std::move(recorded.streams);
+  for (const Stream& stream : streams_) {
+    kept_.push_back(stream.end());
+    for (const Stream::Entry& entry : stream.segments) names_.Found(entry.stored);
+    if (stream.cut != nullptr) names_.Found(stream.cut);
+  }
   tokens_ = recorded.tokens;
   durable_position_ = recorded.durable;
   rewrite_ = false;
 }
 
+void SessionJournal::StartAfter(std::shared_ptr<SessionJournal> before) {
+  std::lock_guard working(work_mutex_);
+  before_ = std::move(before);
+}
+
 void SessionJournal::Request(base::Duration delay) {
-  base::Executor* const io = segments_->io();
+  base::Executor* const io = stores_.segments->io();
   const base::Time when = io->clock().Now() + delay;
   {
     std::lock_guard lock(mutex_);
     if (due_ <= when) return;
     due_ = when;
   }
-  io->RunAt(when, [self = shared_from_this()] {
-    const absl::Status status = self->Sync();
-    if (!status.ok()) self->Request(kRetryAfter);
-  });
+  io->RunAt(when, [self = shared_from_this(), when] { self->RunDue(when); });
+}
+
+void SessionJournal::RunDue(base::Time when) {
+  {
+    std::lock_guard lock(mutex_);
+    if (due_ != when) return;  // what was due has been done
+  }
+  Sync().IgnoreError();  // it will be tried again
 }
 
 absl::Status SessionJournal::Sync() {
@@ -52,24 +71,35 @@ absl::Status SessionJournal::Sync() {
     due_ = base::kNever;
   }
   absl::Status status = SyncLocked();
-  std::lock_guard lock(mutex_);
-  last_status_ = status;
+  if (!status.ok()) {
+    ++*stores_.failed_commits;
+    Request(kRetryAfter);
+  }
+  if (const bool failed = !status.ok(); failed != failing_) {
+    failing_ = failed;
+    const std::string name = absl::StrCat("session ", session_.ToString(), " is ");
+    const std::string place = absl::StrCat(" position ", durable_position_.load());
+    if (failed) {
+      config::LogWarning(name + "not durable beyond" + place + ": " + base::MessageOf(status));
+    } else {
+      config::LogInfo(name + "durable again, up to" + place);
+    }
+  }
   return status;
-}
-
-absl::Status SessionJournal::last_status() const {
-  std::lock_guard lock(mutex_);
-  return last_status_;
 }
 
 absl::Status SessionJournal::SyncLocked() {
   if (removing_) return absl::OkStatus();
+  if (before_ != nullptr) {
+    RETURN_IF_ERROR(before_->RemoveNow());
+    before_ = nullptr;
+  }
   RecordedExtent extent;
   if (!rewrite_) {
     extent.tokens = tokens_;
     for (const Stream& stream : streams_) extent.segments.push_back(stream.segments.size());
   }
-  const std::optional<SessionImage> image = take_(extent);
+  const std::optional<SessionImage> image = source_.take(extent);
   if (!image.has_value()) return absl::OkStatus();
   absl::Status status = Commit(*image);
   if (!status.ok()) rewrite_ = true;
@@ -80,14 +110,13 @@ absl::Status SessionJournal::Commit(const SessionImage& image) {
   Write write;
   if (rewrite_) {
     write.batch.RemoveSession(session_);
-    for (Stream& stream : streams_) {
-      for (Stream::Entry& entry : stream.segments) Drop(std::move(entry.stored));
-      Drop(std::move(stream.cut));
-    }
-    streams_.clear();
-    tokens_ = 0;
+    write.changes = true;
+    DropAll();
   }
   streams_.resize(image.streams.size());
+  kept_.resize(image.streams.size(), 0);
+  awaited_.resize(image.streams.size(), nullptr);
+  for (base::Position& kept : kept_) kept = std::min(kept, image.unchanged_before);
   base::Position durable = image.streams.empty() ? 0 : base::kMaxPositions;
   for (size_t i = 0; i < image.streams.size(); ++i) {
     RETURN_IF_ERROR(AddStream(image, i, &write));
@@ -96,80 +125,115 @@ absl::Status SessionJournal::Commit(const SessionImage& image) {
   AddTokens(image, &write);
   SessionRecord record = image.record;
   record.committed_position = durable;
+  EncodedRecord encoded = EncodeRecord(record);
+  if (!write.changes && encoded.value == record_) return absl::OkStatus();
   write.batch.PutSession(record);
-  if (!write.segments.empty()) RETURN_IF_ERROR(segments_->MakeDurable(write.segments));
-  RETURN_IF_ERROR(records_->Commit(write.batch));
+  RETURN_IF_ERROR(MakeDurable(write));
+  RETURN_IF_ERROR(stores_.records->Commit(write.batch));
   rewrite_ = false;
-  ForgetDropped();
+  record_ = std::move(encoded.value);
+  names_.Committed();
+  for (size_t i = 0; i < streams_.size(); ++i) kept_[i] = streams_[i].end();
   durable_position_ = durable;
   return absl::OkStatus();
 }
 
+void SessionJournal::DropAll() {
+  for (const Stream& stream : streams_) {
+    for (const Stream::Entry& entry : stream.segments) names_.Drop(entry.stored);
+    names_.Drop(stream.cut);
+  }
+  streams_.clear();
+  tokens_ = 0;
+  record_.clear();
+}
+
+absl::Status SessionJournal::MakeDurable(const Write& write) {
+  if (write.named.empty()) return absl::OkStatus();
+  std::vector<std::shared_ptr<const StoredSegment>> all;
+  for (const Named& named : write.named) all.push_back(named.stored);
+  absl::Status status = stores_.segments->MakeDurable(all);
+  if (status.ok()) return status;
+  // What a failed sync lost never becomes durable: next time it is written anew, from memory.
+  for (const Named& named : write.named) {
+    if (stores_.segments->MakeDurable({&named.stored, 1}).ok()) continue;
+    if (!named.segment->ForgetStored(named.stored)) source_.load(named.segment);
+  }
+  return status;
+}
+
+// Segments as far as their indexes are built; the others follow when they are. What was durable of
+// those is recorded as a tail until then, and no more: that would lose where the seal mark lies.
 absl::Status SessionJournal::AddStream(const SessionImage& image, size_t i, Write* write) {
   const StreamImage& of = image.streams[i];
   Stream& stream = streams_[i];
   while (stream.segments.size() > of.first_segment) {
     Stream::Entry& last = stream.segments.back();
-    write->batch.RemoveSegment(session_, of.layer, of.kv_head, last.first);
-    Drop(std::move(last.stored));
+    RemoveSegment(of, last.first, std::move(last.stored), write);
     stream.segments.pop_back();
   }
-  const bool same_cut = stream.cut != nullptr && of.cut != nullptr &&
-                        of.cut->stored() == stream.cut &&
-                        stream.cut_end == of.tail_first + of.tail_rows;
-  if (stream.cut != nullptr && !same_cut) {
-    write->batch.RemoveSegment(session_, of.layer, of.kv_head, stream.cut_first);
-    Drop(std::exchange(stream.cut, nullptr));
-  }
-  bool complete = true;
-  RETURN_IF_ERROR(AddSegments(of, &stream, write, &complete));
-  if (complete && of.cut != nullptr && !same_cut) RETURN_IF_ERROR(AddCut(of, &stream, write));
-  AddTail(image, of, complete, &stream, write);
-  return absl::OkStatus();
-}
-
-// As far as their indexes are built: the others follow when they are. (Their rows may be recorded
-// as a tail's; recording more of them would lose where the seal mark lies.)
-absl::Status SessionJournal::AddSegments(const StreamImage& image, Stream* stream, Write* write,
-                                         bool* complete) {
-  for (const auto& segment : image.segments) {
-    if (!segment->ready() && segment->stored() == nullptr) {
-      *complete = false;
-      break;
-    }
-    RETURN_IF_ERROR(segment->Write(segments_));
-    PutSegment(image, *segment, segment->shape().num_rows, write);
-    stream->segments.push_back({segment->range().begin, segment->range().end, segment->stored()});
-  }
-  return absl::OkStatus();
-}
-
-absl::Status SessionJournal::AddCut(const StreamImage& image, Stream* stream, Write* write) {
-  if (image.cut->stored() == nullptr && !image.cut->ready()) return absl::OkStatus();
-  RETURN_IF_ERROR(image.cut->Write(segments_));
-  PutSegment(image, *image.cut, image.tail_rows, write);
-  stream->cut = image.cut->stored();
-  stream->cut_first = image.tail_first;
-  stream->cut_end = image.tail_first + image.tail_rows;
-  return absl::OkStatus();
-}
-
-void SessionJournal::AddTail(const SessionImage& image, const StreamImage& of, bool complete,
-                             Stream* stream, Write* write) {
-  const base::Position segments_end = stream->segments.empty() ? 0 : stream->segments.back().end;
   const base::Position end = of.tail_first + of.tail_rows;
-  const bool has_tail = complete && of.tail != nullptr && of.tail_rows > 0;
+  const bool same_cut = stream.cut != nullptr && of.cut != nullptr &&
+                        of.cut->stored() == stream.cut && stream.cut_end == end;
+  if (stream.cut != nullptr && !same_cut) {
+    RemoveSegment(of, stream.cut_first, std::exchange(stream.cut, nullptr), write);
+  }
+  std::shared_ptr<SealedSegment> unbuilt;
+  std::shared_ptr<const SegmentRows> unbuilt_rows;
+  const auto built = [&](const std::shared_ptr<SealedSegment>& segment) {
+    SegmentView view = segment->View();
+    if (view.segment == nullptr || view.ready) return true;
+    unbuilt = segment;
+    unbuilt_rows = std::move(view.rows);
+    return false;
+  };
+  for (const auto& segment : of.segments) {
+    if (!built(segment)) break;
+    const base::PositionRange range = segment->range();
+    ASSIGN_OR_RETURN(auto stored, PutSegment(of, segment, segment->shape().num_rows, write));
+    stream.segments.push_back({range.begin, range.end, std::move(stored)});
+  }
+  if (unbuilt == nullptr && of.cut != nullptr && !same_cut && built(of.cut)) {
+    ASSIGN_OR_RETURN(stream.cut, PutSegment(of, of.cut, of.tail_rows, write));
+    stream.cut_first = of.tail_first;
+    stream.cut_end = end;
+  }
+  Tail tail;
+  if (unbuilt != nullptr) {
+    AwaitBuilt(i, *unbuilt);
+    const base::PositionRange range = unbuilt->range();
+    tail = {range.begin, std::max<int64_t>(0, std::min(kept_[i], range.end) - range.begin),
+            unbuilt_rows->keys().data, unbuilt_rows->values().data};
+  } else if (of.tail != nullptr && of.tail_rows > 0) {
+    tail = {of.tail_first, of.tail_rows, of.tail->keys.data(), of.tail->values.data()};
+  }
+  AddTail(image, of, tail, &stream, write);
+  return absl::OkStatus();
+}
+
+// Sessions that were forked from others hear of the index here only.
+void SessionJournal::AwaitBuilt(size_t stream, SealedSegment& segment) {
+  if (std::exchange(awaited_[stream], &segment) == &segment) return;
+  const bool waits = segment.Watch(SegmentPhase::kBuilding, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->Request(kSoon);
+  });
+  if (!waits) Request(kSoon);
+}
+
+void SessionJournal::AddTail(const SessionImage& image, const StreamImage& of, const Tail& tail,
+                             Stream* stream, Write* write) {
+  const base::Position end = tail.first + tail.rows;
   const bool recorded = stream->tail_end > stream->tail_first;
   const bool stale =
-      recorded && (stream->tail_first < segments_end || of.cut != nullptr ||
-                   image.unchanged_before < stream->tail_end ||
-                   (has_tail && of.tail_first != stream->tail_first) || (complete && !has_tail));
+      recorded && (tail.rows == 0 || tail.first != stream->tail_first || end < stream->tail_end ||
+                   image.unchanged_before < stream->tail_end);
   if (stale) {
     write->batch.RemoveTails(session_, of.layer, of.kv_head, 0);
+    write->changes = true;
     stream->tail_first = stream->tail_end = 0;
   }
-  if (!has_tail) return;
-  if (stream->tail_end == stream->tail_first) stream->tail_first = stream->tail_end = of.tail_first;
+  if (tail.rows == 0) return;
+  if (stream->tail_end == stream->tail_first) stream->tail_first = stream->tail_end = tail.first;
   if (stream->tail_end == end) return;
   TailRecord record;
   record.layer = of.layer;
@@ -179,17 +243,24 @@ void SessionJournal::AddTail(const SessionImage& image, const StreamImage& of, b
   record.dim = of.dim;
   record.dtype = of.dtype;
   const size_t row = static_cast<size_t>(of.dim) * base::SizeOf(of.dtype);
-  const size_t begin = static_cast<size_t>(stream->tail_end - of.tail_first) * row;
-  record.keys = of.tail->keys.bytes().subspan(begin, record.half_bytes());
-  record.values = of.tail->values.bytes().subspan(begin, record.half_bytes());
+  const size_t begin = static_cast<size_t>(stream->tail_end - tail.first) * row;
+  record.keys = {tail.keys + begin, record.half_bytes()};
+  record.values = {tail.values + begin, record.half_bytes()};
   write->batch.PutTail(session_, record);
+  write->changes = true;
   stream->tail_end = end;
 }
 
 void SessionJournal::AddTokens(const SessionImage& image, Write* write) {
+  base::Position end = image.tokens_from;
+  if (!image.tokens.empty()) {
+    const TokenRuns::Ids& last = image.tokens.back();
+    end = last.first + static_cast<base::Position>(last.ids.size());
+  }
+  if (end == tokens_ && tokens_ <= image.unchanged_before) return;  // ids are only added behind
+  write->changes = true;
   write->batch.RemoveTokensFrom(session_, BlockOf(image.tokens_from));
   TokenRecord block;
-  base::Position end = image.tokens_from;
   for (const TokenRuns::Ids& run : image.tokens) {
     base::Position position = run.first;
     for (const int32_t id : run.ids) {
@@ -199,15 +270,15 @@ void SessionJournal::AddTokens(const SessionImage& image, Write* write) {
       block.first_position = BlockOf(position);
       block.Put(position++, id);
     }
-    end = position;
   }
   if (block.known.any()) write->batch.PutTokens(session_, block);
   tokens_ = end;
 }
 
-void SessionJournal::PutSegment(const StreamImage& image, const SealedSegment& segment,
-                                int64_t rows, Write* write) {
-  const std::shared_ptr<const StoredSegment> stored = segment.stored();
+absl::StatusOr<std::shared_ptr<const StoredSegment>> SessionJournal::PutSegment(
+    const StreamImage& image, const std::shared_ptr<SealedSegment>& segment, int64_t rows,
+    Write* write) {
+  ASSIGN_OR_RETURN(std::shared_ptr<const StoredSegment> stored, segment->Write(stores_.segments));
   SegmentRecord record;
   record.layer = image.layer;
   record.kv_head = image.kv_head;
@@ -215,43 +286,46 @@ void SessionJournal::PutSegment(const StreamImage& image, const SealedSegment& s
   record.place = stored->place();
   record.rows_used = rows;
   record.indexed = record.shape.index_bytes > 0;
-  record.content_hash = segment.content_hash();
-  stored->AddName();
+  record.content_hash = segment->content_hash();
+  names_.Add(stored);
   write->batch.PutSegment(session_, record);
-  write->segments.push_back(stored);
+  write->changes = true;
+  write->named.push_back({segment, stored});
+  return stored;
 }
 
-void SessionJournal::ForgetDropped() {
-  for (const auto& stored : dropped_) stored->RemoveName();
-  dropped_.clear();
+void SessionJournal::RemoveSegment(const StreamImage& image, base::Position first,
+                                   std::shared_ptr<const StoredSegment> stored, Write* write) {
+  write->batch.RemoveSegment(session_, image.layer, image.kv_head, first);
+  write->changes = true;
+  names_.Drop(stored);
 }
 
-void SessionJournal::Drop(std::shared_ptr<const StoredSegment> stored) {
-  if (stored != nullptr) dropped_.push_back(std::move(stored));
-}
-
-void SessionJournal::Remove() {
+void SessionJournal::Remove(std::function<void(absl::Status)> done) {
   removing_ = true;
-  segments_->io()->Run([self = shared_from_this()] {
-    if (self->RemoveNow().ok()) return;
-    base::Executor* const io = self->segments_->io();
-    io->RunAt(io->clock().Now() + kRetryAfter, [self] { self->Remove(); });
+  stores_.segments->io()->Run([self = shared_from_this(), done = std::move(done)] {
+    const absl::Status status = self->RemoveNow();
+    if (!status.ok()) {
+      base::Executor* const io = self->stores_.segments->io();
+      io->RunAt(io->clock().Now() + kRetryAfter, [self] { self->Remove(nullptr); });
+    }
+    if (done != nullptr) done(status);
   });
 }
 
 absl::Status SessionJournal::RemoveNow() {
   std::lock_guard working(work_mutex_);
   if (removed_) return absl::OkStatus();
+  if (before_ != nullptr) {
+    RETURN_IF_ERROR(before_->RemoveNow());
+    before_ = nullptr;
+  }
   RecordBatch batch;
   batch.RemoveSession(session_);
-  RETURN_IF_ERROR(records_->Commit(batch));
+  RETURN_IF_ERROR(stores_.records->Commit(batch));
   removed_ = true;
-  for (Stream& stream : streams_) {
-    for (Stream::Entry& entry : stream.segments) Drop(std::move(entry.stored));
-    Drop(std::move(stream.cut));
-  }
-  streams_.clear();
-  ForgetDropped();
+  DropAll();
+  names_.Committed();
   return absl::OkStatus();
 }
 

@@ -59,12 +59,15 @@ SessionMap::SessionMap(const SessionMapOptions& options, base::Executor* executo
                        const SessionStores& stores)
     : options_(options),
       executor_(executor),
-      budget_(options.memory_bytes),
-      lane_(executor, options.index),
       stores_(stores),
+      own_budget_(stores.budget == nullptr ? std::make_unique<MemoryBudget>(options.memory_bytes)
+                                           : nullptr),
+      budget_(stores.budget == nullptr ? own_budget_.get() : stores.budget),
+      lane_(executor, options.index),
+      failed_commits_(std::make_shared<std::atomic<uint64_t>>(0)),
       tiers_(stores.segments == nullptr
                  ? nullptr
-                 : std::make_unique<Tiers>(options.tiers, stores.segments, &budget_)) {}
+                 : std::make_unique<Tiers>(options.tiers, stores.segments, budget_)) {}
 
 SessionMap::~SessionMap() { CloseAll(absl::UnavailableError("the node is shutting down")); }
 
@@ -135,30 +138,41 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
     if (!status.ok()) return status;
     return result;
   };
+  std::shared_ptr<Session> session;
   {
     std::lock_guard lock(mutex_);
-    if (const std::optional<absl::Status> known = Known(spec)) return answer(*known);
+    const std::optional<absl::Status> known = Known(spec);
+    if (known.has_value() && !known->ok()) return *known;
+    if (known.has_value()) session = sessions_.at(spec.session.id);
   }
+  if (session != nullptr) return answer(session->MakeDurable());
   ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, SamplerFor(spec));
-  ASSIGN_OR_RETURN(const std::shared_ptr<Session> session, Make(spec, std::move(sampler)));
+  ASSIGN_OR_RETURN(session, Make(spec, std::move(sampler)));
+  std::shared_ptr<Session> other;  // opened meanwhile
   {
     std::lock_guard lock(mutex_);
-    if (const std::optional<absl::Status> known = Known(spec)) return answer(*known);
-    sessions_[spec.session.id] = session;
+    const std::optional<absl::Status> known = Known(spec);
+    if (known.has_value() && !known->ok()) return *known;
+    if (known.has_value()) {
+      other = sessions_.at(spec.session.id);
+    } else {
+      InsertLocked(session);
+    }
   }
-  return answer(KeepNew(session));
+  return answer(other != nullptr ? other->MakeDurable() : KeepNew(session));
 }
 
 // A session without rows.
 absl::StatusOr<std::shared_ptr<Session>> SessionMap::Make(const wire::SessionSpec& spec,
                                                           std::shared_ptr<const Sampler> sampler) {
-  Reservation fixed(&budget_);
+  Reservation fixed(budget_);
   RETURN_IF_ERROR(fixed.Resize(Session::FixedBytes(spec)));
-  auto session = std::make_shared<Session>(spec, std::move(sampler), &budget_, std::move(fixed),
+  auto session = std::make_shared<Session>(spec, std::move(sampler), budget_, std::move(fixed),
                                            executor_, &lane_, tiers_.get());
   if (spec.durability == wire::Durability::kDisk) {
-    ASSIGN_OR_RETURN(std::shared_ptr<SessionJournal> journal, NewJournal(spec.session.id));
-    session->SetJournal(std::move(journal), options_.journal);
+    const JournalStores stores = {stores_.segments, stores_.records, failed_commits_};
+    session->SetJournal(std::make_shared<SessionJournal>(spec.session.id, stores),
+                        options_.journal);
   }
   return session;
 }
@@ -183,13 +197,14 @@ void SessionMap::EraseLocked(const std::shared_ptr<Session>& session) {
   if (found != sessions_.end() && found->second == session) sessions_.erase(found);
 }
 
-void SessionMap::Erase(const std::shared_ptr<Session>& session, const absl::Status& reason,
-                       bool forget) {
+// Its records go too; a session of the same id that is opened later writes after that.
+void SessionMap::Forget(const std::shared_ptr<Session>& session, const absl::Status& reason) {
   {
     std::lock_guard lock(mutex_);
     EraseLocked(session);
+    if (session->journal() != nullptr) session->journal()->Remove(nullptr);
   }
-  session->Close(reason, forget);
+  session->Close(reason);
 }
 
 void SessionMap::Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply) {
@@ -201,24 +216,32 @@ void SessionMap::Close(const wire::SessionOp& op, base::Time deadline, wire::Sta
   // Whatever became of earlier operations, the session goes: nobody will send them again.
   (*session)->WhenApplied(op.session, op.sequence, deadline,
                           [this, ref = op.session, session = *session, reply = std::move(reply)](
-                              const absl::Status&) { reply(EraseAt(session, ref)); });
+                              const absl::Status&) { EraseAt(session, ref, reply); });
 }
 
 // A session that ended otherwise meanwhile is closed as well.
-absl::Status SessionMap::EraseAt(const std::shared_ptr<Session>& session,
-                                 const wire::SessionRef& ref) {
+void SessionMap::EraseAt(const std::shared_ptr<Session>& session, const wire::SessionRef& ref,
+                         const wire::StatusReply& reply) {
+  absl::Status status;
   {
     std::lock_guard lock(mutex_);
-    const absl::Status status = session->CheckEpoch(ref);
-    if (absl::IsFailedPrecondition(status)) return status;
-    EraseLocked(session);
+    status = session->CheckEpoch(ref);
+    if (!absl::IsFailedPrecondition(status)) {
+      status = absl::OkStatus();
+      EraseLocked(session);
+      // A restart must not find what was acknowledged as closed. (It is tried until it succeeds.)
+      if (session->journal() != nullptr) {
+        session->journal()->Remove([reply, id = ref.id](const absl::Status& removed) {
+          reply(
+              base::Annotate(removed, absl::StrCat("session ", id.ToString(),
+                                                   " is closed, and still recorded on the disk")));
+        });
+      }
+    }
   }
+  if (!status.ok()) return reply(status);
   session->Close(NotFound(ref.id));
-  if (session->journal() == nullptr) return absl::OkStatus();
-  // A restart must not find what was acknowledged as closed. (It is tried until it succeeds.)
-  return base::Annotate(
-      session->journal()->RemoveNow(),
-      absl::StrCat("session ", ref.id.ToString(), " is closed, and still recorded on the disk"));
+  if (session->journal() == nullptr) reply(absl::OkStatus());
 }
 
 absl::StatusOr<wire::SessionInfo> SessionMap::Adopt(const wire::AdoptCall& call) {
@@ -258,17 +281,32 @@ void SessionMap::Fork(const wire::ForkCall& call, base::Time deadline, wire::Sta
     // Also when the parent has gone since.
     std::unique_lock lock(mutex_);
     if (const std::optional<absl::Status> known = KnownFork(call)) {
+      if (!known->ok()) {
+        lock.unlock();
+        return reply(*known);
+      }
+      const std::shared_ptr<Session> child = sessions_.at(call.child);
       lock.unlock();
-      return reply(*known);
+      return RunFor(*child, [child, reply = std::move(reply)] { reply(child->MakeDurable()); });
     }
   }
   absl::StatusOr<std::shared_ptr<Session>> parent = Find(call.op.session.id, call.op.tenant);
   if (!parent.ok()) return reply(parent.status());
   (*parent)->Fork(
       call.op.session, call.op.sequence, call.position, deadline,
-      [this, call, parent = *parent, reply = std::move(reply)](absl::StatusOr<ForkedRows> rows) {
-        reply(rows.ok() ? OpenFork(call, *parent, *std::move(rows)) : rows.status());
+      [this, call, parent = *parent, reply = std::move(reply)](absl::StatusOr<ForkedRows> forked) {
+        if (!forked.ok()) return reply(forked.status());
+        auto rows = std::make_shared<ForkedRows>(*std::move(forked));
+        RunFor(*parent, [this, call, parent, rows, reply] {
+          reply(OpenFork(call, *parent, std::move(*rows)));
+        });
       });
+}
+
+// What may wait for the disk runs there.
+void SessionMap::RunFor(const Session& session, std::function<void()> work) {
+  if (session.journal() == nullptr) return work();
+  stores_.segments->io()->Run(std::move(work));
 }
 
 absl::Status SessionMap::OpenFork(const wire::ForkCall& call, const Session& parent,
@@ -278,13 +316,18 @@ absl::Status SessionMap::OpenFork(const wire::ForkCall& call, const Session& par
   spec.ttl_seconds = call.ttl_seconds;
   ASSIGN_OR_RETURN(const std::shared_ptr<Session> child, Make(spec, parent.sampler()));
   child->StartFrom(std::move(rows));
-  std::optional<absl::Status> known;
+  std::shared_ptr<Session> other;  // forked meanwhile
   {
     std::lock_guard lock(mutex_);
-    known = KnownFork(call);
-    if (!known.has_value()) sessions_[call.child] = child;
+    const std::optional<absl::Status> known = KnownFork(call);
+    if (known.has_value() && !known->ok()) return *known;
+    if (known.has_value()) {
+      other = sessions_.at(call.child);
+    } else {
+      InsertLocked(child);
+    }
   }
-  return known.has_value() ? *known : KeepNew(child);
+  return other != nullptr ? other->MakeDurable() : KeepNew(child);
 }
 
 size_t SessionMap::CloseExpired() {
@@ -293,7 +336,7 @@ size_t SessionMap::CloseExpired() {
   for (const std::shared_ptr<Session>& session : All()) {
     const uint32_t ttl = session->spec().ttl_seconds;
     if (ttl == 0 || now - session->last_touched() < std::chrono::seconds(ttl)) continue;
-    Erase(session, NotFound(session->spec().session.id), /*forget=*/true);
+    Forget(session, NotFound(session->spec().session.id));
     ++closed;
   }
   return closed;
@@ -305,7 +348,11 @@ void SessionMap::CloseAll(const absl::Status& reason) {
     ended_ = reason;
   }
   for (const std::shared_ptr<Session>& session : All()) {
-    Erase(session, reason, /*forget=*/false);
+    {
+      std::lock_guard lock(mutex_);
+      EraseLocked(session);
+    }
+    session->Close(reason);
   }
 }
 

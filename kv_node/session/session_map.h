@@ -2,6 +2,7 @@
 #ifndef SOUNDER_KV_NODE_SESSION_SESSION_MAP_H_
 #define SOUNDER_KV_NODE_SESSION_SESSION_MAP_H_
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -28,11 +29,14 @@ struct SessionMapOptions {
   JournalOptions journal = {};
 };
 
-// A node's disk. Both, and the segments' io executor, outlive the sessions.
+// A node's disk. All of it, and the segments' io executor, outlive the sessions.
 struct SessionStores {
   SegmentStore* segments = nullptr;  // where what does not fit into memory goes; null: nowhere
   RecordStore* records = nullptr;    // what durable sessions leave; null, also without the other:
                                      // there are none
+  // What all they hold is counted in; null: the map has one of its own. With a disk its work may
+  // hold some of it a little longer than there are sessions.
+  MemoryBudget* budget = nullptr;
 };
 
 // Thread safe. The executor runs index builds and timers; it outlives the map and its sessions.
@@ -52,7 +56,7 @@ class SessionMap {
   // The same for a session of another tenant: who asks learns nothing about it.
   absl::StatusOr<std::shared_ptr<Session>> Find(const base::SessionId& id, uint32_t tenant) const;
   // Applies `sequence` operations first, then frees the session, and answers when a restart will
-  // not find it; blocks for that. FAILED_PRECONDITION for another epoch, also for one that ends
+  // not find it. FAILED_PRECONDITION for another epoch, also for one that ends
   // while it waits.
   void Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply);
   // Applies `sequence` operations first, then opens a child of the rows before a position. The same
@@ -70,8 +74,8 @@ class SessionMap {
   // Calls `done` when no segment waits for its index, or at `latest`: only then all rows of durable
   // sessions can be.
   void WhenIndexed(base::Time latest, std::function<void()> done);
-  // Writes what is not durable yet of durable sessions; blocks. The first error.
-  absl::Status MakeDurable();
+  // Writes what is not durable yet of durable sessions, in the background. The first error.
+  void MakeDurable(std::function<void(absl::Status)> done);
   // The end: later calls get `reason` too. A restart finds durable sessions.
   void CloseAll(const absl::Status& reason);
 
@@ -81,7 +85,13 @@ class SessionMap {
   SessionCounts Totals() const;
   // Over all sessions.
   WaitingCounts Waiting() const;
-  const MemoryBudget& budget() const { return budget_; }
+  const MemoryBudget& budget() const { return *budget_; }
+  // Where calls about durable sessions, which wait for the disk, may run: null without a store.
+  base::Executor* io() const {
+    return stores_.segments == nullptr ? nullptr : stores_.segments->io();
+  }
+  // Writes of durable sessions that failed; each is tried again.
+  uint64_t failed_commits() const { return *failed_commits_; }
   const IndexLane& lane() const { return lane_; }
   // Null without a store.
   Tiers* tiers() { return tiers_.get(); }
@@ -95,17 +105,22 @@ class SessionMap {
   absl::StatusOr<std::shared_ptr<const Sampler>> SamplerFor(const wire::SessionSpec& spec);
   absl::StatusOr<std::shared_ptr<Session>> Make(const wire::SessionSpec& spec,
                                                 std::shared_ptr<const Sampler> sampler);
-  absl::StatusOr<std::shared_ptr<SessionJournal>> NewJournal(const base::SessionId& id);
+  // With the lock held. The journal of an earlier session of the id goes first.
+  void InsertLocked(const std::shared_ptr<Session>& session);
   absl::Status KeepNew(const std::shared_ptr<Session>& session);
-  void Erase(const std::shared_ptr<Session>& session, const absl::Status& reason, bool forget);
-  absl::Status EraseAt(const std::shared_ptr<Session>& session, const wire::SessionRef& ref);
+  void Forget(const std::shared_ptr<Session>& session, const absl::Status& reason);
+  void EraseAt(const std::shared_ptr<Session>& session, const wire::SessionRef& ref,
+               const wire::StatusReply& reply);
   void EraseLocked(const std::shared_ptr<Session>& session);
+  void RunFor(const Session& session, std::function<void()> work);
 
   const SessionMapOptions options_;
   base::Executor* const executor_;
-  MemoryBudget budget_;
-  IndexLane lane_;
   const SessionStores stores_;
+  std::unique_ptr<MemoryBudget> own_budget_;  // or null
+  MemoryBudget* const budget_;
+  IndexLane lane_;
+  const std::shared_ptr<std::atomic<uint64_t>> failed_commits_;
   const std::unique_ptr<Tiers> tiers_;  // or null
 
   mutable std::mutex mutex_;  // guards everything below

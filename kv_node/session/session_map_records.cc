@@ -8,26 +8,20 @@
 
 namespace sounder::kv_node {
 
-// A session of the same id may have been closed a moment ago: its removal must not come after what
-// the new one records.
-absl::StatusOr<std::shared_ptr<SessionJournal>> SessionMap::NewJournal(const base::SessionId& id) {
-  std::shared_ptr<SessionJournal> old;
-  {
-    std::lock_guard lock(mutex_);
-    if (!sessions_.contains(id)) old = journals_[id].lock();
-  }
-  if (old != nullptr && old->removing()) RETURN_IF_ERROR(old->RemoveNow());
-  auto journal = std::make_shared<SessionJournal>(id, stores_.segments, stores_.records);
-  std::lock_guard lock(mutex_);
+void SessionMap::InsertLocked(const std::shared_ptr<Session>& session) {
+  const base::SessionId& id = session->spec().session.id;
+  sessions_[id] = session;
+  if (session->journal() == nullptr) return;
   absl::erase_if(journals_, [](const auto& entry) { return entry.second.expired(); });
-  journals_[id] = journal;
-  return journal;
+  std::weak_ptr<SessionJournal>& journal = journals_[id];
+  if (auto before = journal.lock()) session->journal()->StartAfter(std::move(before));
+  journal = session->journal();
 }
 
 // That a session is durable includes that there is one.
 absl::Status SessionMap::KeepNew(const std::shared_ptr<Session>& session) {
   absl::Status status = session->MakeDurable();
-  if (!status.ok()) Erase(session, status, /*forget=*/true);
+  if (!status.ok()) Forget(session, status);
   return status;
 }
 
@@ -38,13 +32,28 @@ void SessionMap::WhenIndexed(base::Time latest, std::function<void()> done) {
     const std::function<void()> done;
   };
   const auto waiting = std::make_shared<Waiting>(std::move(done));
-  for (const std::shared_ptr<Session>& session : All()) session->WhenIndexed(latest, [waiting] {});
+  for (const std::shared_ptr<Session>& session : All()) {
+    if (session->journal() != nullptr) session->WhenIndexed(latest, [waiting] {});
+  }
 }
 
-absl::Status SessionMap::MakeDurable() {
-  absl::Status status;
-  for (const std::shared_ptr<Session>& session : All()) status.Update(session->MakeDurable());
-  return status;
+void SessionMap::MakeDurable(std::function<void(absl::Status)> done) {
+  struct Writing {
+    explicit Writing(std::function<void(absl::Status)> all) : done(std::move(all)) {}
+    ~Writing() { done(status); }  // with the last of them
+    const std::function<void(absl::Status)> done;
+    std::mutex mutex;
+    absl::Status status;  // guarded by mutex
+  };
+  const auto writing = std::make_shared<Writing>(std::move(done));
+  for (const std::shared_ptr<Session>& session : All()) {
+    if (session->journal() == nullptr) continue;
+    stores_.segments->io()->Run([writing, journal = session->journal()] {
+      const absl::Status status = journal->Sync();
+      std::lock_guard lock(writing->mutex);
+      writing->status.Update(status);
+    });
+  }
 }
 
 absl::StatusOr<VisitResult> SessionMap::Restore(
@@ -52,7 +61,7 @@ absl::StatusOr<VisitResult> SessionMap::Restore(
   CHECK(stores_.records != nullptr);
   uint64_t restored = 0;
   SessionRestorer restorer(
-      stores_.segments, &budget_, tiers_.get(),
+      stores_.segments, budget_, tiers_.get(),
       [this](const SessionRecord& record) -> absl::StatusOr<std::shared_ptr<Session>> {
         ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, SamplerFor(record.spec));
         return Make(record.spec, std::move(sampler));
@@ -60,13 +69,15 @@ absl::StatusOr<VisitResult> SessionMap::Restore(
       [&](std::shared_ptr<Session> session) {
         {
           std::lock_guard lock(mutex_);
-          const base::SessionId id = session->spec().session.id;
-          sessions_[id] = std::move(session);
+          InsertLocked(session);
         }
         progress(++restored);
         return absl::OkStatus();
       });
-  return stores_.records->Visit(restorer);
+  ASSIGN_OR_RETURN(VisitResult result, stores_.records->Visit(restorer));
+  result.sessions = restored;
+  for (const auto& misfit : restorer.misfits()) result.damaged.push_back(misfit);
+  return result;
 }
 
 }  // namespace sounder::kv_node

@@ -13,14 +13,19 @@ void Session::SetJournal(std::shared_ptr<SessionJournal> journal, const JournalO
   CHECK(journal_ == nullptr);
   journal_ = std::move(journal);
   journal_options_ = options;
-  journal_->SetSource(
+  JournalSource source;
+  source.take =
       [weak = weak_from_this()](const RecordedExtent& recorded) -> std::optional<SessionImage> {
-        const auto self = weak.lock();
-        if (self == nullptr) return std::nullopt;
-        SessionImage image = self->TakeImage(recorded);
-        if (image.streams.empty()) return std::nullopt;  // closed
-        return image;
-      });
+    const auto self = weak.lock();
+    if (self == nullptr) return std::nullopt;
+    SessionImage image = self->TakeImage(recorded);
+    if (image.streams.empty()) return std::nullopt;  // closed
+    return image;
+  };
+  source.load = [weak = weak_from_this()](const std::shared_ptr<SealedSegment>& segment) {
+    if (const auto self = weak.lock()) self->LoadForJournal(segment);
+  };
+  journal_->SetSource(std::move(source));
 }
 
 SessionImage Session::TakeImage(const RecordedExtent& recorded) {
@@ -34,6 +39,7 @@ SessionImage Session::TakeImage(const RecordedExtent& recorded) {
   image.record.fork_position = fork_position_;
   image.record.fork_sequence = fork_sequence_;
   image.unchanged_before = std::exchange(unchanged_before_, base::kMaxPositions);
+  journal_->OnChanged(image.unchanged_before);
   image.streams.reserve(streams_.size());
   for (size_t i = 0; i < streams_.size(); ++i) {
     StreamImage& stream = image.streams.emplace_back();
@@ -51,7 +57,8 @@ SessionImage Session::TakeImage(const RecordedExtent& recorded) {
 // With the lock held.
 void Session::NoteAppended(const wire::AppendItem& item) {
   if (journal_ == nullptr) return;
-  if (item.layer == 0) unrecorded_rows_ += item.row_count;  // positions, not rows of all layers
+  // Positions, not rows of all layers: of the last one, which usually completes them.
+  if (item.layer + 1 == spec_.model.layers) unrecorded_rows_ += item.row_count;
   const bool enough = unrecorded_rows_ >= journal_options_.tail_rows;
   journal_->Request(enough ? base::Duration{} : journal_options_.tail_interval);
 }

@@ -8,9 +8,20 @@
 
 namespace sounder::kv_node {
 
+// For want of memory nothing is damaged.
+absl::Status SessionRestorer::Note(absl::Status status) {
+  if (status.ok() || absl::IsResourceExhausted(status)) return status;
+  loading_.reset();
+  misfits_.emplace_back(session_, std::move(status));
+  return absl::OkStatus();
+}
+
 absl::Status SessionRestorer::OnSession(const SessionRecord& record) {
+  session_ = record.spec.session.id;
   loading_.emplace(budget_);
-  ASSIGN_OR_RETURN(loading_->session, make_(record));
+  absl::StatusOr<std::shared_ptr<Session>> session = make_(record);
+  if (!session.ok()) return Note(session.status());
+  loading_->session = *std::move(session);
   loading_->rows.record = record;
   loading_->rows.streams =
       Session::MakeStreams(loading_->session->spec(), loading_->session->sampler(), budget_);
@@ -44,6 +55,18 @@ std::shared_ptr<SealedSegment> SessionRestorer::SegmentOf(const SegmentRecord& r
 }
 
 absl::Status SessionRestorer::OnSegment(const SegmentRecord& record) {
+  return loading_.has_value() ? Note(AddSegment(record)) : absl::OkStatus();
+}
+
+absl::Status SessionRestorer::OnTail(const TailRecord& record) {
+  return loading_.has_value() ? Note(AddTail(record)) : absl::OkStatus();
+}
+
+absl::Status SessionRestorer::OnTokens(const TokenRecord& record) {
+  return loading_.has_value() ? Note(AddTokens(record)) : absl::OkStatus();
+}
+
+absl::Status SessionRestorer::AddSegment(const SegmentRecord& record) {
   ASSIGN_OR_RETURN(const size_t index, StreamOf(record.layer, record.kv_head));
   const wire::SessionSpec& spec = loading_->session->spec();
   Stream& stream = loading_->streams[index];
@@ -80,7 +103,7 @@ void SessionRestorer::Settle() {
   }
 }
 
-absl::Status SessionRestorer::OnTail(const TailRecord& record) {
+absl::Status SessionRestorer::AddTail(const TailRecord& record) {
   Settle();
   ASSIGN_OR_RETURN(const size_t index, StreamOf(record.layer, record.kv_head));
   RowStream& stream = loading_->rows.streams[index];
@@ -101,7 +124,7 @@ absl::Status SessionRestorer::OnTail(const TailRecord& record) {
                                           " goes beyond a seal mark"));
 }
 
-absl::Status SessionRestorer::OnTokens(const TokenRecord& record) {
+absl::Status SessionRestorer::AddTokens(const TokenRecord& record) {
   for (int64_t at = 0; at < kTokenBlock;) {
     if (!record.known[static_cast<size_t>(at)]) {
       ++at;
@@ -119,6 +142,7 @@ absl::Status SessionRestorer::OnTokens(const TokenRecord& record) {
 }
 
 absl::Status SessionRestorer::OnEnd(const base::SessionId&) {
+  if (!loading_.has_value()) return absl::OkStatus();
   Settle();
   const std::shared_ptr<Session> session = std::move(loading_->session);
   CHECK(session->journal() != nullptr);

@@ -41,6 +41,9 @@ class SessionRestorer final : public RecordVisitor {
   absl::Status OnEnd(const base::SessionId& session) override;
   absl::Status OnDamaged(const base::SessionId& session, const absl::Status& why) override;
 
+  // Sessions whose records, each of them whole, do not fit together: not restored.
+  const std::vector<std::pair<base::SessionId, absl::Status>>& misfits() const { return misfits_; }
+
  private:
   struct Stream {
     std::vector<std::shared_ptr<SealedSegment>> segments;
@@ -54,6 +57,11 @@ class SessionRestorer final : public RecordVisitor {
     bool settled = false;  // segments have become the rows' streams
     RecordedSession recorded;
   };
+  // Notes an error that is the session's alone; others end the visit.
+  absl::Status Note(absl::Status status);
+  absl::Status AddSegment(const SegmentRecord& record);
+  absl::Status AddTail(const TailRecord& record);
+  absl::Status AddTokens(const TokenRecord& record);
   absl::StatusOr<size_t> StreamOf(uint32_t layer, uint32_t kv_head) const;
   std::shared_ptr<SealedSegment> SegmentOf(const SegmentRecord& record);
   void Settle();
@@ -63,7 +71,9 @@ class SessionRestorer final : public RecordVisitor {
   Tiers* const tiers_;
   const MakeSession make_;
   const OnRestored restored_;
-  std::optional<Loading> loading_;
+  std::optional<Loading> loading_;  // none: what comes of this session is passed over
+  base::SessionId session_;         // that was told of last
+  std::vector<std::pair<base::SessionId, absl::Status>> misfits_;
   // Of all sessions so far.
   std::map<std::pair<uint64_t, uint64_t>, std::shared_ptr<SealedSegment>> segments_;
 };

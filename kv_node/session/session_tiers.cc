@@ -1,45 +1,71 @@
 // A session whose segments are not all in memory.
+#include <algorithm>
 #include <utility>
 
 #include "common/base/check.h"
+#include "common/base/status_macros.h"
 #include "kv_node/session/session.h"
 
 namespace sounder::kv_node {
 
-absl::StatusOr<bool> Session::AllOpen(uint32_t layer, uint32_t head_begin, uint32_t heads,
-                                      base::PositionRange range) {
-  if (tiers_ == nullptr) return true;
-  const base::Time now = executor_->clock().Now();
-  bool all = true;
-  absl::Status status;
-  for (uint32_t head = 0; head < heads; ++head) {
-    Stream(layer, head_begin + head).VisitSegments(range, [&](const Held<SealedSegment>& held) {
-      held->Touch(now);
-      if (held->residency() != Residency::kCold) return;
-      all = false;
-      status.Update(held->TakeError());
-      if (!status.ok() || opening_.contains(held.block().get())) return;
-      if (!held->Watch([weak = weak_from_this(), watched = held.block().get()] {
-            if (const auto self = weak.lock()) self->OnIndexed(watched);
-          })) {
-        return;  // it was just opened: the next look will find it
-      }
-      opening_.insert(held.block().get());
-      // Not in the hold of the lock, which whoever is told of the end takes.
-      executor_->Run([tiers = tiers_, segment = held.block()] { tiers->Open(segment); });
-    });
+bool Session::Gather(const Wanted& wanted, Gathering* gathering) {
+  for (;;) {
+    absl::StatusOr<Pieces> pieces = Collect(wanted);
+    if (pieces.ok()) {
+      const absl::StatusOr<Look> look = LookAt(*pieces, wanted.indexed, gathering);
+      if (look.ok() && *look == Look::kAgain) continue;
+      if (look.ok() && *look == Look::kWaits) return false;
+      if (!look.ok()) pieces = look.status();
+    }
+    gathering->pieces = std::move(pieces);
+    gathering->held.clear();
+    return true;
   }
-  if (!status.ok()) return status;
-  return all;
 }
 
-bool Session::AnyGone(const std::vector<std::vector<Piece>>& pieces) {
+absl::StatusOr<Session::Look> Session::LookAt(const Pieces& pieces, bool indexed,
+                                              Gathering* gathering) {
+  const base::Time now = executor_->clock().Now();
+  Look look = Look::kComplete;
   for (const std::vector<Piece>& of_head : pieces) {
     for (const Piece& piece : of_head) {
-      if (piece.holder != nullptr && piece.segment == nullptr) return true;
+      if (piece.holder == nullptr) continue;
+      piece.holder->Touch(now);
+      Look here = Look::kComplete;
+      if (piece.segment == nullptr) {
+        ASSIGN_OR_RETURN(here, AwaitOpen(piece.holder, gathering));
+      } else if (indexed && piece.sealed && !piece.ready) {
+        here = Look::kWaits;
+      }
+      look = std::max(look, here);
     }
   }
-  return false;
+  if (look != Look::kWaits) return look;
+  std::vector<std::shared_ptr<const Segment>> held;
+  for (const std::vector<Piece>& of_head : pieces) {
+    for (const Piece& piece : of_head) {
+      if (piece.segment != nullptr) held.push_back(piece.segment);
+    }
+  }
+  gathering->held = std::move(held);
+  return look;
+}
+
+// Whoever asked is told of an error; whoever comes later tries again.
+absl::StatusOr<Session::Look> Session::AwaitOpen(const std::shared_ptr<SealedSegment>& segment,
+                                                 Gathering* gathering) {
+  const bool asked = !gathering->asked.insert(segment.get()).second;
+  if (opening_.contains(segment.get())) return Look::kWaits;
+  if (asked) RETURN_IF_ERROR(segment->open_error());
+  if (!segment->Watch(SegmentPhase::kCold, [weak = weak_from_this(), watched = segment.get()] {
+        if (const auto self = weak.lock()) self->OnIndexed(watched);
+      })) {
+    return Look::kAgain;  // it was just opened
+  }
+  opening_.insert(segment.get());
+  // Not in the hold of the lock, which whoever is told of the end takes.
+  executor_->Run([tiers = tiers_, segment] { tiers->Open(segment); });
+  return Look::kWaits;
 }
 
 bool Session::HoldCuts(const wire::AppendItem& item) {
@@ -58,6 +84,12 @@ bool Session::HoldCuts(const wire::AppendItem& item) {
   return loading_cuts_ == 0;
 }
 
+void Session::ReleaseCuts(const wire::AppendItem& item) {
+  for (uint32_t head = 0; head < item.kv_head_count; ++head) {
+    Stream(item.layer, item.kv_head_begin + head).ReleaseCut();
+  }
+}
+
 // They may have been dropped again: then they are loaded again.
 void Session::OnCutsLoaded(const absl::Status& status) {
   Calls calls;
@@ -72,6 +104,19 @@ void Session::OnCutsLoaded(const absl::Status& status) {
   for (const auto& call : calls) call();
 }
 
+void Session::LoadForJournal(const std::shared_ptr<SealedSegment>& segment) {
+  std::lock_guard lock(mutex_);
+  if (!closed_.ok() || tiers_ == nullptr) return;
+  executor_->Run([tiers = tiers_, segment] { tiers->Load(segment, [](const absl::Status&) {}); });
+}
+
+// With the lock held: one watch at a time, however many wait.
+void Session::PushWatch(Calls* calls) {
+  if (!no_room_ || watching_room_) return;
+  watching_room_ = true;
+  calls->push_back([self = shared_from_this()] { self->WatchRoom(); });
+}
+
 void Session::WatchRoom() {
   tiers_->WhenRelieved([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->OnRelieved();
@@ -81,15 +126,13 @@ void Session::WatchRoom() {
 // Not all that was tried may have made room: somebody else took it, or nothing could leave.
 void Session::OnRelieved() {
   Calls calls;
-  bool again = false;
   {
     std::lock_guard lock(mutex_);
+    watching_room_ = false;
     if (!closed_.ok()) return;
     WakeWaiters(&calls);
-    again = !waiters_.empty() && tiers_->scarce();
   }
   for (const auto& call : calls) call();
-  if (again) WatchRoom();
 }
 
 void Session::Pin(base::Duration duration) {

@@ -1,6 +1,5 @@
 // What waits for a session: attends and fetches for rows and indexes, closes and forks for
 // operations, acknowledgements for index builds.
-#include <atomic>
 #include <memory>
 #include <utility>
 
@@ -19,23 +18,13 @@ std::string Name(const base::SessionId& id) { return "session " + id.ToString();
 
 }  // namespace
 
-bool Session::Ready(const wire::AttendItem& item) const {
-  if (!Sampled(item)) return true;
-  for (uint32_t head = 0; head < item.kv_head_count; ++head) {
-    if (!Stream(item.layer, item.kv_head_begin + head).AllReady(item.range, item.layout_position)) {
-      return false;
-    }
-  }
-  return true;
-}
-
-absl::StatusOr<std::vector<std::vector<Piece>>> Session::Collect(
-    uint32_t layer, uint32_t head_begin, uint32_t heads, base::PositionRange range,
-    base::Position layout_position) const {
-  std::vector<std::vector<Piece>> all;
-  for (uint32_t head = 0; head < heads; ++head) {
-    absl::StatusOr<std::vector<Piece>> pieces =
-        Stream(layer, head_begin + head).Collect(range, layout_position);
+absl::StatusOr<Session::Pieces> Session::Collect(const Wanted& wanted) const {
+  RETURN_IF_ERROR(CheckCuts(wanted.sequence, wanted.range.end));
+  Pieces all;
+  all.reserve(wanted.kv_head_count);
+  for (uint32_t head = 0; head < wanted.kv_head_count; ++head) {
+    absl::StatusOr<std::vector<Piece>> pieces = Stream(wanted.layer, wanted.kv_head_begin + head)
+                                                    .Collect(wanted.range, wanted.layout_position);
     if (!pieces.ok()) {
       return absl::Status(pieces.status().code(),
                           absl::StrCat(Name(spec_.session.id), ": ", pieces.status().message()));
@@ -45,38 +34,25 @@ absl::StatusOr<std::vector<std::vector<Piece>>> Session::Collect(
   return all;
 }
 
-absl::StatusOr<AttendPlan> Session::MakePlan(const wire::AttendItem& item) const {
-  RETURN_IF_ERROR(CheckCuts(item.sequence, item.range.end));
-  AttendPlan plan;
-  if (Sampled(item)) plan.sampler = sampler_;
-  ASSIGN_OR_RETURN(plan.pieces, Collect(item.layer, item.kv_head_begin, item.kv_head_count,
-                                        item.range, item.layout_position));
-  return plan;
-}
-
 void Session::Plan(const wire::AttendItem& item, base::Time deadline, PlanDone done) {
   absl::Status status = CheckAttend(item);
   if (!status.ok()) {
     done(std::move(status));
     return;
   }
-  // The plan is made in the same hold of the lock that found everything ready: an operation in
+  const Wanted wanted = {item.layer,           item.kv_head_begin, item.kv_head_count, item.range,
+                         item.layout_position, item.sequence,      Sampled(item)};
+  // The pieces are those of the hold of the lock that found everything ready: an operation in
   // between could seal a segment that belongs to the plan but has no index yet.
-  auto plan = std::make_shared<absl::StatusOr<AttendPlan>>(absl::UnknownError("not planned"));
+  auto gathering = std::make_shared<Gathering>();
   Wait(
       &item.session, item.sequence,
-      [this, item, plan] {
-        do {
-          const absl::StatusOr<bool> open =
-              AllOpen(item.layer, item.kv_head_begin, item.kv_head_count, item.range);
-          if (open.ok() && !(*open && Ready(item))) return false;
-          *plan = open.ok() ? MakePlan(item) : open.status();
-        } while (plan->ok() && AnyGone((*plan)->pieces));
-        return true;
-      },
-      deadline, "for rows in flight or an index being built",
-      [plan, done = std::move(done)](const absl::Status& waited) {
-        done(waited.ok() ? std::move(*plan) : waited);
+      [this, wanted, gathering] { return Gather(wanted, gathering.get()); }, deadline, kForRows,
+      [sampler = Sampled(item) ? sampler_ : nullptr, gathering,
+       done = std::move(done)](absl::Status waited) {
+        waited.Update(gathering->pieces.status());
+        if (!waited.ok()) return done(std::move(waited));
+        done(AttendPlan{*std::move(gathering->pieces), sampler});
       });
 }
 
@@ -87,17 +63,15 @@ void Session::WhenApplied(const wire::SessionRef& ref, uint64_t sequence, base::
 
 // A build of this session wakes it, the last of them at the latest, or room for more rows.
 void Session::WhenCaughtUp(base::Time latest, std::function<void()> done) {
-  // Whether the waiter ever found none: by now there may be, and nobody would wake it.
-  auto scarce = std::make_shared<std::atomic<bool>>(false);
   Wait(
       nullptr, 0,
-      [this, scarce] {
+      [this] {
         const bool room = tiers_ == nullptr || !tiers_->scarce();
-        if (!room) *scarce = true;
+        if (!room) no_room_ = true;
         return room && (unbuilt_.empty() || lane_->CaughtUp());
       },
-      latest, "for index builds", [done = std::move(done)](const absl::Status&) { done(); });
-  if (*scarce) WatchRoom();
+      latest, "for index builds or room in memory",
+      [done = std::move(done)](const absl::Status&) { done(); });
 }
 
 void Session::WhenIndexed(base::Time latest, std::function<void()> done) {
@@ -109,15 +83,18 @@ void Session::WhenIndexed(base::Time latest, std::function<void()> done) {
 void Session::Wait(const wire::SessionRef* ref, uint64_t sequence, std::function<bool()> ready,
                    base::Time deadline, std::string what, std::function<void(absl::Status)> done) {
   absl::Status status;
+  Calls calls;
+  bool waits = false;
   {
     std::lock_guard lock(mutex_);
     status = ref == nullptr ? closed_ : CheckOpen(*ref);
     if (status.ok()) last_touched_ = executor_->clock().Now();
     if (status.ok() && applied_ < sequence) status = restored_.ok() ? failed_ : restored_;
-    const bool waits = status.ok() && (applied_ < sequence || (ready != nullptr && !ready()));
+    waits = status.ok() && (applied_ < sequence || (ready != nullptr && !ready()));
     if (waits && waiters_.size() >= kMaxWaiters) {
       status = absl::ResourceExhaustedError(
           absl::StrCat(waiters_.size(), " requests wait for ", Name(spec_.session.id), " already"));
+      waits = false;
     } else if (waits) {
       const uint64_t id = ++last_waiter_;
       Waiter& waiter = waiters_[id];
@@ -137,10 +114,11 @@ void Session::Wait(const wire::SessionRef* ref, uint64_t sequence, std::function
         late(absl::DeadlineExceededError(
             absl::StrCat(Name(self->spec_.session.id), " waited too long ", what)));
       });
-      return;
+      PushWatch(&calls);
     }
   }
-  done(std::move(status));
+  if (!waits) done(std::move(status));
+  for (const auto& call : calls) call();
 }
 
 WaitingCounts Session::Waiting() const {
@@ -149,6 +127,7 @@ WaitingCounts Session::Waiting() const {
 }
 
 void Session::WakeWaiters(Calls* calls) {
+  no_room_ = false;
   for (auto entry = waiters_.begin(); entry != waiters_.end();) {
     Waiter& waiter = entry->second;
     absl::Status status =
@@ -168,6 +147,7 @@ void Session::WakeWaiters(Calls* calls) {
     calls->push_back([done = std::move(waiter.done), status] { done(status); });
     entry = waiters_.erase(entry);
   }
+  PushWatch(calls);
 }
 
 }  // namespace sounder::kv_node

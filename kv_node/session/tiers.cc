@@ -46,7 +46,7 @@ Tiers::~Tiers() {
 
 void Tiers::RunAt(base::Time when, Task task) {
   io_->RunAt(when, [life = life_, task = std::move(task)] {
-    std::lock_guard lock(life->mutex);
+    std::shared_lock lock(life->mutex);
     if (life->tiers != nullptr) task(*life->tiers);
   });
 }
@@ -92,15 +92,18 @@ void Tiers::WhenRelieved(std::function<void()> relieved) {
   relieved();
 }
 
-Tiers::Segments Tiers::Victims(Residency residency) {
+Tiers::Segments Tiers::All() const {
   Segments segments;
-  {
-    std::lock_guard lock(mutex_);
-    segments.reserve(segments_.size());
-    for (const auto& weak : segments_) {
-      if (auto segment = weak.lock()) segments.push_back(std::move(segment));
-    }
+  std::lock_guard lock(mutex_);
+  segments.reserve(segments_.size());
+  for (const auto& weak : segments_) {
+    if (auto segment = weak.lock()) segments.push_back(std::move(segment));
   }
+  return segments;
+}
+
+Tiers::Segments Tiers::Victims(Residency residency) {
+  Segments segments = All();
   const base::Time now = io_->clock().Now();
   // Attends go on meanwhile: an order of what was read once.
   std::vector<std::pair<base::Time, size_t>> order;
@@ -119,29 +122,37 @@ Tiers::Segments Tiers::Victims(Residency residency) {
 // Called under locks of sessions, and of nothing of ours: what is stored is dropped at once.
 uint64_t Tiers::Reclaim(uint64_t wanted) {
   const uint64_t used = budget_->used();
-  const uint64_t target = std::max(wanted, used - std::min(used, low_));
+  uint64_t freed = DropStoredRows(std::max(wanted, used - std::min(used, low_)));
+  if (freed < wanted) freed += DropStoredIndexes(wanted - freed);
+  if (freed < wanted) StartBalance(budget_->limit() - std::min(budget_->limit(), wanted));
+  return freed;
+}
+
+uint64_t Tiers::DropStoredRows(uint64_t target) {
   uint64_t freed = 0;
-  uint64_t rows = 0, indexes = 0;
+  uint64_t segments = 0;
   for (const auto& victim : Victims(Residency::kHot)) {
     if (freed >= target) break;
     const uint64_t bytes = victim->DropRows();
     freed += bytes;
-    rows += bytes > 0;
+    segments += bytes > 0;
   }
-  if (freed < wanted) {
-    for (const auto& victim : Victims(Residency::kWarm)) {
-      if (freed >= wanted) break;
-      const uint64_t bytes = victim->DropIndex();
-      freed += bytes;
-      indexes += bytes > 0;
-    }
+  std::lock_guard lock(mutex_);
+  counts_.spilled_segments += segments;
+  return freed;
+}
+
+uint64_t Tiers::DropStoredIndexes(uint64_t target) {
+  uint64_t freed = 0;
+  uint64_t segments = 0;
+  for (const auto& victim : Victims(Residency::kWarm)) {
+    if (freed >= target) break;
+    const uint64_t bytes = victim->DropIndex();
+    freed += bytes;
+    segments += bytes > 0;
   }
-  {
-    std::lock_guard lock(mutex_);
-    counts_.spilled_segments += rows;
-    counts_.evicted_indexes += indexes;
-  }
-  if (freed < wanted) StartBalance(budget_->limit() - std::min(budget_->limit(), wanted));
+  std::lock_guard lock(mutex_);
+  counts_.evicted_indexes += segments;
   return freed;
 }
 
@@ -181,7 +192,7 @@ void Tiers::Balance() {
 // False if the store takes nothing now: then what it has already is dropped.
 bool Tiers::DropOne(SealedSegment& victim, uint64_t* written) {
   if (victim.stored() == nullptr) {
-    if (const absl::Status status = victim.Write(store_); !status.ok()) {
+    if (!victim.Write(store_).ok()) {
       {
         std::lock_guard lock(mutex_);
         ++counts_.failed_writes;
@@ -189,7 +200,7 @@ bool Tiers::DropOne(SealedSegment& victim, uint64_t* written) {
         victims_.clear();
       }
       const uint64_t used = budget_->used();
-      if (used > low_) Reclaim(used - low_);
+      if (used > low_) DropStoredRows(used - low_);
       return false;
     }
     *written = victim.LoadBytes();
@@ -208,14 +219,8 @@ void Tiers::DropIndexes() {
     std::lock_guard lock(mutex_);
     if (target_ < low_) target = target_;
   }
-  if (budget_->used() <= target) return;
-  uint64_t dropped = 0;
-  for (const auto& victim : Victims(Residency::kWarm)) {
-    if (budget_->used() <= target) break;
-    dropped += victim->DropIndex() > 0;
-  }
-  std::lock_guard lock(mutex_);
-  counts_.evicted_indexes += dropped;
+  const uint64_t used = budget_->used();
+  if (used > target) DropStoredIndexes(used - target);
 }
 
 void Tiers::EndBalance() {
@@ -232,56 +237,84 @@ void Tiers::EndBalance() {
 }
 
 void Tiers::Open(std::shared_ptr<SealedSegment> segment) {
-  Reservation room(budget_);
-  if (room.Resize(segment->OpenBytes()).ok()) {
-    const bool opens = segment->Open(std::move(room));
-    std::lock_guard lock(mutex_);
-    counts_.opened_segments += opens;
-    return;
-  }
   {
     std::lock_guard lock(mutex_);
-    opening_.push_back({std::move(segment), io_->clock().Now() + kRoomPatience});
-    if (std::exchange(retrying_, true)) return;
+    opening_.push_back({std::move(segment)});
   }
-  RunAt(io_->clock().Now() + kRoomPause, [](Tiers& tiers) { tiers.RetryOpening(); });
+  OpenNext();
 }
 
-void Tiers::RetryOpening() {
+// What is read takes memory beside the budget until it has been decoded: not much of it at once.
+void Tiers::OpenNext() {
+  const uint64_t most = std::min(options_.open_bytes, budget_->limit() / 16);
   for (;;) {
     Opening next;
+    uint64_t bytes = 0;
     {
       std::lock_guard lock(mutex_);
-      if (opening_.empty()) {
-        retrying_ = false;
-        return;
-      }
-      next = opening_.front();
-    }
-    Reservation room(budget_);
-    const absl::Status status = room.Resize(next.segment->OpenBytes());
-    if (!status.ok() && io_->clock().Now() < next.give_up) break;
-    {
-      std::lock_guard lock(mutex_);
+      if (opening_.empty() || open_soon_) return;
+      bytes = opening_.front().segment->OpenBytes();
+      if (opening_bytes_ > 0 && opening_bytes_ + bytes > most) return;
+      next = std::move(opening_.front());
       opening_.pop_front();
-      counts_.opened_segments += status.ok();
+      opening_bytes_ += bytes;
     }
-    if (status.ok()) {
-      next.segment->Open(std::move(room));
-    } else {
-      next.segment->FailOpening(status);
+    // Not in the hold of the lock: others may have to leave memory for it.
+    Reservation room(budget_);
+    if (absl::Status status = room.Resize(bytes); !status.ok()) {
+      if (!OpenLater(std::move(next), bytes, status)) return;
+      continue;
     }
+    const bool opens = next.segment->Open(std::move(room), [life = life_, bytes] {
+      std::shared_lock lock(life->mutex);
+      if (life->tiers != nullptr) life->tiers->OnOpened(bytes);
+    });
+    std::lock_guard lock(mutex_);
+    counts_.opened_segments += opens;
+    if (!opens) opening_bytes_ -= bytes;  // whoever does tells those who wait
   }
-  RunAt(io_->clock().Now() + kRoomPause, [](Tiers& tiers) { tiers.RetryOpening(); });
+}
+
+void Tiers::OnOpened(uint64_t bytes) {
+  {
+    std::lock_guard lock(mutex_);
+    opening_bytes_ -= bytes;
+  }
+  OpenNext();
+}
+
+// True if it was given up: the next one's turn.
+bool Tiers::OpenLater(Opening opening, uint64_t bytes, const absl::Status& why) {
+  const base::Time now = io_->clock().Now();
+  if (opening.give_up == base::kNever) opening.give_up = now + kRoomPatience;
+  const bool fails = now >= opening.give_up;
+  {
+    std::lock_guard lock(mutex_);
+    opening_bytes_ -= bytes;
+    open_soon_ = !fails;
+    if (!fails) opening_.push_front(opening);
+  }
+  if (fails) {
+    opening.segment->FailOpening(why);
+    return true;
+  }
+  RunAt(now + kRoomPause, [](Tiers& tiers) {
+    {
+      std::lock_guard lock(tiers.mutex_);
+      tiers.open_soon_ = false;
+    }
+    tiers.OpenNext();
+  });
+  return false;
 }
 
 void Tiers::Load(std::shared_ptr<SealedSegment> segment, Done done) {
   if (segment->residency() != Residency::kCold) return LoadRows(*segment, std::move(done));
-  const bool waits = segment->Watch([life = life_, io = io_, segment, done] {
+  const bool waits = segment->Watch(SegmentPhase::kCold, [life = life_, io = io_, segment, done] {
     io->Run([life, segment, done] {
-      absl::Status status = segment->TakeError();
+      absl::Status status = segment->open_error();
       if (!status.ok()) return done(std::move(status));
-      std::lock_guard lock(life->mutex);
+      std::shared_lock lock(life->mutex);
       if (life->tiers != nullptr) life->tiers->LoadRows(*segment, done);
     });
   });
@@ -311,7 +344,7 @@ void Tiers::SpillNext(std::shared_ptr<Segments> segments, absl::Status status, D
   if (segments->empty()) return done(std::move(status));
   const std::shared_ptr<SealedSegment> segment = std::move(segments->back());
   segments->pop_back();
-  if (segment->residency() != Residency::kCold) status.Update(segment->Write(store_));
+  if (segment->residency() != Residency::kCold) status.Update(segment->Write(store_).status());
   const bool rows = segment->DropRows() > 0;
   const bool index = segment->DropIndex() > 0;
   {
@@ -340,36 +373,37 @@ void Tiers::BringBack() {
   Segments warm = Victims(Residency::kWarm);
   for (auto segment = warm.rbegin(); segment != warm.rend(); ++segment) {
     if ((*segment)->last_use() < since) break;
+    if ((*segment)->loading()) continue;
     used += (*segment)->LoadBytes();
     if (used > most) break;
     Load(std::move(*segment), [](const absl::Status&) {});
   }
 }
 
-TierCounts Tiers::counts() const {
-  Segments segments;
-  std::unique_lock lock(mutex_);
-  TierCounts counts = counts_;
+TierCounters Tiers::counters() const {
+  std::lock_guard lock(mutex_);
+  TierCounters counts = counts_;
   counts.loaded_segments = life_->loaded_segments;
   counts.failed_reads = life_->failed_reads;
-  for (const auto& weak : segments_) {
-    if (auto segment = weak.lock()) segments.push_back(std::move(segment));
-  }
-  lock.unlock();
-  for (const auto& segment : segments) {
+  return counts;
+}
+
+TierCensus Tiers::census() const {
+  TierCensus census;
+  for (const auto& segment : All()) {
     switch (segment->residency()) {
       case Residency::kHot:
-        ++counts.hot_segments;
+        ++census.hot_segments;
         break;
       case Residency::kWarm:
-        ++counts.warm_segments;
+        ++census.warm_segments;
         break;
       case Residency::kCold:
-        ++counts.cold_segments;
+        ++census.cold_segments;
         break;
     }
   }
-  return counts;
+  return census;
 }
 
 }  // namespace sounder::kv_node

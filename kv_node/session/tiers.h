@@ -13,7 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <span>
+#include <shared_mutex>
 #include <vector>
 
 #include "common/base/executor.h"
@@ -32,12 +32,18 @@ struct TierOptions {
   base::Duration recent = std::chrono::seconds(2);
   // Of rows brought back in an interval: no more than a sixteenth of the memory cap.
   uint64_t load_bytes = uint64_t{64} << 20;
+
+  // Of indexes that are being read: more wait. At most a sixteenth of the memory cap, or one.
+  uint64_t open_bytes = uint64_t{64} << 20;
 };
 
-struct TierCounts {
+struct TierCensus {
   uint64_t hot_segments = 0;
   uint64_t warm_segments = 0;
   uint64_t cold_segments = 0;
+};
+
+struct TierCounters {
   uint64_t spilled_segments = 0;  // rows dropped from memory, ever
   uint64_t evicted_indexes = 0;   // indexes
   uint64_t opened_segments = 0;
@@ -65,7 +71,8 @@ class Tiers {
   bool scarce() const { return budget_->used() > high_; }
   void WhenRelieved(std::function<void()> relieved);
 
-  // Opens a cold segment as soon as there is room for its index. Whoever watches it is told.
+  // Opens a cold segment when its turn has come and there is room for its index. Whoever watches it
+  // is told, also when there is none after a second.
   void Open(std::shared_ptr<SealedSegment> segment);
   // Opens it, if need be, and brings its rows to memory. RESOURCE_EXHAUSTED if there is no room,
   // otherwise the store's statuses.
@@ -78,14 +85,15 @@ class Tiers {
   void Start();
 
   SegmentStore* store() const { return store_; }
-  TierCounts counts() const;
+  TierCounters counters() const;
+  TierCensus census() const;  // looks at every segment
 
  private:
   using Segments = std::vector<std::shared_ptr<SealedSegment>>;
   // Shared with work on the executor and on the disk.
   struct Life {
-    std::mutex mutex;  // held while work runs
-    Tiers* tiers;      // null: it is gone
+    std::shared_mutex mutex;  // shared while work runs; alone to end it
+    Tiers* tiers;             // null: it is gone
     std::atomic<uint64_t> loaded_segments{0};
     std::atomic<uint64_t> failed_reads{0};
   };
@@ -94,14 +102,23 @@ class Tiers {
   void Run(Task task) { RunAt(io_->clock().Now(), std::move(task)); }
   // Those of that residency that are not pinned, the least recently used first.
   Segments Victims(Residency residency);
+  Segments All() const;
   uint64_t Reclaim(uint64_t wanted);
+  uint64_t DropStoredRows(uint64_t target);
+  uint64_t DropStoredIndexes(uint64_t target);
   void LoadRows(SealedSegment& segment, Done done);
   void StartBalance(uint64_t target);
   void Balance();
   bool DropOne(SealedSegment& victim, uint64_t* written);
   void DropIndexes();
   void EndBalance();
-  void RetryOpening();
+  struct Opening {
+    std::shared_ptr<SealedSegment> segment;
+    base::Time give_up = base::kNever;  // once there was no room for it
+  };
+  void OpenNext();
+  void OnOpened(uint64_t bytes);
+  bool OpenLater(Opening opening, uint64_t bytes, const absl::Status& why);
   void SpillNext(std::shared_ptr<Segments> segments, absl::Status status, Done done);
   void BringBack();
 
@@ -121,13 +138,10 @@ class Tiers {
   base::Time next_balance_{};
   Segments victims_;  // of the balance that goes on; the next one last
   std::vector<std::function<void()>> relieved_;
-  struct Opening {
-    std::shared_ptr<SealedSegment> segment;
-    base::Time give_up;
-  };
-  std::deque<Opening> opening_;  // for want of room
-  bool retrying_ = false;
-  TierCounts counts_;
+  std::deque<Opening> opening_;  // those that wait for their turn, or for room
+  uint64_t opening_bytes_ = 0;   // of those that do not any more
+  bool open_soon_ = false;       // the first one will be tried again
+  TierCounters counts_;
 };
 
 }  // namespace sounder::kv_node

@@ -355,7 +355,7 @@ ErrorGroup AttendErrors() {
            "One query block is larger than a message may be.",
            "Attend with smaller blocks (`--prefill-tokens`)."},
           {kDeadlineExceeded,
-           {{"session <session> waited too long for rows in flight or an index being built",
+           {{"session <session> waited too long for rows in flight, being indexed or being read",
              [] {
                return AttendItemWith(SessionDriver::Spec(1), false,
                                      [](wire::AttendItem& item) { item.sequence = 9; });

@@ -149,12 +149,12 @@ class StoredRows {
   }
 
   // The session's sealed segments over a range, once they are indexed.
-  static std::vector<std::shared_ptr<const SealedSegment>> Segments(Session& session,
-                                                                    base::PositionRange range) {
+  static std::vector<std::shared_ptr<SealedSegment>> Segments(Session& session,
+                                                              base::PositionRange range) {
     wire::AttendItem item =
         SessionDriver::Query(session, 1, 0, range, session.spec().index() != wire::AttentionKind{});
     item.signature_words = SignatureWords(session);
-    std::vector<std::shared_ptr<const SealedSegment>> segments;
+    std::vector<std::shared_ptr<SealedSegment>> segments;
     session.Plan(item, base::kNever, [&](absl::StatusOr<AttendPlan> plan) {
       ASSERT_TRUE(plan.ok()) << plan.status();
       for (const std::vector<Piece>& pieces : plan->pieces) {
@@ -166,10 +166,10 @@ class StoredRows {
     return segments;
   }
   // Takes the rows of the segment from memory.
-  void MakeWarm(const std::shared_ptr<const SealedSegment>& segment) {
-    auto& sealed = const_cast<SealedSegment&>(*segment);
-    const absl::Status written = sealed.Write(&store);
-    ASSERT_TRUE(written.ok()) << written;
+  void MakeWarm(const std::shared_ptr<SealedSegment>& segment) {
+    SealedSegment& sealed = *segment;
+    const auto written = sealed.Write(&store);
+    ASSERT_TRUE(written.ok()) << written.status();
     // Who was answered may still be about to let go of them.
     const base::Time until = base::SteadyClock().Now() + std::chrono::seconds(10);
     while (sealed.DropRows() == 0) {

@@ -144,7 +144,7 @@ TEST(PlanIndexTest, WaitsForTheIndexOfWhatIsSealedThere) {
   time.RunUntil([&] { return late->has_value(); });
   ASSERT_TRUE(late->has_value());
   EXPECT_EQ((*late)->status().code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT((*late)->status().ToString(), HasSubstr("index being built"));
+  EXPECT_THAT((*late)->status().ToString(), HasSubstr("being indexed"));
 
   // An index that is being built when its session ends.
   session->Close(absl::NotFoundError("gone"));

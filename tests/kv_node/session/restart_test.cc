@@ -139,7 +139,11 @@ TEST(RestartTest, AnOrderlyEndKeepsWhatIsDurable) {
                                [&] { indexed = true; });
   while (!indexed && driver.run().executor.Step()) {
   }
-  ASSERT_TRUE(driver.run().map.MakeDurable().ok());
+  std::optional<absl::Status> written;
+  driver.run().map.MakeDurable([&](absl::Status status) { written = status; });
+  while (!written.has_value() && driver.run().executor.Step()) {
+  }
+  ASSERT_TRUE(written.has_value() && written->ok());
   driver.run().map.CloseAll(absl::UnavailableError("the node is shutting down"));
   driver.run().RunFor(milliseconds(100));
   EXPECT_GT(driver.disks().log->counts().live_bytes, 0u);
@@ -186,9 +190,10 @@ TEST(RestartTest, ClosedSessionsAreGoneAndTheirSpaceToo) {
     std::optional<absl::Status> closed;
     driver.run().map.Close({session->spec().session, 1, 0}, driver.run().executor.clock().Now(),
                            [&](absl::Status status) { closed = status; });
+    EXPECT_FALSE(closed.has_value()) << "a restart would still find it";
+    driver.run().RunFor(milliseconds(100));
     ASSERT_TRUE(closed.has_value() && closed->ok());
   }
-  driver.run().RunFor(milliseconds(100));
   EXPECT_EQ(driver.disks().log->counts().live_bytes, 0u);
   driver.Crash();
   EXPECT_EQ(driver.run().map.size(), 0u);
@@ -225,6 +230,7 @@ TEST(RestartTest, ForksShareTheirSegmentsAlsoAfterwards) {
     wire::ForkCall call{{session->spec().session, 1, 0}, 200, child, 0};
     driver.run().map.Fork(call, driver.run().executor.clock().Now(),
                           [&](absl::Status status) { forked = status; });
+    driver.run().RunFor(milliseconds(100));
     ASSERT_TRUE(forked.has_value() && forked->ok()) << *forked;
     EXPECT_EQ(driver.disks().log->counts().live_bytes, before) << "nothing was written twice";
   }
@@ -236,13 +242,99 @@ TEST(RestartTest, ForksShareTheirSegmentsAlsoAfterwards) {
   EXPECT_EQ(Generations(driver, child), std::vector<int>(200, 1)) << "the child's as well";
 }
 
-// Random operations and losses of power. After each the session is one it once was, and no older
-// than what it said was durable.
+// What a disk refuses is written later, somewhere else if need be.
+TEST(RestartTest, AFailedSyncDoesNotEndDurability) {
+  for (const bool spilled : {false, true}) {
+    RestartDriver driver(8);
+    auto session = driver.run().Open(Spec(1));
+    driver.disks().disk->Arm(DiskFault::kSyncError);
+    ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 150, 1).ok());
+    if (spilled) {  // before it is recorded: that is in a second
+      std::optional<absl::Status> done;
+      driver.run().map.WhenIndexed(driver.run().executor.clock().Now() + milliseconds(4), [&] {
+        driver.run().map.tiers()->Spill(session->Segments(),
+                                        [&](absl::Status status) { done = status; });
+      });
+      while (!done.has_value() && driver.run().executor.Step()) {
+      }
+      ASSERT_TRUE(done.has_value() && done->ok());
+    }
+    WaitUntilDurable(driver.run(), *session, 150);
+    const auto faults = driver.disks().disk->FaultCounts();
+    EXPECT_EQ(faults[static_cast<size_t>(DiskFault::kSyncError)], 1u);
+    EXPECT_GT(driver.run().map.failed_commits(), 0u);
+    session = nullptr;
+    driver.Crash();
+    EXPECT_EQ(Generations(driver, Spec(1).session.id), std::vector<int>(150, 1));
+  }
+}
+
+// A commit that failed is followed by one that says everything anew: also the rows of a tail that
+// were durable, and that are a segment's by now whose index is being built.
+TEST(RestartTest, ATailThatIsBeingIndexedStaysDurable) {
+  RestartDriver driver(9);
+  auto session = driver.run().Open(Spec(1));
+  ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 40, 1).ok());
+  WaitUntilDurable(driver.run(), *session, 40);
+  ASSERT_TRUE(Append(driver.run(), *session, 2, 40, 60, 1).ok());  // the index is built in a step
+  driver.disks().files->Arm(DiskFault::kSyncError);
+  EXPECT_FALSE(session->MakeDurable().ok());
+  EXPECT_EQ(session->Info().durable_position, 40);
+  ASSERT_TRUE(session->MakeDurable().ok());
+  EXPECT_EQ(session->Info().durable_position, 40);
+  session = nullptr;
+  driver.Crash();
+  EXPECT_EQ(Generations(driver, Spec(1).session.id), std::vector<int>(40, 1));
+}
+
+TEST(RestartTest, WhatIsWrittenAnewIsNotDurableYet) {
+  RestartDriver driver(10);
+  const auto session = driver.run().Open(Spec(1));
+  ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 40, 1).ok());
+  WaitUntilDurable(driver.run(), *session, 40);
+  ASSERT_TRUE(Truncate(driver.run(), *session, 2, 10).ok());
+  ASSERT_TRUE(Append(driver.run(), *session, 3, 10, 30, 2).ok());
+  EXPECT_EQ(session->Info().durable_position, 10);
+  driver.disks().files->Arm(DiskFault::kSyncError);
+  EXPECT_FALSE(session->MakeDurable().ok());
+  EXPECT_EQ(session->Info().durable_position, 10);
+  WaitUntilDurable(driver.run(), *session, 40);
+}
+
+TEST(RestartTest, NothingIsWrittenThatHasNotChanged) {
+  RestartDriver driver(11);
+  const auto session = driver.run().Open(Spec(1));
+  ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 150, 1).ok());
+  WaitUntilDurable(driver.run(), *session, 150);
+  driver.run().RunFor(std::chrono::seconds(2));
+  driver.disks().files->Arm(DiskFault::kWriteError);  // whatever is written next fails
+  EXPECT_TRUE(session->MakeDurable().ok());
+  EXPECT_TRUE(driver.run().map.Open(Spec(1)).ok()) << "the same again";
+}
+
+// Its segments' indexes are built for the parent.
+TEST(RestartTest, AForkBecomesDurableOfItself) {
+  RestartDriver driver(12);
+  const base::SessionId child{5, 5};
+  const auto session = driver.run().Open(Spec(1));
+  ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 640, 1).ok());
+  driver.run().map.Fork({{session->spec().session, 1, 0}, 640, child, 0},
+                        driver.run().executor.clock().Now(),
+                        [](absl::Status status) { EXPECT_TRUE(status.ok()) << status; });
+  driver.run().RunFor(milliseconds(1));
+  WaitUntilDurable(driver.run(), **driver.run().map.Find(child), 640);
+}
+
+// Random operations, faults of the disk and losses of power. After each the session is one it once
+// was, and has whatever it said was durable and nobody cut off.
 class Chaos {
  public:
   static constexpr int kRounds = 4;
 
-  explicit Chaos(uint64_t seed) : random_(seed, 5), driver_(seed) {}
+  // `faults`: the disk fails now and then.
+  Chaos(uint64_t seed, bool faults) : faults_(faults), random_(seed, 5), driver_(seed) {}
+
+  uint64_t failures() const { return failures_; }
 
   void Run() {
     session_ = driver_.run().Open(Spec(1));
@@ -254,6 +346,7 @@ class Chaos {
 
  private:
   void Operate() {
+    if (faults_ && random_.NextBelow(3) == 0) ArmAFault();
     const auto end = static_cast<base::Position>(now_.size());
     const uint32_t kind = random_.NextBelow(10);
     if (kind < 6) {
@@ -268,6 +361,7 @@ class Chaos {
       const absl::Status status = Truncate(driver_.run(), *session_, ++sequence_, position);
       ASSERT_TRUE(status.ok()) << status;
       now_.resize(static_cast<size_t>(position));
+      floor_ = std::min(floor_, position);
     } else {
       bool done = false;
       driver_.run().map.tiers()->Spill(session_->Segments(),
@@ -278,15 +372,32 @@ class Chaos {
     history_.push_back(now_);
     driver_.run().RunFor(milliseconds(random_.NextBelow(300)));
     const base::Position durable = session_->Info().durable_position;
+    ASSERT_GE(durable, floor_) << "it was durable, and is not any more";
+    floor_ = durable;
     if (durable == static_cast<base::Position>(now_.size()) && random_.NextBelow(3) == 0) {
       // Nothing has happened since (it was the last operation's), so no older state is allowed.
       driver_.run().RunFor(std::chrono::seconds(2));
-      history_ = {now_};
+      ASSERT_EQ(session_->Info().durable_position, durable);
+      if (!faults_) history_ = {now_};
+    }
+  }
+
+  void ArmAFault() {
+    constexpr DiskFault kFaults[] = {DiskFault::kWriteError, DiskFault::kNoSpace,
+                                     DiskFault::kShortWrite, DiskFault::kSyncError,
+                                     DiskFault::kDirectorySyncError};
+    const DiskFault fault = kFaults[random_.NextBelow(5)];
+    const uint64_t nth = 1 + random_.NextBelow(3);
+    if (random_.NextBelow(2) == 0) {
+      driver_.disks().disk->Arm(fault, nth);
+    } else {
+      driver_.disks().files->Arm(fault, nth);
     }
   }
 
   void CrashAndCheck() {
     session_.reset();
+    failures_ += driver_.run().map.failed_commits();
     driver_.Crash();
     const base::SessionId id = Spec(1).session.id;
     const std::vector<int> found = Generations(driver_, id);
@@ -295,6 +406,7 @@ class Chaos {
     };
     ASSERT_TRUE(std::any_of(history_.begin(), history_.end(), once))
         << found.size() << " rows, and the session was never so";
+    ASSERT_GE(static_cast<base::Position>(found.size()), floor_) << "durable rows are missing";
     // The first state is the one that was durable: all of it, or what came after.
     if (once(history_[0]) && !std::any_of(history_.begin() + 1, history_.end(), once)) {
       ASSERT_EQ(found, history_[0]) << "durable rows are missing";
@@ -304,15 +416,20 @@ class Chaos {
     sequence_ = session_->Info().applied_sequence;
     now_ = found;
     history_ = {now_};
+    floor_ = session_->Info().durable_position;
+    ASSERT_EQ(floor_, static_cast<base::Position>(found.size())) << "it was found";
   }
 
+  const bool faults_;
   base::PhiloxStream random_;
   RestartDriver driver_;
   std::shared_ptr<Session> session_;
   uint64_t sequence_ = 0;
   uint64_t epoch_ = 0;
   int generation_ = 0;
+  uint64_t failures_ = 0;
   std::vector<int> now_;
+  base::Position floor_ = 0;                      // rows before it were said to be durable
   std::vector<std::vector<int>> history_ = {{}};  // what a restart may find, the oldest first
 };
 
@@ -320,10 +437,22 @@ TEST(RestartTest, WhateverHappensTheSessionIsOneItOnceWas) {
   int losses = 0;
   for (uint64_t seed = 1; seed <= 40; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
-    ASSERT_NO_FATAL_FAILURE(Chaos(seed).Run());
+    ASSERT_NO_FATAL_FAILURE(Chaos(seed, /*faults=*/false).Run());
     losses += Chaos::kRounds;
   }
   std::printf("losses_of_power %d\n", losses);
+}
+
+TEST(RestartTest, AlsoWhenTheDiskFailsNowAndThen) {
+  uint64_t failures = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    Chaos chaos(seed, /*faults=*/true);
+    ASSERT_NO_FATAL_FAILURE(chaos.Run());
+    failures += chaos.failures();
+  }
+  std::printf("failed_commits %d\n", static_cast<int>(failures));
+  EXPECT_GT(failures, 40u);
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ TEST(TiersTest, ASessionFourTimesTheMemoryIsAllThere) {
   constexpr base::Position kEnd = 4096;  // 2 heads x 2 MiB
   Fill(driver, *session, 0, kEnd);
   EXPECT_LE(driver.map.budget().used(), kMiB);
-  const TierCounts counts = driver.map.tiers()->counts();
+  const TierCensus counts = driver.map.tiers()->census();
   EXPECT_GT(counts.warm_segments, 64u);
   EXPECT_GT(counts.hot_segments, 8u);
   EXPECT_EQ(counts.cold_segments, 0u) << "the indexes fit";
@@ -73,7 +73,7 @@ TEST(TiersTest, IdleSessionsGetOutOfTheWayIndexesAndAll) {
     Fill(driver, *sessions.back(), 0, 128);
     driver.RunFor(std::chrono::milliseconds(20));
   }
-  EXPECT_GT(driver.map.tiers()->counts().cold_segments, 0u);
+  EXPECT_GT(driver.map.tiers()->census().cold_segments, 0u);
   for (const auto& session : sessions) {
     const auto read = driver.Read(*session, 2, 1, {0, 128});
     ASSERT_TRUE(read.ok()) << read.status();
@@ -134,7 +134,7 @@ TEST(TiersTest, SpilledSegmentsComeBackWithWhatIsSampledFromThem) {
   while (!spilled.has_value()) driver.executor.Step();
   EXPECT_TRUE(spilled->ok()) << *spilled;
   EXPECT_LT(driver.map.budget().used(), before / 4);
-  EXPECT_EQ(driver.map.tiers()->counts().cold_segments, 8u);
+  EXPECT_EQ(driver.map.tiers()->census().cold_segments, 8u);
   int loaded = 0;
   for (const auto& segment : session->Segments()) {
     driver.map.tiers()->Load(segment, [&](const absl::Status& status) {
@@ -191,7 +191,7 @@ TEST(TiersTest, AFullDiskIsAFullMemoryUntilThereIsSpaceAgain) {
     ASSERT_LT(at, 4096);
   }
   EXPECT_EQ(result.status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_GT(driver.map.tiers()->counts().failed_writes, 0u);
+  EXPECT_GT(driver.map.tiers()->counters().failed_writes, 0u);
   const auto read = driver.Read(*session, 0, 0, {0, at});
   ASSERT_TRUE(read.ok()) << "hot sessions go on: " << read.status();
   driver.disk->SetCapacity(uint64_t{1} << 40);
