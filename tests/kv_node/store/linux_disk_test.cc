@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -15,6 +16,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <fstream>
+#include <future>
 #include <thread>
 
 #include "tests/kv_node/store/scratch_folder.h"
@@ -47,6 +49,55 @@ TEST(LinuxDiskTest, ReadsByThreadsWhereUringIsForbidden) {
     ASSERT_TRUE(file->Append(RandomPages(1, 9).bytes()).ok());
     EXPECT_TRUE(SameBytes(ReadFile(**disk, file).bytes(), RandomPages(1, 9).bytes()));
   }).join();
+}
+
+// From now on each fdatasync of this thread waits until somebody answers it at the descriptor that
+// is returned; -1 where the system does not have that.
+int HoldSyncs() {
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fdatasync, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program = {std::size(code), code};
+  CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  return static_cast<int>(
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
+}
+
+// Before, size() and appends waited for the sync: here for ever.
+TEST(LinuxDiskTest, NobodyWaitsForASyncAndAFailedOneIsFinal) {
+  ScratchFolder folder;
+  const auto disk = *LinuxDisk::Start(folder.path());
+  const auto file = *disk->Create("a");
+  PageBuffer page = RandomPages(1, 1);
+  ASSERT_TRUE(file->Append(page.bytes()).ok());
+  std::promise<int> held;
+  absl::Status synced;
+  std::thread syncs([&] {
+    const int listener = HoldSyncs();
+    held.set_value(listener);
+    if (listener >= 0) synced = file->Sync();
+  });
+  const int listener = held.get_future().get();
+  if (listener < 0) {
+    syncs.join();
+    GTEST_SKIP() << "system calls cannot be held here";
+  }
+  seccomp_notif call{};
+  ASSERT_EQ(ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &call), 0);
+  EXPECT_EQ(file->size(), kPageBytes);
+  EXPECT_EQ(*file->Append(page.bytes()), kPageBytes);
+  EXPECT_EQ(file->size(), 2 * kPageBytes);
+  seccomp_notif_resp answer{.id = call.id, .val = 0, .error = -EIO, .flags = 0};
+  ASSERT_EQ(ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer), 0);
+  syncs.join();
+  close(listener);
+  EXPECT_EQ(synced.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(file->Append(page.bytes()).status(), synced);
+  EXPECT_EQ(file->Sync(), synced);
+  EXPECT_TRUE(SameBytes(ReadFile(*disk, file).bytes().last(kPageBytes), page.bytes()));
 }
 
 TEST(LinuxDiskTest, SaysWhatItFound) {
