@@ -131,6 +131,7 @@ absl::StatusOr<std::pair<uint64_t, std::shared_ptr<DiskFile>>> SegmentLog::FileF
 }
 
 absl::StatusOr<WrittenSegment> SegmentLog::Append(const SegmentContent& content) {
+  const StoredShape shape = ShapeOf(content);
   PageBuffer image = EncodeSegment(content);
   const std::lock_guard append_lock(append_mutex_);
   ASSIGN_OR_RETURN(const auto target, FileForAppend(image.size()));
@@ -150,7 +151,8 @@ absl::StatusOr<WrittenSegment> SegmentLog::Append(const SegmentContent& content)
     return offset.status();
   }
   return WrittenSegment{{target.first, *offset},
-                        SegmentReader::OfWritten(target.second, *offset, image.bytes())};
+                        SegmentReader::OfWritten(target.second, *offset, shape,
+                                                 RowChecksumsOf(shape, image.bytes()))};
 }
 
 absl::Status SegmentLog::MakeDurable(std::span<const SegmentPlace> places) {

@@ -142,7 +142,7 @@ class RowCacheTest : public testing::Test {
 };
 
 TEST_F(RowCacheTest, FindsWhatItKeepsBySegmentAndRow) {
-  const TestSegment a(1, 100, 24, DType::kBF16, false, 0), b(2, 100, 8, DType::kF32, true, 0);
+  const TestSegment a(1, 100, 24, DType::kBF16, 0), b(2, 100, 8, DType::kF32, 0);
   const Reader first = Store(a), second = Store(b);
   RowCache cache(1 << 20);
   EXPECT_EQ(cache.bytes(), 0u);
@@ -164,7 +164,7 @@ TEST_F(RowCacheTest, FindsWhatItKeepsBySegmentAndRow) {
 }
 
 TEST_F(RowCacheTest, SizeZeroKeepsNothing) {
-  const TestSegment a(1, 100, 24, DType::kBF16, false, 0);
+  const TestSegment a(1, 100, 24, DType::kBF16, 0);
   const Reader first = Store(a);
   RowCache cache(0);
   Keep(cache, a, first, {5, 9, 70});
@@ -173,7 +173,7 @@ TEST_F(RowCacheTest, SizeZeroKeepsNothing) {
 }
 
 TEST_F(RowCacheTest, RowsThatRecurOutliveThoseThatDoNot) {
-  const TestSegment a(1, 4000, 64, DType::kBF16, false, 0);
+  const TestSegment a(1, 4000, 64, DType::kBF16, 0);
   const Reader first = Store(a);
   RowCache cache(100'000);  // some 300 rows
   const std::vector<uint16_t> recurring = Rows(1000, 1100);
@@ -202,7 +202,7 @@ TEST_F(RowCacheTest, WhatIsKeptOfASegmentGoesWithIt) {
   RowCache cache(1 << 20);
   uint64_t most = 0;
   for (uint64_t i = 1; i <= 40; ++i) {  // addresses come again
-    segments.push_back(std::make_unique<TestSegment>(i, 50, 24, DType::kBF16, false, 0));
+    segments.push_back(std::make_unique<TestSegment>(i, 50, 24, DType::kBF16, 0));
     const Reader reader = Store(*segments.back());
     EXPECT_EQ(Missing(cache, *segments.back(), reader, Rows(0, 50)).size(), 50u);
     Keep(cache, *segments.back(), reader, Rows(0, 50));
@@ -221,8 +221,8 @@ TEST_F(RowCacheTest, BytesAreWithinTheBoundWhateverHappens) {
   std::vector<std::unique_ptr<TestSegment>> segments;
   std::vector<Reader> readers;
   for (uint64_t i = 1; i <= 6; ++i) {
-    segments.push_back(std::make_unique<TestSegment>(i, 300, 8 * static_cast<int>(i), DType::kBF16,
-                                                     i % 2 == 0, 0));
+    segments.push_back(
+        std::make_unique<TestSegment>(i, 300, 8 * static_cast<int>(i), DType::kBF16, 0));
     readers.push_back(Store(*segments.back()));
   }
   RowCache cache(60'000);
@@ -251,7 +251,7 @@ TEST_F(RowCacheTest, ThreadsShareIt) {
   std::vector<std::unique_ptr<TestSegment>> segments;
   std::vector<Reader> readers;
   for (uint64_t i = 1; i <= 4; ++i) {
-    segments.push_back(std::make_unique<TestSegment>(i, 200, 16, DType::kBF16, false, 0));
+    segments.push_back(std::make_unique<TestSegment>(i, 200, 16, DType::kBF16, 0));
     readers.push_back(Store(*segments.back()));
   }
   RowCache cache(30'000);
@@ -283,7 +283,7 @@ TEST_F(RowCacheTest, ThreadsShareIt) {
 
 TEST_F(RowCacheTest, TheSourceReadsOnlyWhatIsMissing) {
   // 96: rows lie across pages.
-  const TestSegment a(1, 500, 96, DType::kBF16, false, 0), b(2, 500, 64, DType::kF32, true, 0);
+  const TestSegment a(1, 500, 96, DType::kBF16, 0), b(2, 500, 64, DType::kF32, 0);
   const Reader first = Store(a), second = Store(b);
   RowCache cache(1 << 20);
   RowSource source(disk_.get(), &cache);
@@ -316,7 +316,7 @@ TEST_F(RowCacheTest, TheSourceReadsOnlyWhatIsMissing) {
 }
 
 TEST_F(RowCacheTest, AFaultIsTheStatusOfItsSegmentAndNeverARow) {
-  const TestSegment a(1, 50, 64, DType::kBF16, false, 0), b(2, 50, 64, DType::kBF16, false, 0);
+  const TestSegment a(1, 50, 64, DType::kBF16, 0), b(2, 50, 64, DType::kBF16, 0);
   const Reader first = Store(a), second = Store(b);
   for (const DiskFault fault : {DiskFault::kReadFlip, DiskFault::kReadError}) {
     SCOPED_TRACE(NameOf(fault));
@@ -343,7 +343,7 @@ TEST_F(RowCacheTest, AFaultIsTheStatusOfItsSegmentAndNeverARow) {
 TEST_F(RowCacheTest, PageBytesAreBounded) {
   base::PhiloxStream random(9, 0);
   for (const int dim : {8, 40, 96, 128, 512}) {
-    const TestSegment segment(static_cast<uint64_t>(dim), 600, dim, DType::kF32, false, 0);
+    const TestSegment segment(static_cast<uint64_t>(dim), 600, dim, DType::kF32, 0);
     const Reader reader = Store(segment);
     for (const uint32_t one_in : {1, 3, 50, 300}) {
       RowCache cache(0);

@@ -27,7 +27,7 @@ constexpr int64_t kRows = 64;
 constexpr uint64_t kBytes = 9 * kPageBytes;  // 6 of rows (96 x bf16), one of index
 
 std::unique_ptr<TestSegment> Make(uint64_t seed) {
-  return std::make_unique<TestSegment>(seed, kRows, 96, DType::kBF16, seed % 2 == 0, 50);
+  return std::make_unique<TestSegment>(seed, kRows, 96, DType::kBF16, 50);
 }
 
 // Whether the segment at `place` is there, whole and the one of this seed.
