@@ -24,12 +24,12 @@
 namespace sounder::kv_node {
 namespace {
 
-// From now on this thread's io_uring_setup is answered with EPERM, as container runtimes do.
-void ForbidUring() {
+// From now on this system call of this thread is answered with the error, as container runtimes do.
+void Forbid(unsigned call, unsigned error) {
   sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
   const sock_fprog program = {std::size(code), code};
@@ -40,7 +40,7 @@ void ForbidUring() {
 TEST(LinuxDiskTest, ReadsByThreadsWhereUringIsForbidden) {
   ScratchFolder folder;
   std::thread([&] {
-    ForbidUring();
+    Forbid(SYS_io_uring_setup, EPERM);
     auto disk = LinuxDisk::Start(folder.path());
     ASSERT_TRUE(disk.ok()) << disk.status().ToString();
     EXPECT_EQ((*disk)->properties().reads, "16 threads");
@@ -115,6 +115,25 @@ TEST(LinuxDiskTest, SaysWhatItFound) {
   EXPECT_EQ(LinuxDisk::Start(folder.path() + "/no/such").status().code(),
             absl::StatusCode::kNotFound);
   EXPECT_EQ(LinuxDisk::Start("/proc/self").status().ok(), false);
+}
+
+TEST(LinuxDiskTest, AFoldersNameIsDurableWhoeverMadeIt) {
+  ScratchFolder scratch;
+  const std::string folder = scratch.path() + "/a";
+  EXPECT_TRUE(MakeDurableFolder(folder).ok());
+  EXPECT_TRUE(std::filesystem::is_directory(folder));
+  EXPECT_TRUE(MakeDurableFolder(folder).ok());
+  const absl::Status missing = MakeDurableFolder(folder + "/b/c");
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(missing.message().find(folder + "/b/c: cannot be made, as its parent does not exist"),
+            0u)
+      << missing;
+  // One that is there already is synced all the same: whoever made it may not have come to that.
+  std::thread([&] {
+    Forbid(SYS_fsync, EIO);
+    EXPECT_EQ(MakeDurableFolder(folder).code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(LinuxDisk::Start(folder).status().code(), absl::StatusCode::kDataLoss);
+  }).join();
 }
 
 // Direct reads leave nothing in the page cache; the control is the same read through it.

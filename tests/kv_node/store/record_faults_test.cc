@@ -235,9 +235,8 @@ TEST(RecordFaultsTest, FaultsAreReportedAndSurvived) {
       }
       expected = change.after;
     }
-    std::printf(
-        "%d failures, %lu opened anew\n", failures,
-        static_cast<unsigned long>((*store)->Count().value_or(RecordStoreCounts()).reopens));
+    std::printf("%d failures, %lu opened anew\n", failures,
+                static_cast<unsigned long>((*store)->counts().reopens));
     EXPECT_GT(failures, 0);
     store->reset();
     files->Crash();
@@ -272,7 +271,7 @@ int FillUp(RecordStore& store, Records* records) {
   return commits;
 }
 
-TEST(RecordFaultsTest, AFullDiskIsSaidAndLeftBehindWithoutAReopen) {
+TEST(RecordFaultsTest, AFullDiskIsSaidAndLeftBehindWithoutARestart) {
   // Room for no commit at all, for some, for several tables.
   for (const uint64_t room : {2'000, 100'000, 1'000'000}) {
     const ScratchFolder scratch;
@@ -292,7 +291,7 @@ TEST(RecordFaultsTest, AFullDiskIsSaidAndLeftBehindWithoutAReopen) {
       ASSERT_TRUE(status.ok()) << room << ": " << status.ToString();
       EXPECT_TRUE(RecordsOf(**store) == records);
     }
-    EXPECT_GT((*store)->Count()->reopens, 0u);
+    EXPECT_GT((*store)->counts().reopens, 0u);
     files->Crash();
   }
 }
