@@ -4,10 +4,8 @@
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -20,6 +18,7 @@
 #include <thread>
 
 #include "tests/kv_node/store/scratch_folder.h"
+#include "tests/kv_node/store/small_mount.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -178,13 +177,7 @@ TEST(LinuxDiskTest, AFileOfAnOddLengthIsContinuedAtTheNextPage) {
 // On a real file system of 1 MiB, in a mount namespace of the child's own. Exit codes: 0 as it has
 // to be, 77 not allowed here, else the step that failed.
 int FillATinyDisk(const std::string& path) {
-  const uid_t user = getuid();
-  const gid_t group = getgid();
-  if (unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return 77;
-  std::ofstream("/proc/self/setgroups") << "deny";
-  std::ofstream("/proc/self/uid_map") << "0 " << user << " 1";
-  std::ofstream("/proc/self/gid_map") << "0 " << group << " 1";
-  if (mount("tmpfs", path.c_str(), "tmpfs", 0, "size=1m") != 0) return 77;
+  if (!MountSmall(path, "size=1m")) return kNoMount;
   auto disk = LinuxDisk::Start(path, {.uring = false, .threads = 1});
   if (!disk.ok()) return 1;
   auto file = (*disk)->Create("a");
@@ -214,7 +207,7 @@ TEST(LinuxDiskTest, AFullDiskIsResourceExhaustedAndThenGoesOn) {
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   ASSERT_TRUE(WIFEXITED(status)) << status;
-  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no mount namespaces here";
+  if (WEXITSTATUS(status) == kNoMount) GTEST_SKIP() << "no mount namespaces here";
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 

@@ -3,17 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
 #include <cstdio>
-#include <functional>
+#include <map>
 #include <mutex>
 #include <numeric>
-#include <optional>
 #include <thread>
 
 #include "kv_node/store/faulty_disk.h"
 #include "kv_node/store/linux_disk.h"
+#include "tests/kv_node/store/await.h"
 #include "tests/kv_node/store/scratch_folder.h"
 #include "tests/kv_node/store/segment_content.h"
 
@@ -35,30 +33,22 @@ absl::Status Verify(Disk& disk, const SegmentLog& log, const SegmentPlace& place
   const auto expected = Make(seed);
   const auto file = log.FileOf(place);
   if (!file.ok()) return file.status();
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::optional<absl::Status> result;
-  const auto finish = [&](absl::Status status) {
-    const std::lock_guard lock(mutex);
-    result = std::move(status);
-    changed.notify_all();
-  };
   std::vector<uint16_t> rows(kRows);
   std::iota(rows.begin(), rows.end(), uint16_t{0});
   std::vector<std::byte> keys(kRows * 192), values(kRows * 192);
-  SegmentReader::Open(disk, *file, place.offset, expected->shape(), [&](auto reader) {
-    if (!reader.ok()) return finish(reader.status());
-    ReadRows(disk, {{*reader, rows, keys, values}},
-             [&](std::span<const absl::Status> statuses, const auto&) { finish(statuses[0]); });
+  const auto status = Await<absl::Status>([&](auto finish) {
+    SegmentReader::Open(disk, *file, place.offset, expected->shape(), [&, finish](auto reader) {
+      if (!reader.ok()) return finish(reader.status());
+      ReadRows(disk, {{*reader, rows, keys, values}},
+               [finish](std::span<const absl::Status> read, const auto&) { finish(read[0]); });
+    });
   });
-  std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return result.has_value(); });
-  if (!result->ok()) return *result;
+  if (!status.ok()) return status;
   for (size_t row = 0; row < kRows; ++row) {
     EXPECT_TRUE(SameBytes(std::span(keys).subspan(row * 192, 192), expected->Key(row)));
     EXPECT_TRUE(SameBytes(std::span(values).subspan(row * 192, 192), expected->Value(row)));
   }
-  return *result;
+  return absl::OkStatus();
 }
 
 class SegmentLogTest : public testing::Test {

@@ -2,14 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <condition_variable>
 #include <cstdio>
-#include <functional>
-#include <mutex>
-#include <optional>
+#include <numeric>
 
 #include "kv_node/store/faulty_disk.h"
 #include "kv_node/store/linux_disk.h"
+#include "tests/kv_node/store/await.h"
 #include "tests/kv_node/store/scratch_folder.h"
 #include "tests/kv_node/store/segment_content.h"
 
@@ -19,22 +17,6 @@ namespace {
 using absl::StatusCode;
 using base::DType;
 using Reader = std::shared_ptr<const SegmentReader>;
-
-// Calls `start` with a callback and waits for it.
-template <typename Result>
-Result Await(const std::function<void(std::function<void(Result)>)>& start) {
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::optional<Result> result;
-  start([&](Result value) {
-    const std::lock_guard lock(mutex);
-    result = std::move(value);
-    changed.notify_all();
-  });
-  std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return result.has_value(); });
-  return *std::move(result);
-}
 
 absl::StatusOr<Reader> OpenSegment(Disk& disk, const std::shared_ptr<DiskFile>& file,
                                    uint64_t offset, const StoredShape& shape) {
