@@ -42,11 +42,11 @@ class RowStore {
   virtual void Compact() {}
 };
 
-// In an empty folder of their own.
+// The log of segments, in an empty folder of its own.
 struct SegmentStoreOptions {
   bool uring = true;
-  // Segments per file: 1 or many.
-  size_t segments_per_file = 128;
+  // Of the log: 1 is a file for each segment.
+  uint64_t file_bytes = uint64_t{256} << 20;
 };
 std::unique_ptr<RowStore> NewSegmentStore(const std::string& folder, const SegmentSize& size,
                                           const SegmentStoreOptions& options);

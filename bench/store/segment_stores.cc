@@ -8,43 +8,36 @@
 #include "bench/store/row_store.h"
 #include "common/base/check.h"
 #include "kv_node/store/linux_disk.h"
-#include "kv_node/store/segment_reader.h"
+#include "kv_node/store/segment_log.h"
 
 namespace sounder::store_bench {
 namespace {
-
-using kv_node::SegmentReader;
 
 class SegmentStore final : public RowStore {
  public:
   SegmentStore(const std::string& folder, const SegmentSize& size,
                const SegmentStoreOptions& options)
-      : size_(size), options_(options) {
+      : size_(size) {
     auto disk = kv_node::LinuxDisk::Start(folder, {.uring = options.uring});
     CHECK(disk.ok()) << disk.status().ToString();
     disk_ = *std::move(disk);
+    auto log = kv_node::SegmentLog::Open(disk_.get(), {}, {.file_bytes = options.file_bytes});
+    CHECK(log.ok()) << log.status().ToString();
+    log_ = *std::move(log);
     all_rows_.resize(size.rows);
     std::iota(all_rows_.begin(), all_rows_.end(), uint16_t{0});
   }
 
   void Write(size_t first, std::span<const std::span<const std::byte>> rows) override {
-    std::vector<std::shared_ptr<kv_node::DiskFile>> unsynced;
+    std::vector<kv_node::SegmentPlace> places;
     for (size_t i = 0; i < rows.size(); ++i) {
-      if ((first + i) % options_.segments_per_file == 0) {
-        auto file = disk_->Create("segments." + std::to_string(first + i));
-        CHECK(file.ok()) << file.status().ToString();
-        file_ = *std::move(file);
-        new_name_ = true;
-      }
-      kv_node::PageBuffer image = kv_node::EncodeSegment(ContentOf(first + i, rows[i]));
-      const auto offset = file_->Append(image.bytes());
-      CHECK(offset.ok()) << offset.status().ToString();
-      segments_.push_back(SegmentReader::OfWritten(file_, *offset, image.bytes()));
-      if (unsynced.empty() || unsynced.back() != file_) unsynced.push_back(file_);
+      auto written = log_->Append(ContentOf(first + i, rows[i]));
+      CHECK(written.ok()) << written.status().ToString();
+      places.push_back(written->place);
+      segments_.push_back(*std::move(written));
     }
-    for (const auto& file : unsynced) CHECK(file->Sync().ok());
-    if (new_name_) CHECK(disk_->SyncDirectory().ok());
-    new_name_ = false;
+    const absl::Status status = log_->MakeDurable(places);
+    CHECK(status.ok()) << status.ToString();
   }
 
   void ReadRows(size_t segment, std::span<const uint16_t> rows,
@@ -53,15 +46,15 @@ class SegmentStore final : public RowStore {
     std::condition_variable changed;
     bool done = false;
     absl::Status status;
-    kv_node::ReadRows(
-        *disk_,
-        {{segments_[segment], rows, into.first(into.size() / 2), into.subspan(into.size() / 2)}},
-        [&](std::span<const absl::Status> statuses, const kv_node::RowReadCounts&) {
-          const std::lock_guard lock(mutex);
-          status = statuses[0];
-          done = true;
-          changed.notify_all();
-        });
+    kv_node::ReadRows(*disk_,
+                      {{segments_[segment].reader, rows, into.first(into.size() / 2),
+                        into.subspan(into.size() / 2)}},
+                      [&](std::span<const absl::Status> statuses, const kv_node::RowReadCounts&) {
+                        const std::lock_guard lock(mutex);
+                        status = statuses[0];
+                        done = true;
+                        changed.notify_all();
+                      });
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return done; });
     CHECK(status.ok()) << status.ToString();
@@ -72,12 +65,9 @@ class SegmentStore final : public RowStore {
   }
 
   void Delete(size_t segment) override {
-    const auto reader = std::exchange(segments_[segment], nullptr);
-    if (options_.segments_per_file == 1) {
-      CHECK(disk_->Remove("segments." + std::to_string(segment)).ok());
-    } else {
-      CHECK(reader->file()->Free(reader->offset(), reader->layout().bytes()).ok());
-    }
+    const kv_node::WrittenSegment gone = std::exchange(segments_[segment], {});
+    const absl::Status status = log_->Free({gone.place, gone.reader->layout().bytes()});
+    CHECK(status.ok()) << status.ToString();
   }
 
  private:
@@ -93,11 +83,9 @@ class SegmentStore final : public RowStore {
   }
 
   const SegmentSize size_;
-  const SegmentStoreOptions options_;
   std::unique_ptr<kv_node::LinuxDisk> disk_;
-  std::shared_ptr<kv_node::DiskFile> file_;
-  bool new_name_ = false;
-  std::vector<std::shared_ptr<const SegmentReader>> segments_;
+  std::unique_ptr<kv_node::SegmentLog> log_;
+  std::vector<kv_node::WrittenSegment> segments_;
   std::vector<uint16_t> all_rows_;
 };
 

@@ -69,7 +69,7 @@ class Bench {
     Add("log_threads",
         [&](auto& path) { return NewSegmentStore(path, spec.size, {.uring = false}); });
     Add("files_uring",
-        [&](auto& path) { return NewSegmentStore(path, spec.size, {.segments_per_file = 1}); });
+        [&](auto& path) { return NewSegmentStore(path, spec.size, {.file_bytes = 1}); });
     Add("sst_xxh3", [&](auto& path) { return NewRocksStore(path, spec.size, false); });
     Add("blobdb", [&](auto& path) { return NewRocksStore(path, spec.size, true); });
     Add("append", [&](auto& path) { return NewAppendStore(path, spec.size); });

@@ -48,13 +48,13 @@ void StoredPiece::TakeSampled(const Sampler& sampler, const GroupQuery& query, S
   }
 }
 
-// Then one run of pages is read sooner than many short ones. (Permuted rows count a page each.)
+// Then one run of pages is read sooner than many short ones.
 bool StoredPiece::TouchesMostPages() const {
   const size_t bytes = store_->shape().row_bytes();
   size_t pages = 0;
   size_t last = SIZE_MAX;
   for (const uint16_t row : rows_) {
-    const size_t page = store_->SlotOf(row) * bytes / kPageBytes;
+    const size_t page = row * bytes / kPageBytes;
     if (page != last) ++pages;
     last = page;
   }

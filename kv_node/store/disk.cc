@@ -1,5 +1,9 @@
 #include "kv_node/store/disk.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <condition_variable>
 #include <mutex>
@@ -23,6 +27,20 @@ std::vector<absl::Status> ReadAndWait(Disk& disk, std::vector<DiskRead> reads) {
   std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return done; });
   return result;
+}
+
+absl::Status MakeDurableFolder(const std::string& folder) {
+  if (mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST) {
+    const char* const why = errno == ENOENT ? ": cannot be made, as its parent does not exist"
+                                            : ": cannot make the folder";
+    return DiskError(errno, folder + why);
+  }
+  const std::string parent = folder + "/..";
+  const int fd = open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return DiskError(errno, parent + ": cannot open");
+  const int error = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  return error == 0 ? absl::OkStatus() : DiskError(error, parent + ": fsync");
 }
 
 absl::Status DiskError(int error_number, const std::string& what) {

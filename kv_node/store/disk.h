@@ -100,6 +100,10 @@ class Disk {
 // Reads and waits. Not for threads that must not block, nor for a ReadsDone.
 std::vector<absl::Status> ReadAndWait(Disk& disk, std::vector<DiskRead> reads);
 
+// Makes the folder if there is none, and syncs the one it lies in, so that its name is durable
+// whoever made it. NOT_FOUND where that one is missing.
+absl::Status MakeDurableFolder(const std::string& folder);
+
 // ErrnoToStatus with the codes above: EIO is DATA_LOSS.
 absl::Status DiskError(int error_number, const std::string& what);
 

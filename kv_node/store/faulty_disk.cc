@@ -1,6 +1,7 @@
 #include "kv_node/store/faulty_disk.h"
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,38 +14,16 @@ namespace {
 
 absl::Status PowerIsOff() { return absl::UnavailableError("the disk has no power"); }
 
-constexpr size_t Index(DiskFault fault) { return static_cast<size_t>(fault); }
-
 }  // namespace
 
-const char* NameOf(DiskFault fault) {
-  constexpr std::array<const char*, kDiskFaults> kNames = {
-      "read error",  "read flip",  "write error",         "no space",
-      "short write", "sync error", "directory sync error"};
-  return kNames[Index(fault)];
-}
-
 struct FaultyDisk::State {
-  State(std::array<double, kDiskFaults> probabilities, uint64_t seed,
+  State(const DiskFaultProbabilities& probability, uint64_t seed,
         std::unique_ptr<CachedDirectory> cached)
-      : probability(probabilities), random(seed, 0), directory(std::move(cached)) {}
+      : faults(probability, seed), directory(std::move(cached)) {}
 
-  // Whether the operation at hand has the fault. mutex held.
-  bool Draw(DiskFault fault) {
-    const size_t i = Index(fault);
-    bool hit = probability[i] > 0 && random.NextUniform() < probability[i];
-    if (armed[i] > 0 && --armed[i] == 0) hit = true;
-    if (hit) ++counts[i];
-    return hit;
-  }
-
-  const std::array<double, kDiskFaults> probability;
   std::mutex mutex;  // guards what follows, and the files of the directory
-  base::PhiloxStream random;
+  DiskFaults faults;
   std::unique_ptr<CachedDirectory> directory;
-  std::array<uint64_t, kDiskFaults> armed{};
-  std::array<uint64_t, kDiskFaults> counts{};
-  uint64_t capacity = std::numeric_limits<uint64_t>::max();
   bool off = false;
 };
 
@@ -67,15 +46,16 @@ class FaultyDisk::File final : public DiskFile {
     if (state_->off) return PowerIsOff();
     RETURN_IF_ERROR(cached_->broken);
     const std::string where = absl::StrCat(name_, ": writing ", pages.size(), " bytes: ");
-    if (state_->Draw(DiskFault::kWriteError)) {
+    if (state_->faults.Draw(DiskFault::kWriteError)) {
       return absl::DataLossError(where + "input/output error (injected)");
     }
-    const bool full = state_->directory->Bytes() + pages.size() > state_->capacity;
-    const bool no_space = state_->Draw(DiskFault::kNoSpace);
-    const bool cut = state_->Draw(DiskFault::kShortWrite);
+    const bool full = pages.size() > state_->faults.Room(state_->directory->Bytes());
+    const bool no_space = state_->faults.Draw(DiskFault::kNoSpace);
+    const bool cut = state_->faults.Draw(DiskFault::kShortWrite);
     size_t written = pages.size();
     if (full || no_space || cut) {
-      written = state_->random.NextBelow(static_cast<uint32_t>(written / kPageBytes)) * kPageBytes;
+      written = state_->faults.random().NextBelow(static_cast<uint32_t>(written / kPageBytes)) *
+                kPageBytes;
     }
     const size_t at = cached_->size - cached_->flushed;
     cached_->tail.resize(std::max(cached_->tail.size(), at + written));
@@ -89,7 +69,7 @@ class FaultyDisk::File final : public DiskFile {
     const std::lock_guard lock(state_->mutex);
     if (state_->off) return PowerIsOff();
     RETURN_IF_ERROR(cached_->broken);
-    if (state_->Draw(DiskFault::kSyncError)) {
+    if (state_->faults.Draw(DiskFault::kSyncError)) {
       cached_->broken = absl::DataLossError(name_ + ": sync: input/output error (injected)");
     } else {
       cached_->broken = state_->directory->SyncFile(*cached_);
@@ -158,7 +138,6 @@ absl::StatusOr<std::unique_ptr<FaultyDisk>> FaultyDisk::Start(Disk* below, DiskF
 FaultyDisk::FaultyDisk(Disk* below, DiskFaultOptions options, uint64_t seed,
                        std::unique_ptr<CachedDirectory> directory)
     : below_(below),
-      seed_(seed),
       read_delay_(options.read_delay),
       state_(std::make_shared<State>(options.probability, seed, std::move(directory))),
       own_executor_(options.executor == nullptr
@@ -203,7 +182,7 @@ absl::StatusOr<std::vector<std::string>> FaultyDisk::List() {
 absl::Status FaultyDisk::SyncDirectory() {
   const std::lock_guard lock(state_->mutex);
   if (state_->off) return PowerIsOff();
-  if (state_->Draw(DiskFault::kDirectorySyncError)) {
+  if (state_->faults.Draw(DiskFault::kDirectorySyncError)) {
     return absl::DataLossError("directory: sync: input/output error (injected)");
   }
   return state_->directory->SyncDirectory();
@@ -213,8 +192,7 @@ absl::StatusOr<uint64_t> FaultyDisk::FreeBytes() {
   const std::lock_guard lock(state_->mutex);
   if (state_->off) return PowerIsOff();
   ASSIGN_OR_RETURN(const uint64_t below, below_->FreeBytes());
-  const uint64_t used = std::min(state_->directory->Bytes(), state_->capacity);
-  return std::min(below, state_->capacity - used);
+  return std::min(below, state_->faults.Room(state_->directory->Bytes()));
 }
 
 void FaultyDisk::Read(std::vector<DiskRead> reads, ReadsDone done) {
@@ -232,13 +210,13 @@ void FaultyDisk::Read(std::vector<DiskRead> reads, ReadsDone done) {
     CHECK(file != nullptr) << "a file of another disk";
     if (state_->off) {
       statuses[i] = PowerIsOff();
-    } else if (state_->Draw(DiskFault::kReadError)) {
+    } else if (state_->faults.Draw(DiskFault::kReadError)) {
       statuses[i] = absl::DataLossError(file->name() + ": input/output error (injected)");
     } else {
       statuses[i] = file->ReadCached(reads[i], i, below, below_index);
-      if (statuses[i].ok() && !reads[i].into.empty() && state_->Draw(DiskFault::kReadFlip)) {
+      if (statuses[i].ok() && !reads[i].into.empty() && state_->faults.Draw(DiskFault::kReadFlip)) {
         const auto size = static_cast<uint32_t>(reads[i].into.size());
-        flips.push_back(reads[i].into.data() + state_->random.NextBelow(size));
+        flips.push_back(reads[i].into.data() + state_->faults.random().NextBelow(size));
       }
     }
   }
@@ -258,26 +236,25 @@ void FaultyDisk::Read(std::vector<DiskRead> reads, ReadsDone done) {
 }
 
 void FaultyDisk::Arm(DiskFault fault, uint64_t nth) {
-  CHECK(nth >= 1) << nth;
   const std::lock_guard lock(state_->mutex);
-  state_->armed[Index(fault)] = nth;
+  state_->faults.Arm(fault, nth);
 }
 
 void FaultyDisk::SetCapacity(uint64_t bytes) {
   const std::lock_guard lock(state_->mutex);
-  state_->capacity = bytes;
+  state_->faults.SetCapacity(bytes);
 }
 
-std::array<uint64_t, kDiskFaults> FaultyDisk::FaultCounts() const {
+DiskFaultCounts FaultyDisk::FaultCounts() const {
   const std::lock_guard lock(state_->mutex);
-  return state_->counts;
+  return state_->faults.counts();
 }
 
 absl::Status FaultyDisk::Crash() {
   const std::lock_guard lock(state_->mutex);
   CHECK(!state_->off) << "crashed twice";
   state_->off = true;
-  return state_->directory->Crash(state_->random);
+  return state_->directory->Crash(state_->faults.random());
 }
 
 }  // namespace sounder::kv_node

@@ -7,36 +7,20 @@
 #ifndef SOUNDER_KV_NODE_STORE_FAULTY_DISK_H_
 #define SOUNDER_KV_NODE_STORE_FAULTY_DISK_H_
 
-#include <array>
 #include <cstdint>
-#include <limits>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "common/base/executor.h"
-#include "common/base/philox.h"
 #include "kv_node/store/disk.h"
+#include "kv_node/store/disk_faults.h"
 #include "kv_node/store/power_loss.h"
 
 namespace sounder::kv_node {
 
-enum class DiskFault {
-  kReadError,           // one read of a batch: DATA_LOSS
-  kReadFlip,            // one bit of what a read returns is flipped, silently
-  kWriteError,          // an append writes nothing: DATA_LOSS
-  kNoSpace,             // an append, after some of it: RESOURCE_EXHAUSTED
-  kShortWrite,          // an append, after some of it: DATA_LOSS
-  kSyncError,           // a file's sync: DATA_LOSS; what it covered may be lost with the power
-  kDirectorySyncError,  // the same of the directory
-};
-inline constexpr size_t kDiskFaults = 7;
-const char* NameOf(DiskFault fault);
-
 struct DiskFaultOptions {
-  // Per operation that can have the fault; indexed by DiskFault.
-  std::array<double, kDiskFaults> probability{};
+  DiskFaultProbabilities probability{};
   // Reads complete on it, read_delay later. Null: on a thread of the disk's own, at once.
   base::Executor* executor = nullptr;
   base::Duration read_delay{0};
@@ -60,14 +44,11 @@ class FaultyDisk final : public Disk {
   absl::StatusOr<uint64_t> FreeBytes() override;
   void Read(std::vector<DiskRead> reads, ReadsDone done) override;
 
-  uint64_t seed() const { return seed_; }
-  // Beside the probabilities: the operation that is the nth from now of those that can have the
-  // fault has it. nth >= 1.
+  // See DiskFaults.
   void Arm(DiskFault fault, uint64_t nth = 1);
   // Appends beyond so many bytes of named files are kNoSpace. Freed pages do not count as free.
   void SetCapacity(uint64_t bytes);
-  // What was done so far, indexed by DiskFault.
-  std::array<uint64_t, kDiskFaults> FaultCounts() const;
+  DiskFaultCounts FaultCounts() const;
   // The power goes: see power_loss.h. From here on everything is UNAVAILABLE; open another
   // FaultyDisk over the disk below for what comes after. Fails only if the disk below does.
   absl::Status Crash();
@@ -81,7 +62,6 @@ class FaultyDisk final : public Disk {
              std::unique_ptr<CachedDirectory> directory);
 
   Disk* const below_;
-  const uint64_t seed_;
   const base::Duration read_delay_;
   const std::shared_ptr<State> state_;
   const std::unique_ptr<base::Executor> own_executor_;  // null if one was given

@@ -52,18 +52,6 @@ int TryOnePage(int fd) {
   return pread(fd, page.data(), page.size(), kPageBytes) < 0 ? errno : 0;
 }
 
-absl::Status MakeDirectory(const std::string& directory) {
-  if (mkdir(directory.c_str(), 0755) != 0) {
-    if (errno == EEXIST) return absl::OkStatus();
-    return DiskError(errno, directory + ": cannot make the directory");
-  }
-  const int parent = open((directory + "/..").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (parent < 0) return DiskError(errno, directory + "/..: cannot open");
-  const int error = fsync(parent) == 0 ? 0 : errno;
-  close(parent);
-  return error == 0 ? absl::OkStatus() : DiskError(error, directory + "/..: fsync");
-}
-
 void CheckName(const std::string& name) {
   CHECK(!name.empty() && name != "." && name != ".." && name.find('/') == name.npos) << name;
 }
@@ -72,7 +60,7 @@ void CheckName(const std::string& name) {
 
 absl::StatusOr<std::unique_ptr<LinuxDisk>> LinuxDisk::Start(const std::string& directory,
                                                             LinuxDiskOptions options) {
-  RETURN_IF_ERROR(MakeDirectory(directory));
+  RETURN_IF_ERROR(MakeDurableFolder(directory));
   const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return DiskError(errno, directory + ": cannot open the directory");
   std::unique_ptr<LinuxDisk> disk(new LinuxDisk(directory, fd));

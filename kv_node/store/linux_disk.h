@@ -24,8 +24,8 @@ struct LinuxDiskOptions {
 
 class LinuxDisk final : public Disk {
  public:
-  // Makes the directory, durably, if there is none (its parent must be there). Fails where the
-  // directory cannot be written to.
+  // Makes the directory, durably, if there is none (its parent must be there: NOT_FOUND). Fails
+  // where the directory cannot be written to.
   static absl::StatusOr<std::unique_ptr<LinuxDisk>> Start(const std::string& directory,
                                                           LinuxDiskOptions options = {});
   ~LinuxDisk() override;

@@ -18,23 +18,24 @@ LinuxFile::LinuxFile(std::string name, int fd, uint64_t size)
 
 LinuxFile::~LinuxFile() { close(fd_); }
 
-uint64_t LinuxFile::size() const {
+absl::Status LinuxFile::broken() const {
   const std::lock_guard lock(mutex_);
-  return end_;
+  return broken_;
 }
 
 absl::StatusOr<uint64_t> LinuxFile::Append(std::span<const std::byte> pages) {
   CHECK(pages.size() % kPageBytes == 0) << pages.size();
   CHECK(reinterpret_cast<uintptr_t>(pages.data()) % kPageBytes == 0) << "not at a page's boundary";
-  const std::lock_guard lock(mutex_);
-  RETURN_IF_ERROR(broken_);
+  const std::lock_guard append_lock(append_mutex_);
+  RETURN_IF_ERROR(broken());
+  const uint64_t begin = end_;
   size_t written = 0;
   while (written < pages.size()) {
     const ssize_t result = pwrite(fd_, pages.data() + written, pages.size() - written,
-                                  static_cast<off_t>(end_ + written));
+                                  static_cast<off_t>(begin + written));
     if (result < 0 && errno == EINTR) continue;
     const auto where = [&] {
-      return absl::StrCat(name_, ": writing ", pages.size(), " bytes at ", end_);
+      return absl::StrCat(name_, ": writing ", pages.size(), " bytes at ", begin);
     };
     if (result < 0) return DiskError(errno, where());
     written += static_cast<size_t>(result);
@@ -43,17 +44,21 @@ absl::StatusOr<uint64_t> LinuxFile::Append(std::span<const std::byte> pages) {
       return absl::DataLossError(absl::StrCat(where(), ": only ", written, " were written"));
     }
   }
-  return std::exchange(end_, end_ + written);
+  end_ = begin + written;
+  return begin;
 }
 
 absl::Status LinuxFile::Sync() {
-  const std::lock_guard lock(mutex_);
-  RETURN_IF_ERROR(broken_);
+  const std::lock_guard sync_lock(sync_mutex_);
+  RETURN_IF_ERROR(broken());
   int result = 0;
   do {
     result = fdatasync(fd_);
   } while (result != 0 && errno == EINTR);
-  if (result != 0) broken_ = DiskError(errno, name_ + ": fdatasync");
+  if (result == 0) return absl::OkStatus();
+  const int error = errno;
+  const std::lock_guard lock(mutex_);
+  broken_ = DiskError(error, name_ + ": fdatasync");
   return broken_;
 }
 

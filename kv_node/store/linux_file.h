@@ -2,6 +2,7 @@
 #ifndef SOUNDER_KV_NODE_STORE_LINUX_FILE_H_
 #define SOUNDER_KV_NODE_STORE_LINUX_FILE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -10,7 +11,7 @@
 
 namespace sounder::kv_node {
 
-// Thread safe: appends and syncs exclude each other.
+// Thread safe. An append and a sync may overlap: the sync covers what was appended before it began.
 class LinuxFile final : public DiskFile {
  public:
   // Takes the descriptor. `size`: of the file, in bytes.
@@ -20,7 +21,7 @@ class LinuxFile final : public DiskFile {
   LinuxFile& operator=(const LinuxFile&) = delete;
 
   const std::string& name() const override { return name_; }
-  uint64_t size() const override;
+  uint64_t size() const override { return end_; }
   absl::StatusOr<uint64_t> Append(std::span<const std::byte> pages) override;
   absl::Status Sync() override;
   absl::Status Free(uint64_t offset, uint64_t bytes) override;
@@ -29,11 +30,15 @@ class LinuxFile final : public DiskFile {
   int fd() const { return fd_; }
 
  private:
+  absl::Status broken() const;
+
   const std::string name_;
   const int fd_;
-  mutable std::mutex mutex_;  // guards what follows
-  uint64_t end_;
-  absl::Status broken_;  // the failed Sync
+  std::mutex append_mutex_;  // one append at a time
+  std::mutex sync_mutex_;    // one sync at a time
+  std::atomic<uint64_t> end_;
+  mutable std::mutex mutex_;  // guards what follows, for a moment
+  absl::Status broken_;       // the failed Sync
 };
 
 }  // namespace sounder::kv_node

@@ -1,5 +1,6 @@
 #include "kv_node/store/record_store.h"
 
+#include <fcntl.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
 #include <rocksdb/file_system.h>
@@ -8,8 +9,12 @@
 #include <rocksdb/snapshot.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
+#include <stdio.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
 #include <mutex>
 #include <string_view>
 
@@ -18,6 +23,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "kv_node/store/disk.h"
 #include "kv_node/store/record_walk.h"
 #include "kv_node/store/unsynced_files.h"
 
@@ -103,31 +109,49 @@ rocksdb::Options OptionsOf(const RecordStoreOptions& options, rocksdb::Env* env,
   return result;
 }
 
-// Makes the folder, durably.
-absl::Status MakeFolder(rocksdb::FileSystem& files, const std::string& folder) {
-  const rocksdb::IOOptions io;
-  if (files.FileExists(folder, io, nullptr).ok()) return absl::OkStatus();
-  RETURN_IF_ERROR(FromRocks(folder, files.CreateDirIfMissing(folder, io, nullptr)));
-  const size_t slash = folder.find_last_not_of('/') == std::string::npos
-                           ? std::string::npos
-                           : folder.rfind('/', folder.find_last_not_of('/'));
-  const std::string parent = slash == std::string::npos ? "."
-                             : slash == 0               ? "/"
-                                                        : folder.substr(0, slash);
-  std::unique_ptr<rocksdb::FSDirectory> directory;
-  RETURN_IF_ERROR(FromRocks(parent, files.NewDirectory(parent, io, &directory, nullptr)));
-  return FromRocks(parent, directory->Fsync(io, nullptr));
+// The file by which RocksDB keeps others out of a folder.
+class FolderLock {
+ public:
+  static absl::StatusOr<std::unique_ptr<FolderLock>> Take(rocksdb::FileSystem* files,
+                                                          const std::string& folder) {
+    rocksdb::FileLock* lock = nullptr;
+    const rocksdb::IOStatus status = files->LockFile(folder + "/LOCK", {}, &lock, nullptr);
+    if (status.ok()) return std::unique_ptr<FolderLock>(new FolderLock(files, lock));
+    if (status.IsNoSpace()) return FromRocks(folder, status);
+    const std::string text = status.ToString();
+    // RocksDB has no code for it.
+    const bool is_held = text.find("lock hold by current process") != text.npos ||
+                         text.find(std::strerror(EAGAIN)) != text.npos;
+    return absl::FailedPreconditionError(absl::StrCat(
+        folder,
+        is_held ? ": in use by another process, or twice by this one (" : ": cannot be locked (",
+        text, ")"));
+  }
+  ~FolderLock() { files_->UnlockFile(lock_, {}, nullptr).PermitUncheckedError(); }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  FolderLock(rocksdb::FileSystem* files, rocksdb::FileLock* lock) : files_(files), lock_(lock) {}
+
+  rocksdb::FileSystem* const files_;
+  rocksdb::FileLock* const lock_;
+};
+
+// One spelling of a folder: by it a process knows its own lock.
+std::string WithoutSlash(std::string folder) {
+  while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
+  return folder;
 }
 
-// RocksDB reports a lock as any other error.
-absl::Status CheckUnused(rocksdb::FileSystem& files, const std::string& folder) {
-  rocksdb::FileLock* lock = nullptr;
-  const rocksdb::IOOptions io;
-  const rocksdb::IOStatus status = files.LockFile(folder + "/LOCK", io, &lock, nullptr);
-  if (status.ok()) return FromRocks(folder, files.UnlockFile(lock, io, nullptr));
-  if (status.IsNoSpace()) return FromRocks(folder, status);
-  return absl::FailedPreconditionError(absl::StrCat(
-      folder, ": in use by another process, or twice by this one (", status.ToString(), ")"));
+// Where a rewritten store is made.
+std::string OtherFolderOf(const std::string& folder) { return folder + ".new"; }
+
+absl::Status RemoveFolder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::remove_all(folder, error);
+  if (!error) return absl::OkStatus();
+  return DiskError(error.value(), folder + ": cannot remove");
 }
 
 }  // namespace
@@ -140,8 +164,8 @@ class RecordStore::Database {
                                                         std::atomic<bool>* full) {
     const std::shared_ptr<rocksdb::FileSystem> files =
         options.files != nullptr ? options.files->file_system() : rocksdb::FileSystem::Default();
-    RETURN_IF_ERROR(MakeFolder(*files, folder));
-    RETURN_IF_ERROR(CheckUnused(*files, folder));
+    // RocksDB reports a lock as any other error.
+    RETURN_IF_ERROR(FolderLock::Take(files.get(), folder).status());
     std::unique_ptr<Database> database(new Database(files));
     rocksdb::DB* db = nullptr;
     RETURN_IF_ERROR(FromRocks(
@@ -205,7 +229,7 @@ void RecordBatch::Put(const EncodedRecord& record) {
 void RecordBatch::PutSession(const SessionRecord& record) { Put(EncodeRecord(record)); }
 
 void RecordBatch::RemoveSession(const base::SessionId& session) {
-  CheckBatch(batch_->DeleteRange(EncodeKey({session}), EndOfSession(session)));
+  CheckBatch(batch_->DeleteRange(BeginOfSession(session), EndOfSession(session)));
 }
 
 void RecordBatch::PutSegment(const base::SessionId& session, const SegmentRecord& record) {
@@ -241,16 +265,18 @@ void RecordBatch::RemoveTokensFrom(const base::SessionId& session, base::Positio
 }
 
 bool RecordBatch::empty() const { return batch_->Count() == 0; }
-size_t RecordBatch::bytes() const { return batch_->GetDataSize(); }
 
 RecordStore::RecordStore(std::string folder, RecordStoreOptions options)
-    : folder_(std::move(folder)), options_(options) {}
+    : folder_(WithoutSlash(std::move(folder))), options_(options) {}
 RecordStore::~RecordStore() = default;
 
 absl::StatusOr<std::unique_ptr<RecordStore>> RecordStore::Open(const std::string& folder,
                                                                RecordStoreOptions options) {
   std::unique_ptr<RecordStore> store(new RecordStore(folder, options));
+  RETURN_IF_ERROR(MakeDurableFolder(folder));
   RETURN_IF_ERROR(store->OpenDatabase());
+  // What a crash left of Rewrite: not finished, or of before. Only who has the folder may.
+  RETURN_IF_ERROR(RemoveFolder(OtherFolderOf(store->folder_)));
   return store;
 }
 
@@ -266,6 +292,12 @@ absl::Status RecordStore::OpenDatabase() {
   return absl::OkStatus();
 }
 
+absl::Status RecordStore::Reopen() {
+  RETURN_IF_ERROR(OpenDatabase());
+  ++reopens_;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::shared_lock<std::shared_mutex>> RecordStore::Use() {
   while (true) {
     std::shared_lock lock(mutex_);
@@ -273,8 +305,7 @@ absl::StatusOr<std::shared_lock<std::shared_mutex>> RecordStore::Use() {
     lock.unlock();
     const std::unique_lock alone(mutex_);
     if (!failed_) continue;  // somebody else did it
-    RETURN_IF_ERROR(OpenDatabase());
-    ++reopens_;
+    RETURN_IF_ERROR(Reopen());
   }
 }
 
@@ -298,26 +329,33 @@ absl::StatusOr<VisitResult> RecordStore::Visit(RecordVisitor& visitor) {
   return WalkRecords([&] { return database_->NewIterator(now.snapshot()); }, visitor);
 }
 
-absl::StatusOr<RecordStoreCounts> RecordStore::Count() {
-  ASSIGN_OR_RETURN(const auto lock, Use());
-  RecordStoreCounts counts;
-  counts.reopens = reopens_;
-  const std::unique_ptr<rocksdb::Iterator> it = database_->NewIterator();
-  for (it->SeekToFirst(); it->Valid();) {
-    const auto key = ParseKey({it->key().data(), it->key().size()});
-    if (!key.ok()) {
-      it->Next();
-      continue;
-    }
-    ++counts.sessions;
-    it->Seek(EndOfSession(key->session));
+absl::StatusOr<VisitResult> RecordStore::Rewrite() {
+  CHECK(options_.files == nullptr);
+  const std::unique_lock alone(mutex_);
+  if (failed_) RETURN_IF_ERROR(Reopen());
+  const std::string other = OtherFolderOf(folder_);
+  RETURN_IF_ERROR(RemoveFolder(other));
+  VisitResult result;
+  {
+    ASSIGN_OR_RETURN(const std::unique_ptr<RecordStore> copy, Open(other, options_));
+    ASSIGN_OR_RETURN(result, CopyRecords([this] { return database_->NewIterator(); }, copy.get()));
   }
-  RETURN_IF_ERROR(FromRocks(folder_, it->status()));
-  std::vector<rocksdb::Env::FileAttributes> files;
-  RETURN_IF_ERROR(
-      FromRocks(folder_, database_->db().GetEnv()->GetChildrenFileAttributes(folder_, &files)));
-  for (const auto& file : files) counts.bytes += file.size_bytes;
-  return counts;
+  database_.reset();
+  failed_ = true;  // until it is open again
+  RETURN_IF_ERROR(Swap(other));
+  RETURN_IF_ERROR(OpenDatabase());
+  RemoveFolder(other).IgnoreError();  // else the next Open does
+  return result;
+}
+
+absl::Status RecordStore::Swap(const std::string& other) {
+  // The database is closed: others are still to be kept out.
+  const std::shared_ptr<rocksdb::FileSystem> files = rocksdb::FileSystem::Default();
+  ASSIGN_OR_RETURN(const auto lock, FolderLock::Take(files.get(), folder_));
+  if (renameat2(AT_FDCWD, folder_.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE) != 0) {
+    return DiskError(errno, absl::StrCat(folder_, ": swapping with ", other));
+  }
+  return MakeDurableFolder(folder_);  // it is there: this syncs its name
 }
 
 }  // namespace sounder::kv_node

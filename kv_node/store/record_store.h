@@ -59,7 +59,6 @@ class RecordBatch {
   void RemoveTokensFrom(const base::SessionId& session, base::Position position);
 
   bool empty() const;
-  size_t bytes() const;  // as they are written
 
  private:
   friend class RecordStore;
@@ -102,19 +101,18 @@ struct RecordStoreOptions {
 };
 
 struct RecordStoreCounts {
-  uint64_t sessions = 0;
-  uint64_t bytes = 0;    // of the folder's files
   uint64_t reopens = 0;  // after errors, see Commit
 };
 
 // Thread safe; calls block on the disk. Statuses, unless a call says otherwise: RESOURCE_EXHAUSTED
 // when the disk is full, DATA_LOSS when it failed or holds something else than was written.
-// Messages name the folder.
+// Messages name the folder. Beside it, FOLDER.new is the store's as well (Rewrite).
 class RecordStore {
  public:
-  // Makes the folder if it is not there (its parent must be). FAILED_PRECONDITION for a store of
-  // another version, naming both, for a database that is none of ours, and for a folder that is in
-  // use by another process or another store of this one.
+  // Makes the folder, durably, if it is not there (its parent must be: NOT_FOUND).
+  // FAILED_PRECONDITION for a store of another version, naming both, for a database that is none of
+  // ours, and for a folder that cannot be written to or is in use by another process or another
+  // store of this one.
   static absl::StatusOr<std::unique_ptr<RecordStore>> Open(const std::string& folder,
                                                            RecordStoreOptions options = {});
   ~RecordStore();
@@ -132,13 +130,24 @@ class RecordStore {
   // record is in memory at a time. Damage of one session does not hide others.
   absl::StatusOr<VisitResult> Visit(RecordVisitor& visitor);
 
-  absl::StatusOr<RecordStoreCounts> Count();
+  // Keeps what a visit tells whole and nothing else: records of damaged sessions, keys that no
+  // record has and places that cannot be read are gone for good, and are returned. It is copied
+  // into a database in FOLDER.new, which then takes this one's name in one step: after a crash
+  // there is either. Needs the space of the copy; everybody else waits. After an error it is
+  // one or the other. Not over UnsyncedFiles, which know one folder.
+  absl::StatusOr<VisitResult> Rewrite();
+
+  // Without looking at the disk.
+  RecordStoreCounts counts() const { return {reopens_}; }
 
  private:
   class Database;
 
   RecordStore(std::string folder, RecordStoreOptions options);
+  // mutex_ is held alone by these three.
   absl::Status OpenDatabase();
+  absl::Status Reopen();
+  absl::Status Swap(const std::string& other);
   // Holds off reopening while the lock is there; opens the database anew first, if it failed.
   absl::StatusOr<std::shared_lock<std::shared_mutex>> Use();
 

@@ -14,6 +14,8 @@
 namespace sounder::kv_node {
 namespace {
 
+constexpr size_t kSessionPrefix = 17;  // of keys: 'S' and the id
+
 std::string_view TextOf(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
 class Walk {
@@ -96,10 +98,9 @@ class Walk {
 
   // A key that no record has: its session is not whole, if it is told which.
   absl::Status Stray(const absl::Status& why) {
-    constexpr size_t kWithSession = 18;
-    std::string front(TextOf(it_->key()).substr(0, kWithSession));
-    if (front.size() == kWithSession) {
-      front.back() = '\0';  // that of the session's own record
+    std::string front(TextOf(it_->key()).substr(0, kSessionPrefix));
+    if (front.size() == kSessionPrefix) {
+      front += '\0';  // the key of the session's own record
       if (const auto key = ParseKey(front); key.ok()) {
         if (current_ != key->session) RETURN_IF_ERROR(End());
         current_ = last_ = key->session;
@@ -176,16 +177,69 @@ class Walk {
   bool done_ = false;
 };
 
+class Copier final : public RecordVisitor {
+ public:
+  explicit Copier(RecordStore* to) : to_(to) {}
+
+  absl::Status OnSession(const SessionRecord& record) override {
+    session_ = record.spec.session.id;
+    batch_.PutSession(record);
+    return Added();
+  }
+  absl::Status OnSegment(const SegmentRecord& record) override {
+    batch_.PutSegment(session_, record);
+    return Added();
+  }
+  absl::Status OnTail(const TailRecord& record) override {
+    batch_.PutTail(session_, record);
+    return Added();
+  }
+  absl::Status OnTokens(const TokenRecord& record) override {
+    batch_.PutTokens(session_, record);
+    return Added();
+  }
+  absl::Status OnEnd(const base::SessionId&) override { return absl::OkStatus(); }
+  absl::Status OnDamaged(const base::SessionId& session, const absl::Status&) override {
+    batch_.RemoveSession(session);
+    return Added();
+  }
+  absl::Status Finish() { return to_->Commit(batch_); }
+
+ private:
+  absl::Status Added() {
+    constexpr int kPerCommit = 256;  // some megabytes, if they are tails
+    if (++added_ % kPerCommit != 0) return absl::OkStatus();
+    return to_->Commit(std::exchange(batch_, RecordBatch()));
+  }
+
+  RecordStore* const to_;
+  base::SessionId session_;
+  RecordBatch batch_;
+  uint64_t added_ = 0;
+};
+
 }  // namespace
 
+std::string BeginOfSession(const base::SessionId& session) {
+  return EncodeKey({session}).substr(0, kSessionPrefix);
+}
+
 std::string EndOfSession(const base::SessionId& session) {
-  std::string key = EncodeKey({session});
-  key.back() = '\xff';
-  return key;
+  std::string next = BeginOfSession(session);
+  while (next.back() == '\xff') next.pop_back();  // not beyond the 'S'
+  ++next.back();
+  return next;
 }
 
 absl::StatusOr<VisitResult> WalkRecords(const OpenIterator& open, RecordVisitor& visitor) {
   return Walk(open, visitor).Run();
+}
+
+absl::StatusOr<VisitResult> CopyRecords(const OpenIterator& open, RecordStore* to) {
+  Copier copier(to);
+  ASSIGN_OR_RETURN(VisitResult result, WalkRecords(open, copier));
+  RETURN_IF_ERROR(copier.Finish());
+  return result;
 }
 
 }  // namespace sounder::kv_node

@@ -22,7 +22,12 @@ using OpenIterator = std::function<std::unique_ptr<rocksdb::Iterator>()>;
 // result.
 absl::StatusOr<VisitResult> WalkRecords(const OpenIterator& open, RecordVisitor& visitor);
 
-// One beyond all keys of a session.
+// Puts every session that a visit tells whole into another store, which has none, and nothing else.
+absl::StatusOr<VisitResult> CopyRecords(const OpenIterator& open, RecordStore* to);
+
+// All keys that begin with a session's prefix lie in [BeginOfSession, EndOfSession), those that no
+// record has as well.
+std::string BeginOfSession(const base::SessionId& session);
 std::string EndOfSession(const base::SessionId& session);
 
 }  // namespace sounder::kv_node

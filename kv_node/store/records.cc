@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little, "values are written as
 constexpr char kKeyPrefix = 'S';
 constexpr size_t kVersionBytes = sizeof kRecordsVersion;
 constexpr size_t kChecksumBytes = sizeof(uint64_t);
-constexpr uint8_t kPermutedFlag = 1, kIndexedFlag = 2;
+constexpr uint8_t kIndexedFlag = 1;
 constexpr size_t kSegmentBytes = 68, kTailHeadBytes = 7;
 constexpr size_t kMaskWords = kTokenBlock / 64;
 
@@ -175,8 +175,7 @@ EncodedRecord EncodeRecord(const base::SessionId& session, const SegmentRecord& 
                       shape.first_position};
   std::string body;
   Put(body, static_cast<uint8_t>(shape.dtype));
-  Put(body, static_cast<uint8_t>((shape.permuted ? kPermutedFlag : 0) |
-                                 (record.indexed ? kIndexedFlag : 0)));
+  Put(body, record.indexed ? kIndexedFlag : uint8_t{0});
   Put(body, static_cast<uint32_t>(shape.num_rows));
   Put(body, static_cast<uint32_t>(record.rows_used));
   Put(body, static_cast<uint16_t>(shape.dim));
@@ -201,7 +200,6 @@ absl::StatusOr<SegmentRecord> ParseSegment(const RecordKey& key, std::string_vie
   record.shape.first_position = key.first_position;
   record.shape.dtype = static_cast<base::DType>(Take<uint8_t>(body));
   const auto flags = Take<uint8_t>(body);
-  record.shape.permuted = (flags & kPermutedFlag) != 0;
   record.indexed = (flags & kIndexedFlag) != 0;
   record.shape.num_rows = Take<uint32_t>(body);
   record.rows_used = Take<uint32_t>(body);
@@ -217,7 +215,7 @@ absl::StatusOr<SegmentRecord> ParseSegment(const RecordKey& key, std::string_vie
   if (record.rows_used < 1 || record.rows_used > record.shape.num_rows) {
     return Damaged("of a segment: ", record.rows_used, " rows used of ", record.shape.num_rows);
   }
-  if ((flags & ~(kPermutedFlag | kIndexedFlag)) != 0) {
+  if ((flags & ~kIndexedFlag) != 0) {
     return Damaged("of a segment has flags that this version does not know");
   }
   if (record.place.file == 0 || record.place.offset % kPageBytes != 0) {

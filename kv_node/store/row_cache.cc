@@ -183,13 +183,6 @@ void RowCache::Drop(size_t place) {
   if (!ring_.empty()) swept_ %= ring_.size();
 }
 
-void RowCache::DropLetGo() {
-  std::lock_guard lock(mutex_);
-  for (size_t i = ring_.size(); i-- > 0;) {
-    if (segments_.at(ring_[i])->owner.expired()) Drop(i);
-  }
-}
-
 RowCacheCounts RowCache::counts() const {
   return {hits_.load(std::memory_order_relaxed), misses_.load(std::memory_order_relaxed),
           evicted_.load(std::memory_order_relaxed)};

@@ -27,7 +27,7 @@ struct RowCacheCounts {
 // by a clock (GCLOCK) over the segments, and in each over its rows: a row stays for one round of
 // the hand when it is put in, and for one more each time it is found, up to three. What is kept of
 // a segment is dropped when room is needed or another segment comes after its last SegmentReader is
-// gone, or by DropLetGo.
+// gone.
 class RowCache {
  public:
   // capacity: of bytes(). 0: nothing is kept.
@@ -43,8 +43,6 @@ class RowCache {
   void Keep(const std::shared_ptr<const SegmentReader>& segment, std::span<const uint16_t> rows,
             std::span<const std::byte> keys, std::span<const std::byte> values,
             std::span<const uint32_t> places);
-  // Drops the rows of segments that nobody holds any more.
-  void DropLetGo();
 
   uint64_t capacity() const { return capacity_; }
   // Of rows and what is needed to find them; never more than the capacity.

@@ -16,16 +16,20 @@ namespace sounder::kv_node {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "the format is written as it lies");
-static_assert(base::kMaxSegmentRows <= 65536, "slots have 16 bits");
+// Of tables of buckets, the largest index: where each bucket starts, and the rows in it; means,
+// norms and the like are little beside them.
+static_assert(base::kMaxTables * sizeof(uint16_t) *
+                      ((uint64_t{1} << base::kMaxBitsPerTable) + 1 + base::kMaxSegmentRows) +
+                  (uint64_t{1} << 20) <=
+              kMaxStoredIndexBytes);
 
 constexpr std::string_view kHeaderMagic = "SNDRSEGM";
 constexpr std::string_view kFooterMagic = "SNDRSEGE";
-constexpr uint8_t kPermutedFlag = 1;
 
 // Offsets in the first page, then in the last.
 constexpr size_t kVersionAt = 8, kFieldBytesAt = 12, kTagAt = 16, kPositionAt = 32, kRowsAt = 40,
-                 kDimAt = 44, kDTypeAt = 46, kFlagsAt = 47, kIndexBytesAt = 48, kTotalAt = 56,
-                 kHeaderSumAt = 64, kHeaderBytes = 72;
+                 kDimAt = 44, kDTypeAt = 46, kIndexBytesAt = 48, kTotalAt = 56, kHeaderSumAt = 64,
+                 kHeaderBytes = 72;
 constexpr size_t kFooterTotalAt = 32, kTableSumAt = 40, kFooterSumAt = 48;
 
 template <typename T>
@@ -58,7 +62,6 @@ void EncodeHeader(const StoredShape& shape, std::byte* page) {
   Put(page, kRowsAt, static_cast<uint32_t>(shape.num_rows));
   Put(page, kDimAt, static_cast<uint16_t>(shape.dim));
   Put(page, kDTypeAt, static_cast<uint8_t>(shape.dtype));
-  Put(page, kFlagsAt, shape.permuted ? kPermutedFlag : uint8_t{0});
   Put(page, kIndexBytesAt, shape.index_bytes);
   Put(page, kTotalAt, SegmentLayout(shape).bytes());
   Put(page, kHeaderSumAt, Hash({page, kHeaderSumAt}));
@@ -100,26 +103,18 @@ absl::Status CheckFooter(const StoredShape& shape, std::span<const std::byte> ta
   return absl::OkStatus();
 }
 
-absl::Status CheckSlots(std::span<const uint16_t> slots) {
-  std::vector<bool> taken(slots.size());
-  for (size_t row = 0; row < slots.size(); ++row) {
-    if (slots[row] >= slots.size() || taken[slots[row]]) {
-      return absl::DataLossError(absl::StrCat("the order of the rows is no permutation: row ", row,
-                                              " has slot ", slots[row], " of ", slots.size()));
-    }
-    taken[slots[row]] = true;
-  }
-  return absl::OkStatus();
+// `table`: the checksums part.
+std::vector<uint64_t> RowChecksumsIn(const SegmentLayout& layout,
+                                     std::span<const std::byte> table) {
+  std::vector<uint64_t> checksums(layout.row_pages());
+  std::memcpy(checksums.data(), table.data() + SegmentLayout::kRows * sizeof(uint64_t),
+              checksums.size() * sizeof(uint64_t));
+  return checksums;
 }
 
 absl::Status PageMismatch(uint64_t page, std::string_view part) {
   return absl::DataLossError(
       absl::StrCat("page ", page, " (", std::string(part), ") does not match its checksum"));
-}
-
-// The content's `slots` may be empty.
-size_t SlotOf(std::span<const uint16_t> slots, int64_t row) {
-  return slots.empty() ? static_cast<size_t>(row) : slots[static_cast<size_t>(row)];
 }
 
 }  // namespace
@@ -142,7 +137,7 @@ absl::Status CheckShape(const StoredShape& shape) {
     return refuse("element type", static_cast<int>(shape.dtype), "0 (f32), 1 (f16), 2 (bf16)");
   }
   if (shape.index_bytes > kMaxStoredIndexBytes) {
-    return refuse("index bytes", shape.index_bytes, "at most 256 MiB");
+    return refuse("index bytes", shape.index_bytes, "at most 512 MiB");
   }
   return absl::OkStatus();
 }
@@ -150,8 +145,7 @@ absl::Status CheckShape(const StoredShape& shape) {
 SegmentLayout::SegmentLayout(const StoredShape& shape) {
   const auto rows = static_cast<uint64_t>(shape.num_rows);
   index = kRows + PagesFor(rows * shape.row_bytes());
-  slots = index + PagesFor(shape.index_bytes);
-  checksums = slots + (shape.permuted ? PagesFor(rows * sizeof(uint16_t)) : 0);
+  checksums = index + PagesFor(shape.index_bytes);
   footer = checksums + PagesFor(checksums * sizeof(uint64_t));
 }
 
@@ -161,7 +155,6 @@ StoredShape ShapeOf(const SegmentContent& content) {
           .num_rows = content.keys.rows,
           .dim = content.keys.dim,
           .dtype = content.keys.dtype,
-          .permuted = !content.slots.empty(),
           .index_bytes = content.index.size()};
 }
 
@@ -174,8 +167,6 @@ PageBuffer EncodeSegment(const SegmentContent& content) {
   CHECK(CheckShape(shape).ok()) << CheckShape(shape).ToString();
   const memory::RowsView &keys = content.keys, &values = content.values;
   CHECK(values.rows == keys.rows && values.dim == keys.dim && values.dtype == keys.dtype);
-  CHECK(!shape.permuted || static_cast<int64_t>(content.slots.size()) == keys.rows);
-  CHECK(CheckSlots(content.slots).ok()) << CheckSlots(content.slots).ToString();
 
   const SegmentLayout layout(shape);
   PageBuffer buffer(layout.bytes());
@@ -184,7 +175,7 @@ PageBuffer EncodeSegment(const SegmentContent& content) {
   std::byte* const rows = base + SegmentLayout::kRows * kPageBytes;
   const size_t half = shape.row_bytes() / 2;
   for (int64_t row = 0; row < keys.rows; ++row) {
-    std::byte* const to = rows + SlotOf(content.slots, row) * shape.row_bytes();
+    std::byte* const to = rows + static_cast<size_t>(row) * shape.row_bytes();
     std::memcpy(to, keys.Row(row), half);
     std::memcpy(to + half, values.Row(row), half);
   }
@@ -197,8 +188,7 @@ PageBuffer EncodeSegment(const SegmentContent& content) {
     if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
     zero_until(to + bytes.size(), end);
   };
-  put(content.index, layout.index, layout.slots);
-  put(std::as_bytes(content.slots), layout.slots, layout.checksums);
+  put(content.index, layout.index, layout.checksums);
   std::vector<uint64_t> table(layout.checksums);
   for (uint64_t page = 0; page < layout.checksums; ++page) {
     table[page] = PageChecksum(shape.tag, page, {base + page * kPageBytes, kPageBytes});
@@ -208,6 +198,12 @@ PageBuffer EncodeSegment(const SegmentContent& content) {
   EncodeFooter(shape, Hash({base + layout.checksums * kPageBytes, table_bytes}),
                base + layout.footer * kPageBytes);
   return buffer;
+}
+
+std::vector<uint64_t> RowChecksumsOf(const StoredShape& shape, std::span<const std::byte> segment) {
+  const SegmentLayout layout(shape);
+  CHECK(segment.size() == layout.bytes()) << segment.size() << " " << layout.bytes();
+  return RowChecksumsIn(layout, segment.subspan(layout.checksums * kPageBytes));
 }
 
 absl::StatusOr<StoredShape> ParseSegmentHeader(std::span<const std::byte> page) {
@@ -224,12 +220,12 @@ absl::StatusOr<StoredShape> ParseSegmentHeader(std::span<const std::byte> page) 
   shape.num_rows = Get<uint32_t>(page, kRowsAt);
   shape.dim = Get<uint16_t>(page, kDimAt);
   shape.dtype = static_cast<base::DType>(Get<uint8_t>(page, kDTypeAt));
-  shape.permuted = (Get<uint8_t>(page, kFlagsAt) & kPermutedFlag) != 0;
   shape.index_bytes = Get<uint64_t>(page, kIndexBytesAt);
   if (const absl::Status status = CheckShape(shape); !status.ok()) {
     return absl::DataLossError(absl::StrCat("the segment's header: ", status.message()));
   }
-  // What is left: unknown flags, a length that does not follow from the rest, bytes behind the end.
+  // What is left: a length that does not follow from the rest, bytes behind the
+  // end, or between fields.
   PageBuffer expected(kPageBytes);
   EncodeHeader(shape, expected.data());
   if (std::memcmp(page.data(), expected.data(), kPageBytes) != 0) {
@@ -259,28 +255,16 @@ absl::StatusOr<SegmentTail> ParseSegmentTail(const StoredShape& shape,
   if (PageChecksum(shape.tag, 0, header) != sum(0)) return PageMismatch(0, "header");
   for (uint64_t page = layout.index; page < layout.checksums; ++page) {
     if (PageChecksum(shape.tag, page, at(page).first(kPageBytes)) != sum(page)) {
-      return PageMismatch(page, page < layout.slots ? "index" : "order of rows");
+      return PageMismatch(page, "index");
     }
   }
   SegmentTail result;
-  for (uint64_t i = 0; i < layout.row_pages(); ++i) {
-    result.row_checksums.push_back(sum(SegmentLayout::kRows + i));
-  }
-  const auto index = tail.first((layout.slots - layout.index) * kPageBytes);
+  result.row_checksums = RowChecksumsIn(layout, table);
+  const auto index = tail.first((layout.checksums - layout.index) * kPageBytes);
   result.index.assign(index.begin(),
                       index.begin() + static_cast<std::ptrdiff_t>(shape.index_bytes));
   if (!AllZero(index.subspan(shape.index_bytes))) {
     return absl::DataLossError("bytes behind the index are not zero");
-  }
-  if (shape.permuted) {
-    const auto slots = at(layout.slots).first((layout.checksums - layout.slots) * kPageBytes);
-    result.slots.resize(static_cast<size_t>(shape.num_rows));
-    const size_t bytes = result.slots.size() * sizeof(uint16_t);
-    std::memcpy(result.slots.data(), slots.data(), bytes);
-    RETURN_IF_ERROR(CheckSlots(result.slots));
-    if (!AllZero(slots.subspan(bytes))) {
-      return absl::DataLossError("bytes behind the order of rows are not zero");
-    }
   }
   return result;
 }

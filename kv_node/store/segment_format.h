@@ -1,5 +1,5 @@
-// The bytes of a stored segment: rows (K and V side by side), the sampler's index, the order of the
-// rows and a checksum of every page. FORMAT.md describes them byte for byte. A segment is written
+// The bytes of a stored segment: rows (K and V side by side), the sampler's index and a checksum
+// of every page. FORMAT.md describes them byte for byte. A segment is written
 // once and never changed; all its offsets are relative to its first byte, so any number of segments
 // may share a file.
 //
@@ -24,7 +24,7 @@
 namespace sounder::kv_node {
 
 inline constexpr uint32_t kSegmentFormatVersion = 1;
-inline constexpr uint64_t kMaxStoredIndexBytes = uint64_t{256} << 20;
+inline constexpr uint64_t kMaxStoredIndexBytes = uint64_t{512} << 20;
 
 // Whose rows these are, in the writer's own terms, unique among all segments of a store. Checksums
 // depend on it, so pages of one segment never pass for another's.
@@ -37,7 +37,6 @@ struct StoredShape {
   int64_t num_rows = 0;               // in [1, base::kMaxSegmentRows]
   int dim = 0;                        // a multiple of 8, at most base::kMaxHeadDim
   base::DType dtype = base::DType::kF32;
-  bool permuted = false;
   uint64_t index_bytes = 0;  // at most kMaxStoredIndexBytes
 
   bool operator==(const StoredShape&) const = default;
@@ -54,13 +53,12 @@ struct SegmentLayout {
 
   static constexpr uint64_t kRows = 1;
   uint64_t index;
-  uint64_t slots;      // the order of the rows
   uint64_t checksums;  // also the number of pages that have one
   uint64_t footer;
 
   uint64_t row_pages() const { return index - kRows; }
   uint64_t bytes() const { return (footer + 1) * kPageBytes; }
-  // Index, slots, checksums and footer, which are read together.
+  // Index, checksums and footer, which are read together.
   uint64_t tail_begin() const { return index * kPageBytes; }
   uint64_t tail_bytes() const { return bytes() - tail_begin(); }
 };
@@ -71,17 +69,17 @@ struct SegmentContent {
   base::Position first_position = 0;
   memory::RowsView keys;
   memory::RowsView values;
-  // slots[row] is the place of a row among the stored rows: a permutation of [0, num_rows). Empty:
-  // the order of the rows. Rows that are sampled together should lie together.
-  std::span<const uint16_t> slots{};
   std::span<const std::byte> index{};  // opaque
 };
 
 StoredShape ShapeOf(const SegmentContent& content);
 
 // The segment, ready to be appended. The same content gives the same bytes. Content that CheckShape
-// refuses, views of different shape and slots that are no permutation are bugs.
+// refuses and views of different shape are bugs.
 PageBuffer EncodeSegment(const SegmentContent& content);
+
+// The checksums of the row pages, which the bytes that EncodeSegment gave hold.
+std::vector<uint64_t> RowChecksumsOf(const StoredShape& shape, std::span<const std::byte> segment);
 
 // The checksum of the segment's page of this number.
 uint64_t PageChecksum(const SegmentTag& tag, uint64_t page, std::span<const std::byte> bytes);
@@ -93,7 +91,6 @@ absl::StatusOr<StoredShape> ParseSegmentHeader(std::span<const std::byte> page);
 // What a segment with rows on disk keeps in memory.
 struct SegmentTail {
   std::vector<uint64_t> row_checksums;  // of the row pages
-  std::vector<uint16_t> slots;          // empty: the order of the rows
   std::vector<std::byte> index;
 };
 

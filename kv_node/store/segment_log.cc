@@ -91,45 +91,68 @@ absl::Status SegmentLog::Adopt(const std::string& name, uint64_t number,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::pair<uint64_t, std::shared_ptr<DiskFile>>> SegmentLog::FileForAppend() {
+bool SegmentLog::Leave(uint64_t number) {
+  if (current_ == number) current_ = 0;
+  const auto entry = files_.find(number);
+  if (entry == files_.end() || entry->second.live_bytes > 0) return false;
+  files_.erase(entry);
+  return true;
+}
+
+absl::StatusOr<std::pair<uint64_t, std::shared_ptr<DiskFile>>> SegmentLog::FileForAppend(
+    uint64_t bytes) {
   uint64_t number = 0;
   {
     const std::lock_guard lock(mutex_);
     if (current_ != 0) {
-      const File& current = files_.at(current_);
-      if (current.broken.ok() && current.file->size() < options_.file_bytes) {
+      File& current = files_.at(current_);
+      if (current.file->size() < options_.file_bytes) {
+        current.live_bytes += bytes;
         return std::pair(current_, current.file);
       }
     }
     number = next_++;
   }
   ASSIGN_OR_RETURN(std::shared_ptr<DiskFile> file, disk_->Create(NameOf(number)));
-  uint64_t empty = 0;
+  uint64_t old = 0;
+  bool empty = false;
   {
     const std::lock_guard lock(mutex_);
-    const auto old = files_.find(std::exchange(current_, number));
-    files_[number].file = file;
+    old = current_;
     // Everything in the old one may have been freed while it was appended to.
-    if (old != files_.end() && old->second.live_bytes == 0) {
-      empty = old->first;
-      files_.erase(old);
-    }
+    empty = Leave(old);
+    current_ = number;
+    files_[number].file = file;
+    files_[number].live_bytes = bytes;
   }
-  if (empty != 0) RETURN_IF_ERROR(disk_->Remove(NameOf(empty)));
+  // If that fails the next start removes it.
+  if (empty) disk_->Remove(NameOf(old)).IgnoreError();
   return std::pair(number, std::move(file));
 }
 
 absl::StatusOr<WrittenSegment> SegmentLog::Append(const SegmentContent& content) {
+  const StoredShape shape = ShapeOf(content);
   PageBuffer image = EncodeSegment(content);
   const std::lock_guard append_lock(append_mutex_);
-  ASSIGN_OR_RETURN(const auto target, FileForAppend());
-  ASSIGN_OR_RETURN(const uint64_t offset, target.second->Append(image.bytes()));
-  {
-    const std::lock_guard lock(mutex_);
-    files_.at(target.first).live_bytes += image.size();
+  ASSIGN_OR_RETURN(const auto target, FileForAppend(image.size()));
+  const absl::StatusOr<uint64_t> offset = target.second->Append(image.bytes());
+  if (!offset.ok()) {
+    bool empty = false;
+    {
+      const std::lock_guard lock(mutex_);
+      files_.at(target.first).live_bytes -= image.size();
+      // A file that is merely full goes on when there is space, unless a sync of it failed
+      // meanwhile.
+      if (!absl::IsResourceExhausted(offset.status()) || current_ != target.first) {
+        empty = Leave(target.first);
+      }
+    }
+    if (empty) disk_->Remove(NameOf(target.first)).IgnoreError();
+    return offset.status();
   }
-  return WrittenSegment{{target.first, offset},
-                        SegmentReader::OfWritten(target.second, offset, image.bytes())};
+  return WrittenSegment{{target.first, *offset},
+                        SegmentReader::OfWritten(target.second, *offset, shape,
+                                                 RowChecksumsOf(shape, image.bytes()))};
 }
 
 absl::Status SegmentLog::MakeDurable(std::span<const SegmentPlace> places) {
@@ -151,23 +174,31 @@ absl::Status SegmentLog::SyncFile(uint64_t number, uint64_t end) {
     const std::lock_guard lock(mutex_);
     const auto entry = files_.find(number);
     if (entry == files_.end()) return absl::OkStatus();  // all in it was freed meanwhile
-    RETURN_IF_ERROR(entry->second.broken);
     name_synced = entry->second.name_synced;
-    // Appended whole before whoever waits for it came here.
+    // Appended whole before whoever waits for it came here. What is durable stays so, also if a
+    // later sync failed.
     if (entry->second.synced >= end && name_synced) return absl::OkStatus();
+    RETURN_IF_ERROR(entry->second.broken);
     file = entry->second.file;
   }
-  const uint64_t size = file->size();
+  const uint64_t size = file->size();  // appends go on meanwhile: this much is covered
   const absl::Status file_status = file->Sync();
   absl::Status status = file_status;
   if (status.ok() && !name_synced) status = disk_->SyncDirectory();
-  const std::lock_guard lock(mutex_);
-  const auto entry = files_.find(number);
-  if (entry == files_.end()) return status;
-  entry->second.broken = file_status;
-  if (!status.ok()) return status;
-  entry->second.synced = size;
-  entry->second.name_synced = true;
+  bool empty = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto entry = files_.find(number);
+    if (entry == files_.end()) return status;
+    if (status.ok()) {
+      entry->second.synced = size;
+      entry->second.name_synced = true;
+    } else {
+      entry->second.broken = file_status;
+      empty = Leave(number);
+    }
+  }
+  if (empty) disk_->Remove(NameOf(number)).IgnoreError();
   return status;
 }
 

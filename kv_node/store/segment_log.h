@@ -63,11 +63,12 @@ class SegmentLog {
   SegmentLog(const SegmentLog&) = delete;
   SegmentLog& operator=(const SegmentLog&) = delete;
 
-  // Not durable yet. After RESOURCE_EXHAUSTED it can be tried again when there is space.
+  // Not durable yet. After an error it can be tried again: after RESOURCE_EXHAUSTED, when there is
+  // space, at the same place, otherwise in another file.
   absl::StatusOr<WrittenSegment> Append(const SegmentContent& content);
   // Returns when the segments are durable; one sync of the disk serves everybody who waits for it.
-  // After an error any of them may be lost with the power, though they can be read: Append them
-  // again (another file is taken) and Free these.
+  // After an error any of them that were not durable before may be lost with the power, though they
+  // can be read: Append them again (another file is taken) and Free these.
   absl::Status MakeDurable(std::span<const SegmentPlace> places);
   // After the segment's record is durably gone and nobody reads it any more.
   absl::Status Free(const LiveSegment& segment);
@@ -79,8 +80,8 @@ class SegmentLog {
  private:
   struct File {
     std::shared_ptr<DiskFile> file;
-    uint64_t live_bytes = 0;
-    uint64_t synced = 0;  // bytes
+    uint64_t live_bytes = 0;  // of what is being appended as well
+    uint64_t synced = 0;      // bytes
     bool name_synced = false;
     absl::Status broken;  // the sync that failed
   };
@@ -88,9 +89,13 @@ class SegmentLog {
   SegmentLog(Disk* disk, SegmentLogOptions options) : disk_(disk), options_(options) {}
   // Opens the file of this name, or removes it. Only at the start.
   absl::Status Adopt(const std::string& name, uint64_t number, std::span<const LiveSegment> live);
-  // A file that takes another segment: number and file. append_mutex_ held.
-  absl::StatusOr<std::pair<uint64_t, std::shared_ptr<DiskFile>>> FileForAppend();
+  // A file that takes another segment, of so many bytes, which are counted as live: number and
+  // file. append_mutex_ held.
+  absl::StatusOr<std::pair<uint64_t, std::shared_ptr<DiskFile>>> FileForAppend(uint64_t bytes);
   absl::Status SyncFile(uint64_t number, uint64_t end);
+  // The file takes no more segments. True if it is forgotten and is to be removed, as nothing is in
+  // it. mutex_ held.
+  bool Leave(uint64_t number);
 
   Disk* const disk_;
   const SegmentLogOptions options_;

@@ -26,7 +26,7 @@ struct PlannedRows {
 // First and last row page of a row.
 std::pair<uint32_t, uint32_t> PagesOf(const SegmentReader& segment, uint16_t row) {
   const size_t bytes = segment.shape().row_bytes();
-  const size_t begin = segment.SlotOf(row) * bytes;
+  const size_t begin = row * bytes;
   return {static_cast<uint32_t>(begin / kPageBytes),
           static_cast<uint32_t>((begin + bytes - 1) / kPageBytes)};
 }
@@ -91,7 +91,7 @@ absl::Status Gather(const RowRead& read, const PlannedRows& planned, const std::
     // A row that goes on in the next page does so in the buffer as well: that page is there too.
     const std::byte* const row = first +
                                  static_cast<size_t>(at - planned.pages.begin()) * kPageBytes +
-                                 segment.SlotOf(read.rows[i]) * row_bytes % kPageBytes;
+                                 read.rows[i] * row_bytes % kPageBytes;
     const size_t place = read.places.empty() ? i : read.places[i];
     std::memcpy(read.keys.data() + place * half, row, half);
     std::memcpy(read.values.data() + place * half, row + half, half);
@@ -131,7 +131,7 @@ SegmentReader::SegmentReader(std::shared_ptr<DiskFile> file, uint64_t offset,
 
 size_t SegmentReader::bytes() const {
   return sizeof(SegmentReader) + tail_.row_checksums.capacity() * sizeof(uint64_t) +
-         tail_.slots.capacity() * sizeof(uint16_t) + tail_.index.capacity();
+         tail_.index.capacity();
 }
 
 std::string SegmentReader::Describe() const { return DescribePlace(*file_, offset_); }
@@ -160,14 +160,10 @@ void SegmentReader::Open(Disk& disk, std::shared_ptr<DiskFile> file, uint64_t of
 }
 
 std::shared_ptr<SegmentReader> SegmentReader::OfWritten(std::shared_ptr<DiskFile> file,
-                                                        uint64_t offset,
-                                                        std::span<const std::byte> segment) {
-  const std::span<const std::byte> header = segment.first(kPageBytes);
-  const auto shape = ParseSegmentHeader(header);
-  CHECK(shape.ok()) << shape.status().ToString();
-  auto tail = ParseSegmentTail(*shape, header, segment.subspan(SegmentLayout(*shape).tail_begin()));
-  CHECK(tail.ok()) << tail.status().ToString();
-  return std::make_shared<SegmentReader>(std::move(file), offset, *shape, *std::move(tail));
+                                                        uint64_t offset, const StoredShape& shape,
+                                                        std::vector<uint64_t> row_checksums) {
+  SegmentTail tail{.row_checksums = std::move(row_checksums), .index = {}};
+  return std::make_shared<SegmentReader>(std::move(file), offset, shape, std::move(tail));
 }
 
 uint64_t MostPageBytes(const SegmentReader& segment, uint64_t rows) {
@@ -200,16 +196,6 @@ void ReadRows(Disk& disk, std::vector<RowRead> reads, RowsDone done) {
   batch->counts.reads = disk_reads.size();
   disk.Read(std::move(disk_reads),
             [batch](std::span<const absl::Status> statuses) { FinishRows(*batch, statuses); });
-}
-
-absl::StatusOr<StoredShape> ReadStoredShape(Disk& disk, const std::shared_ptr<DiskFile>& file,
-                                            uint64_t offset) {
-  PageBuffer page(kPageBytes);
-  absl::Status status = ReadAndWait(disk, {{file, offset, page.bytes()}})[0];
-  if (!status.ok()) return base::Annotate(status, DescribePlace(*file, offset));
-  auto shape = ParseSegmentHeader(page.bytes());
-  if (shape.ok()) return shape;
-  return base::Annotate(shape.status(), DescribePlace(*file, offset));
 }
 
 }  // namespace sounder::kv_node

@@ -19,8 +19,8 @@
 
 namespace sounder::kv_node {
 
-// A segment whose rows are on disk, in a file that stays open: index, order of the rows and
-// checksums (8 bytes per 4 KiB of rows) are in memory. Owned by whoever attends it, and by reads in
+// A segment whose rows are on disk, in a file that stays open: index and checksums (8 bytes per
+// 4 KiB of rows) are in memory. Owned by whoever attends it, and by reads in
 // flight. Immutable, thread safe.
 class SegmentReader {
  public:
@@ -32,20 +32,21 @@ class SegmentReader {
   static void Open(Disk& disk, std::shared_ptr<DiskFile> file, uint64_t offset,
                    const StoredShape& shape, Opened opened);
 
-  // A segment that was just written, from the bytes that were appended: nothing is read.
+  // A segment that was just written: nothing is read, and its index is not kept.
   static std::shared_ptr<SegmentReader> OfWritten(std::shared_ptr<DiskFile> file, uint64_t offset,
-                                                  std::span<const std::byte> segment);
+                                                  const StoredShape& shape,
+                                                  std::vector<uint64_t> row_checksums);
 
   const std::shared_ptr<DiskFile>& file() const { return file_; }
   uint64_t offset() const { return offset_; }
   const StoredShape& shape() const { return shape_; }
   const SegmentLayout& layout() const { return layout_; }
+  // Of one that was opened.
   std::span<const std::byte> index() const { return tail_.index; }
-  // The index, which the reader has no more need of; before others get hold of the reader.
+  // The index of one that was opened, which the reader has no more need of; before others get hold
+  // of the reader.
   std::vector<std::byte> TakeIndex() { return std::exchange(tail_.index, {}); }
   const SegmentTail& tail() const { return tail_; }
-  // Where a row lies among the stored rows.
-  size_t SlotOf(uint16_t row) const { return tail_.slots.empty() ? row : tail_.slots[row]; }
   // Memory held.
   size_t bytes() const;
   // "FILE: segment at 4096", for messages.
@@ -90,10 +91,6 @@ using RowsDone =
 
 // All pages of all segments in one batch.
 void ReadRows(Disk& disk, std::vector<RowRead> reads, RowsDone done);
-
-// The shape of the segment at `offset`, for tools that have no record of it. Blocks.
-absl::StatusOr<StoredShape> ReadStoredShape(Disk& disk, const std::shared_ptr<DiskFile>& file,
-                                            uint64_t offset);
 
 }  // namespace sounder::kv_node
 

@@ -250,19 +250,15 @@ UnsyncedFiles::UnsyncedFiles(std::shared_ptr<UnsyncedFolder> folder)
 UnsyncedFiles::~UnsyncedFiles() = default;
 
 absl::StatusOr<std::unique_ptr<UnsyncedFiles>> UnsyncedFiles::Start(
-    const std::string& folder, uint64_t seed, const std::array<double, kDiskFaults>& probability) {
+    const std::string& folder, uint64_t seed, const DiskFaultProbabilities& probability) {
   auto unsynced = std::make_shared<UnsyncedFolder>(
       std::filesystem::path(folder + "/").lexically_normal().parent_path(), seed, probability);
   RETURN_IF_ERROR(unsynced->Load());
   return std::unique_ptr<UnsyncedFiles>(new UnsyncedFiles(std::move(unsynced)));
 }
 
-void UnsyncedFiles::Arm(DiskFault fault, uint64_t nth) { folder_->Arm(fault, nth); }
 void UnsyncedFiles::SetCapacity(uint64_t bytes) { folder_->SetCapacity(bytes); }
 uint64_t UnsyncedFiles::Bytes() const { return folder_->Bytes(); }
-std::array<uint64_t, kDiskFaults> UnsyncedFiles::FaultCounts() const {
-  return folder_->FaultCounts();
-}
 void UnsyncedFiles::Crash() { folder_->Crash(); }
 void UnsyncedFiles::CrashAt(uint64_t nth) { folder_->CrashAt(nth); }
 }  // namespace sounder::kv_node

@@ -6,14 +6,13 @@
 #ifndef SOUNDER_KV_NODE_STORE_UNSYNCED_FILES_H_
 #define SOUNDER_KV_NODE_STORE_UNSYNCED_FILES_H_
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kv_node/store/faulty_disk.h"
+#include "kv_node/store/disk_faults.h"
 
 namespace rocksdb {
 class FileSystem;
@@ -27,20 +26,14 @@ class UnsyncedFolder;
 class UnsyncedFiles {
  public:
   // For the files in `folder`, which is made if it is not there. Nobody else changes it meanwhile.
-  // All files are held in memory. `probability`: per operation that can have the fault, indexed by
-  // DiskFault; reads do not flip.
+  // All files are held in memory. Reads do not flip.
   static absl::StatusOr<std::unique_ptr<UnsyncedFiles>> Start(
-      const std::string& folder, uint64_t seed,
-      const std::array<double, kDiskFaults>& probability = {});
+      const std::string& folder, uint64_t seed, const DiskFaultProbabilities& probability = {});
   ~UnsyncedFiles();
 
-  // The operation that is the nth from now of those that can have the fault has it. nth >= 1.
-  void Arm(DiskFault fault, uint64_t nth = 1);
   // Writes beyond so many bytes of named files are kNoSpace.
   void SetCapacity(uint64_t bytes);
   uint64_t Bytes() const;  // of named files
-  // What was done so far, indexed by DiskFault.
-  std::array<uint64_t, kDiskFaults> FaultCounts() const;
   // The power goes. Of changes of names since the last sync of the folder the first ones survive,
   // as file systems with a journal have it and RocksDB needs it; of bytes behind a file's last sync
   // none, all or some of the first, in logs without some sectors of 512 bytes. From here on

@@ -18,8 +18,6 @@ using rocksdb::Slice;
 
 constexpr size_t kSectorBytes = 512;  // written whole or not at all
 
-constexpr size_t Index(DiskFault fault) { return static_cast<size_t>(fault); }
-
 IOStatus PowerIsOff() { return IOStatus::IOError("the disk has no power"); }
 IOStatus Injected(const std::string& what) {
   return IOStatus::IOError(what + ": input/output error (injected)");
@@ -95,12 +93,13 @@ bool UnsyncedFolder::StopsHere() {
 // Of what was not synced nothing, all, or a part survives.
 void UnsyncedFolder::Tear(Node& node, bool sectors) {
   const size_t begin = node.synced, unsynced = node.bytes.size() - begin;
-  const uint32_t how = random_.NextBelow(4);
+  const uint32_t how = faults_.random().NextBelow(4);
   if (how == 0) return;
-  node.synced += how == 1 ? unsynced : random_.NextBelow(static_cast<uint32_t>(unsynced + 1));
+  node.synced +=
+      how == 1 ? unsynced : faults_.random().NextBelow(static_cast<uint32_t>(unsynced + 1));
   if (how < 3 || !sectors) return;
   for (size_t at = begin; at < node.synced; at = (at / kSectorBytes + 1) * kSectorBytes) {
-    if (random_.NextBelow(3) != 0) continue;
+    if (faults_.random().NextBelow(3) != 0) continue;
     const size_t end = std::min((at / kSectorBytes + 1) * kSectorBytes, node.synced);
     std::fill(node.bytes.begin() + static_cast<std::ptrdiff_t>(at),
               node.bytes.begin() + static_cast<std::ptrdiff_t>(end), '\0');
@@ -111,7 +110,7 @@ void UnsyncedFolder::CrashLocked() {
   if (off_) return;
   off_ = true;
   // As journals do it: the first changes and no later ones.
-  const size_t survive = random_.NextBelow(static_cast<uint32_t>(changes_.size() + 1));
+  const size_t survive = faults_.random().NextBelow(static_cast<uint32_t>(changes_.size() + 1));
   for (size_t i = 0; i < survive; ++i) Apply(changes_[i]);
   for (const auto& [name, node] : durable_) {
     Tear(*node, name.ends_with(".log"));
@@ -122,17 +121,17 @@ void UnsyncedFolder::CrashLocked() {
 IOStatus UnsyncedFolder::Append(Node& node, const std::string& name, const Slice& data) {
   const std::lock_guard lock(mutex_);
   if (StopsHere()) return PowerIsOff();
-  if (node.broken || Draw(DiskFault::kWriteError)) return Injected(name);
-  const bool full = NamedBytes() + data.size() > capacity_;
-  const bool no_space = Draw(DiskFault::kNoSpace);
-  const bool cut = Draw(DiskFault::kShortWrite);
+  if (node.broken || faults_.Draw(DiskFault::kWriteError)) return Injected(name);
+  const uint64_t room = faults_.Room(NamedBytes());
+  const bool full = data.size() > room;
+  const bool no_space = faults_.Draw(DiskFault::kNoSpace);
+  const bool cut = faults_.Draw(DiskFault::kShortWrite);
   if (!full && !no_space && !cut) {
     node.bytes.append(data.data(), data.size());
     return IOStatus::OK();
   }
-  const uint64_t room = capacity_ - std::min(capacity_, NamedBytes());
   const size_t most = std::min<uint64_t>(data.size(), room);
-  node.bytes.append(data.data(), random_.NextBelow(static_cast<uint32_t>(most + 1)));
+  node.bytes.append(data.data(), faults_.random().NextBelow(static_cast<uint32_t>(most + 1)));
   if (cut) return Injected(name);
   IOStatus status = IOStatus::NoSpace(name, "no space left on device (injected)");
   status.SetRetryable(true);  // as that of a real disk
@@ -142,7 +141,7 @@ IOStatus UnsyncedFolder::Append(Node& node, const std::string& name, const Slice
 IOStatus UnsyncedFolder::Sync(Node& node, const std::string& name) {
   const std::lock_guard lock(mutex_);
   if (StopsHere()) return PowerIsOff();
-  if (!node.broken && Draw(DiskFault::kSyncError)) node.broken = true;
+  if (!node.broken && faults_.Draw(DiskFault::kSyncError)) node.broken = true;
   if (node.broken) return Injected(name);
   node.synced = node.bytes.size();
   Flush(node);
@@ -152,7 +151,7 @@ IOStatus UnsyncedFolder::Sync(Node& node, const std::string& name) {
 IOStatus UnsyncedFolder::SyncNames() {
   const std::lock_guard lock(mutex_);
   if (StopsHere()) return PowerIsOff();
-  if (Draw(DiskFault::kDirectorySyncError)) return Injected(path_);
+  if (faults_.Draw(DiskFault::kDirectorySyncError)) return Injected(path_);
   for (const Change& change : changes_) Apply(change);
   changes_.clear();
   return IOStatus::OK();
@@ -162,7 +161,7 @@ IOStatus UnsyncedFolder::Read(const Node& node, uint64_t offset, size_t n, Slice
                               char* scratch) {
   const std::lock_guard lock(mutex_);
   if (off_) return PowerIsOff();
-  if (Draw(DiskFault::kReadError)) return Injected("read");
+  if (faults_.Draw(DiskFault::kReadError)) return Injected("read");
   const size_t begin = std::min<uint64_t>(offset, node.bytes.size());
   const size_t size = std::min(n, node.bytes.size() - begin);
   std::copy_n(node.bytes.data() + begin, size, scratch);
@@ -170,24 +169,14 @@ IOStatus UnsyncedFolder::Read(const Node& node, uint64_t offset, size_t n, Slice
   return IOStatus::OK();
 }
 
-void UnsyncedFolder::Arm(DiskFault fault, uint64_t nth) {
-  const std::lock_guard lock(mutex_);
-  armed_[Index(fault)] = nth;
-}
-
 void UnsyncedFolder::SetCapacity(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
-  capacity_ = bytes;
+  faults_.SetCapacity(bytes);
 }
 
 uint64_t UnsyncedFolder::Bytes() {
   const std::lock_guard lock(mutex_);
   return NamedBytes();
-}
-
-std::array<uint64_t, kDiskFaults> UnsyncedFolder::FaultCounts() {
-  const std::lock_guard lock(mutex_);
-  return counts_;
 }
 
 uint64_t UnsyncedFolder::SizeOf(const Node& node) {
@@ -199,14 +188,6 @@ uint64_t UnsyncedFolder::NamedBytes() const {
   uint64_t bytes = 0;
   for (const auto& [name, node] : names_) bytes += node->bytes.size();
   return bytes;
-}
-
-bool UnsyncedFolder::Draw(DiskFault fault) {
-  const size_t i = Index(fault);
-  bool hit = probability_[i] > 0 && random_.NextUniform() < probability_[i];
-  if (armed_[i] > 0 && --armed_[i] == 0) hit = true;
-  if (hit) ++counts_[i];
-  return hit;
 }
 
 IOStatus UnsyncedFolder::FindLocked(const std::string& name, NodePtr* node) const {

@@ -4,9 +4,7 @@
 
 #include <rocksdb/io_status.h>
 
-#include <array>
 #include <cstdint>
-#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -15,8 +13,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "common/base/philox.h"
-#include "kv_node/store/faulty_disk.h"
+#include "kv_node/store/disk_faults.h"
 
 namespace sounder::kv_node {
 
@@ -34,18 +31,15 @@ class UnsyncedFolder {
   };
   using NodePtr = std::shared_ptr<Node>;
 
-  UnsyncedFolder(std::string path, uint64_t seed,
-                 const std::array<double, kDiskFaults>& probability)
-      : path_(std::move(path)), probability_(probability), random_(seed, 0) {}
+  UnsyncedFolder(std::string path, uint64_t seed, const DiskFaultProbabilities& probability)
+      : path_(std::move(path)), faults_(probability, seed) {}
 
   // Reads what there is; makes the folder if it is not there. Once, before all else.
   absl::Status Load();
   const std::string& path() const { return path_; }
 
-  void Arm(DiskFault fault, uint64_t nth);
   void SetCapacity(uint64_t bytes);
   uint64_t Bytes();
-  std::array<uint64_t, kDiskFaults> FaultCounts();
   void Crash();
   void CrashAt(uint64_t nth);
 
@@ -77,7 +71,6 @@ class UnsyncedFolder {
   // The rest with mutex_ held.
   rocksdb::IOStatus FindLocked(const std::string& name, NodePtr* node) const;
   uint64_t NamedBytes() const;
-  bool Draw(DiskFault fault);
   // Before each change: whether it comes after the power went, which may be now.
   bool StopsHere();
   void CrashLocked();
@@ -88,15 +81,11 @@ class UnsyncedFolder {
   void Flush(Node& node);
 
   const std::string path_;
-  const std::array<double, kDiskFaults> probability_;
   std::mutex mutex_;  // guards what follows, and all nodes
-  base::PhiloxStream random_;
+  DiskFaults faults_;
   Names names_;    // as RocksDB sees them
   Names durable_;  // as on the disk
   std::vector<Change> changes_;
-  std::array<uint64_t, kDiskFaults> armed_{};
-  std::array<uint64_t, kDiskFaults> counts_{};
-  uint64_t capacity_ = std::numeric_limits<uint64_t>::max();
   uint64_t crash_in_ = 0;  // changes; 0: not armed
   bool off_ = false;
 };

@@ -20,9 +20,8 @@ using kv_node::StoredShape;
 using Bytes = std::vector<std::byte>;
 
 constexpr uint64_t kMaxBytes = 512 * 1024;
-constexpr size_t kFields =
-    24;                      // position, rows, dim, type, flags, bytes of index: as in the header
-constexpr size_t kEdit = 4;  // of the built segment: offset (16 bits), value, when
+constexpr size_t kFields = 24;  // position, rows, dim, type, zero, bytes of index: as in the header
+constexpr size_t kEdit = 4;     // of the built segment: offset (16 bits), value, when
 
 template <typename T>
 T Take(std::span<const std::byte>& input) {
@@ -53,9 +52,8 @@ void Seal(Bytes& bytes, const StoredShape& shape, const SegmentLayout& layout) {
 }
 
 // Random bytes do not get past checksums, so an input that begins with 's' says what a segment is
-// made of: the fields of its header, how many edits, the edits, and bytes for order, index and
-// rows. Edits are made before or after the checksums. Any other first byte: a file as it is,
-// folded.
+// made of: the fields of its header, how many edits, the edits, and bytes for index and rows. Edits
+// are made before or after the checksums. Any other first byte: a file as it is, folded.
 Bytes SegmentOf(std::span<const std::byte> input) {
   if (input.empty() || input[0] != std::byte{'s'}) {
     const std::string text = Unfold(AsText(input.empty() ? input : input.subspan(1)));
@@ -78,7 +76,6 @@ Bytes SegmentOf(std::span<const std::byte> input) {
   shape.num_rows = rows;
   shape.dim = dim;
   shape.dtype = static_cast<base::DType>(bytes[46]);
-  shape.permuted = bytes[47] == std::byte{1};
   std::memcpy(&shape.index_bytes, &bytes[48], 8);
   const bool possible = rows <= base::kMaxSegmentRows && dim <= base::kMaxHeadDim &&
                         shape.index_bytes <= kMaxBytes && SegmentLayout(shape).bytes() <= kMaxBytes;
@@ -98,7 +95,6 @@ Bytes SegmentOf(std::span<const std::byte> input) {
     std::copy_n(input.begin(), size, bytes.begin() + static_cast<std::ptrdiff_t>(at));
     input = input.subspan(size);
   };
-  if (possible && shape.permuted) fill(layout.slots * kPageBytes, 2 * rows);
   fill(layout.index * kPageBytes, possible ? shape.index_bytes : 0);
   fill(kPageBytes, possible ? rows * shape.row_bytes() : 0);
   apply(0);
@@ -119,9 +115,8 @@ void CheckRewritten(const StoredShape& shape, const kv_node::SegmentTail& tail,
   const size_t half = shape.row_bytes() / 2;
   Bytes keys(rows * half), values(rows * half);
   for (size_t row = 0; row < rows; ++row) {
-    const size_t slot = tail.slots.empty() ? row : tail.slots[row];
-    std::memcpy(&keys[row * half], &bytes[kPageBytes + slot * 2 * half], half);
-    std::memcpy(&values[row * half], &bytes[kPageBytes + slot * 2 * half + half], half);
+    std::memcpy(&keys[row * half], &bytes[kPageBytes + row * 2 * half], half);
+    std::memcpy(&values[row * half], &bytes[kPageBytes + row * 2 * half + half], half);
   }
   const auto view = [&](const Bytes& packed) {
     return memory::RowsView{packed.data(), shape.num_rows, static_cast<int64_t>(half), shape.dim,
@@ -131,7 +126,6 @@ void CheckRewritten(const StoredShape& shape, const kv_node::SegmentTail& tail,
                                        .first_position = shape.first_position,
                                        .keys = view(keys),
                                        .values = view(values),
-                                       .slots = tail.slots,
                                        .index = tail.index});
   const SegmentLayout layout(shape);
   const size_t end_of_rows = kPageBytes + rows * 2 * half;
@@ -163,7 +157,6 @@ bool RunTarget(std::span<const std::byte> input) {
   }
   CHECK(tail->index.size() == shape->index_bytes);
   CHECK(tail->row_checksums.size() == layout.row_pages());
-  CHECK(tail->slots.size() == (shape->permuted ? static_cast<size_t>(shape->num_rows) : 0));
   for (uint64_t page = 0; page < layout.row_pages(); ++page) {
     const absl::Status status = kv_node::CheckRowPage(
         *shape, *tail, page, std::span(bytes).subspan((1 + page) * kPageBytes, kPageBytes));

@@ -4,9 +4,8 @@
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,19 +14,21 @@
 #include <cstddef>
 #include <cstdio>
 #include <fstream>
+#include <future>
 #include <thread>
 
 #include "tests/kv_node/store/scratch_folder.h"
+#include "tests/kv_node/store/small_mount.h"
 
 namespace sounder::kv_node {
 namespace {
 
-// From now on this thread's io_uring_setup is answered with EPERM, as container runtimes do.
-void ForbidUring() {
+// From now on this system call of this thread is answered with the error, as container runtimes do.
+void Forbid(unsigned call, unsigned error) {
   sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
   const sock_fprog program = {std::size(code), code};
@@ -38,7 +39,7 @@ void ForbidUring() {
 TEST(LinuxDiskTest, ReadsByThreadsWhereUringIsForbidden) {
   ScratchFolder folder;
   std::thread([&] {
-    ForbidUring();
+    Forbid(SYS_io_uring_setup, EPERM);
     auto disk = LinuxDisk::Start(folder.path());
     ASSERT_TRUE(disk.ok()) << disk.status().ToString();
     EXPECT_EQ((*disk)->properties().reads, "16 threads");
@@ -47,6 +48,55 @@ TEST(LinuxDiskTest, ReadsByThreadsWhereUringIsForbidden) {
     ASSERT_TRUE(file->Append(RandomPages(1, 9).bytes()).ok());
     EXPECT_TRUE(SameBytes(ReadFile(**disk, file).bytes(), RandomPages(1, 9).bytes()));
   }).join();
+}
+
+// From now on each fdatasync of this thread waits until somebody answers it at the descriptor that
+// is returned; -1 where the system does not have that.
+int HoldSyncs() {
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fdatasync, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program = {std::size(code), code};
+  CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  return static_cast<int>(
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
+}
+
+// Before, size() and appends waited for the sync: here for ever.
+TEST(LinuxDiskTest, NobodyWaitsForASyncAndAFailedOneIsFinal) {
+  ScratchFolder folder;
+  const auto disk = *LinuxDisk::Start(folder.path());
+  const auto file = *disk->Create("a");
+  PageBuffer page = RandomPages(1, 1);
+  ASSERT_TRUE(file->Append(page.bytes()).ok());
+  std::promise<int> held;
+  absl::Status synced;
+  std::thread syncs([&] {
+    const int listener = HoldSyncs();
+    held.set_value(listener);
+    if (listener >= 0) synced = file->Sync();
+  });
+  const int listener = held.get_future().get();
+  if (listener < 0) {
+    syncs.join();
+    GTEST_SKIP() << "system calls cannot be held here";
+  }
+  seccomp_notif call{};
+  ASSERT_EQ(ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &call), 0);
+  EXPECT_EQ(file->size(), kPageBytes);
+  EXPECT_EQ(*file->Append(page.bytes()), kPageBytes);
+  EXPECT_EQ(file->size(), 2 * kPageBytes);
+  seccomp_notif_resp answer{.id = call.id, .val = 0, .error = -EIO, .flags = 0};
+  ASSERT_EQ(ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer), 0);
+  syncs.join();
+  close(listener);
+  EXPECT_EQ(synced.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(file->Append(page.bytes()).status(), synced);
+  EXPECT_EQ(file->Sync(), synced);
+  EXPECT_TRUE(SameBytes(ReadFile(*disk, file).bytes().last(kPageBytes), page.bytes()));
 }
 
 TEST(LinuxDiskTest, SaysWhatItFound) {
@@ -64,6 +114,25 @@ TEST(LinuxDiskTest, SaysWhatItFound) {
   EXPECT_EQ(LinuxDisk::Start(folder.path() + "/no/such").status().code(),
             absl::StatusCode::kNotFound);
   EXPECT_EQ(LinuxDisk::Start("/proc/self").status().ok(), false);
+}
+
+TEST(LinuxDiskTest, AFoldersNameIsDurableWhoeverMadeIt) {
+  ScratchFolder scratch;
+  const std::string folder = scratch.path() + "/a";
+  EXPECT_TRUE(MakeDurableFolder(folder).ok());
+  EXPECT_TRUE(std::filesystem::is_directory(folder));
+  EXPECT_TRUE(MakeDurableFolder(folder).ok());
+  const absl::Status missing = MakeDurableFolder(folder + "/b/c");
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(missing.message().find(folder + "/b/c: cannot be made, as its parent does not exist"),
+            0u)
+      << missing;
+  // One that is there already is synced all the same: whoever made it may not have come to that.
+  std::thread([&] {
+    Forbid(SYS_fsync, EIO);
+    EXPECT_EQ(MakeDurableFolder(folder).code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(LinuxDisk::Start(folder).status().code(), absl::StatusCode::kDataLoss);
+  }).join();
 }
 
 // Direct reads leave nothing in the page cache; the control is the same read through it.
@@ -108,13 +177,7 @@ TEST(LinuxDiskTest, AFileOfAnOddLengthIsContinuedAtTheNextPage) {
 // On a real file system of 1 MiB, in a mount namespace of the child's own. Exit codes: 0 as it has
 // to be, 77 not allowed here, else the step that failed.
 int FillATinyDisk(const std::string& path) {
-  const uid_t user = getuid();
-  const gid_t group = getgid();
-  if (unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return 77;
-  std::ofstream("/proc/self/setgroups") << "deny";
-  std::ofstream("/proc/self/uid_map") << "0 " << user << " 1";
-  std::ofstream("/proc/self/gid_map") << "0 " << group << " 1";
-  if (mount("tmpfs", path.c_str(), "tmpfs", 0, "size=1m") != 0) return 77;
+  if (!MountSmall(path, "size=1m")) return kNoMount;
   auto disk = LinuxDisk::Start(path, {.uring = false, .threads = 1});
   if (!disk.ok()) return 1;
   auto file = (*disk)->Create("a");
@@ -144,7 +207,7 @@ TEST(LinuxDiskTest, AFullDiskIsResourceExhaustedAndThenGoesOn) {
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   ASSERT_TRUE(WIFEXITED(status)) << status;
-  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no mount namespaces here";
+  if (WEXITSTATUS(status) == kNoMount) GTEST_SKIP() << "no mount namespaces here";
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 

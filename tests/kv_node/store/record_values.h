@@ -40,7 +40,7 @@ inline SegmentRecord TestSegmentRecord(uint32_t layer, uint32_t kv_head, base::P
   SegmentRecord record;
   record.layer = layer;
   record.kv_head = kv_head;
-  record.shape = {{}, first, 4096, 128, base::DType::kBF16, true, 81920 + version};
+  record.shape = {{}, first, 4096, 128, base::DType::kBF16, 81920 + version};
   record.shape.tag.fill(std::byte(layer + 16 * kv_head));
   record.place = {2 + version, 4096 * 77};
   record.rows_used = 4000;

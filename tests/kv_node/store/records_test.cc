@@ -69,7 +69,7 @@ TEST(RecordsTest, BytesLieWhereTheDocumentSays) {
   const std::string& segment = records[1].value;
   ASSERT_EQ(segment.size(), 78u);
   EXPECT_EQ(Word(segment, 2, 1), 2u);  // bf16
-  EXPECT_EQ(Word(segment, 3, 1), 3u);  // permuted, indexed
+  EXPECT_EQ(Word(segment, 3, 1), 1u);  // indexed
   EXPECT_EQ(Word(segment, 4, 4), 4096u);
   EXPECT_EQ(Word(segment, 8, 4), 4000u);
   EXPECT_EQ(Word(segment, 12, 2), 128u);
@@ -256,7 +256,7 @@ TEST(RecordsTest, FieldsOutOfTheirRangeAreNamed) {
   EXPECT_EQ(message(segment, [](auto& b) { b[0] = 9; }),
             "DATA_LOSS: the record of a segment: element type 9: expected 0 (f32), 1 (f16), 2 "
             "(bf16)");
-  EXPECT_EQ(message(segment, [](auto& b) { b[1] = 4; }),
+  EXPECT_EQ(message(segment, [](auto& b) { b[1] = 2; }),
             "DATA_LOSS: the record of a segment has flags that this version does not know");
   EXPECT_EQ(message(segment, [](auto& b) { b[4] = 1; }),
             "DATA_LOSS: the record of a segment: rows 69632: expected [1, 65536]");

@@ -1,4 +1,4 @@
-// Segments to store in tests: rows, an order of them and an index, all of them from a seed.
+// Segments to store in tests: rows and an index, all of them from a seed.
 #ifndef SOUNDER_TESTS_KV_NODE_STORE_SEGMENT_CONTENT_H_
 #define SOUNDER_TESTS_KV_NODE_STORE_SEGMENT_CONTENT_H_
 
@@ -15,25 +15,15 @@ namespace sounder::kv_node {
 
 class TestSegment {
  public:
-  TestSegment(uint64_t seed, int64_t rows, int dim, base::DType dtype, bool permuted,
-              size_t index_bytes)
+  TestSegment(uint64_t seed, int64_t rows, int dim, base::DType dtype, size_t index_bytes)
       : half_(static_cast<size_t>(dim) * base::SizeOf(dtype)),
         keys_(RandomBytes(seed, 0, static_cast<size_t>(rows) * half_)),
         values_(RandomBytes(seed, 1, static_cast<size_t>(rows) * half_)),
         index_(RandomBytes(seed, 2, index_bytes)) {
-    if (permuted) {
-      slots_.resize(static_cast<size_t>(rows));
-      std::iota(slots_.begin(), slots_.end(), uint16_t{0});
-      base::PhiloxStream random(seed, 3);
-      for (size_t i = slots_.size(); i > 1; --i) {
-        std::swap(slots_[i - 1], slots_[random.NextBelow(static_cast<uint32_t>(i))]);
-      }
-    }
     content_.tag.fill(static_cast<std::byte>(seed));
     content_.first_position = static_cast<base::Position>(1000 * seed);
     content_.keys = ViewOf(keys_, rows, dim, dtype);
     content_.values = ViewOf(values_, rows, dim, dtype);
-    content_.slots = slots_;
     content_.index = index_;
   }
   TestSegment(const TestSegment&) = delete;
@@ -64,7 +54,6 @@ class TestSegment {
   const std::vector<std::byte> keys_;
   const std::vector<std::byte> values_;
   const std::vector<std::byte> index_;
-  std::vector<uint16_t> slots_;
   SegmentContent content_;
 };
 

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <string>
 
+#include "common/base/limits.h"
 #include "tests/kv_node/store/scratch_folder.h"
 #include "tests/kv_node/store/segment_content.h"
 
@@ -29,13 +30,12 @@ absl::Status CheckAll(const StoredShape& shape, std::span<const std::byte> bytes
   return absl::OkStatus();
 }
 
-// FORMAT.md's example, worked out by hand: 9 rows of dim 64 bf16 (256 B a row), permuted, 5000 B of
-// index.
+// FORMAT.md's example, worked out by hand: 9 rows of dim 64 bf16 (256 B a row), 5000 B of index.
 TEST(SegmentFormatTest, BytesLieWhereTheDocumentSays) {
-  const TestSegment segment(3, 9, 64, DType::kBF16, true, 5000);
+  const TestSegment segment(3, 9, 64, DType::kBF16, 5000);
   PageBuffer image = EncodeSegment(segment.content());
   const std::byte* const at = image.data();
-  ASSERT_EQ(image.size(), 7 * kPageBytes);  // header, rows, 2 of index, slots, checksums, footer
+  ASSERT_EQ(image.size(), 6 * kPageBytes);  // header, rows, 2 of index, checksums, footer
   const auto word = [&](size_t offset, size_t bytes) {
     uint64_t value = 0;
     for (size_t i = 0; i < bytes; ++i) value |= static_cast<uint64_t>(at[offset + i]) << (8 * i);
@@ -50,28 +50,26 @@ TEST(SegmentFormatTest, BytesLieWhereTheDocumentSays) {
   EXPECT_EQ(word(40, 4), 9u);
   EXPECT_EQ(word(44, 2), 64u);
   EXPECT_EQ(word(46, 1), 2u);
-  EXPECT_EQ(word(47, 1), 1u);
+  EXPECT_EQ(word(47, 1), 0u);
   EXPECT_EQ(word(48, 8), 5000u);
-  EXPECT_EQ(word(56, 8), 7 * 4096u);
+  EXPECT_EQ(word(56, 8), 6 * 4096u);
   EXPECT_EQ(word(64, 8), XXH3_64bits(at, 64));
   for (size_t row = 0; row < 9; ++row) {
-    const size_t slot = word(4 * 4096 + 2 * row, 2);
-    EXPECT_EQ(slot, segment.content().slots[row]);
-    EXPECT_TRUE(SameBytes({at + 4096 + 256 * slot, 128}, segment.Key(row)));
-    EXPECT_TRUE(SameBytes({at + 4096 + 256 * slot + 128, 128}, segment.Value(row)));
+    EXPECT_TRUE(SameBytes({at + 4096 + 256 * row, 128}, segment.Key(row)));
+    EXPECT_TRUE(SameBytes({at + 4096 + 256 * row + 128, 128}, segment.Value(row)));
   }
   EXPECT_TRUE(SameBytes({at + 2 * 4096, 5000}, segment.content().index));
   const uint64_t seed = XXH3_64bits(at + 16, 16);
-  for (uint64_t page = 0; page < 5; ++page) {
-    EXPECT_EQ(word(5 * 4096 + 8 * page, 8),
+  for (uint64_t page = 0; page < 4; ++page) {
+    EXPECT_EQ(word(4 * 4096 + 8 * page, 8),
               XXH3_64bits_withSeed(at + 4096 * page, 4096, seed + page));
   }
-  const size_t footer = 6 * 4096;
+  const size_t footer = 5 * 4096;
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(at + footer), 8), "SNDRSEGE");
   EXPECT_EQ(word(footer + 8, 8), 1u);
   EXPECT_EQ(word(footer + 16, 8), 0x0303030303030303u);
-  EXPECT_EQ(word(footer + 32, 8), 7 * 4096u);
-  EXPECT_EQ(word(footer + 40, 8), XXH3_64bits(at + 5 * 4096, 4096));
+  EXPECT_EQ(word(footer + 32, 8), 6 * 4096u);
+  EXPECT_EQ(word(footer + 40, 8), XXH3_64bits(at + 4 * 4096, 4096));
   EXPECT_EQ(word(footer + 48, 8), XXH3_64bits(at + footer, 48));
 }
 
@@ -79,17 +77,16 @@ struct Case {
   int64_t rows;
   int dim;
   DType dtype;
-  bool permuted;
   size_t index_bytes;
 };
-const Case kCases[] = {{1, 8, DType::kF16, false, 0},       {7, 40, DType::kBF16, true, 1},
-                       {300, 96, DType::kBF16, true, 4096}, {65, 128, DType::kBF16, false, 4097},
-                       {33, 512, DType::kF32, true, 100},   {4096, 128, DType::kBF16, true, 30000},
-                       {65536, 8, DType::kF16, true, 9}};
+const Case kCases[] = {{1, 8, DType::kF16, 0},        {7, 40, DType::kBF16, 1},
+                       {300, 96, DType::kBF16, 4096}, {65, 128, DType::kBF16, 4097},
+                       {33, 512, DType::kF32, 100},   {4096, 128, DType::kBF16, 30000},
+                       {65536, 8, DType::kF16, 9}};
 
 TEST(SegmentFormatTest, ReadsBackWhatWasWritten) {
   for (const Case& c : kCases) {
-    const TestSegment segment(5, c.rows, c.dim, c.dtype, c.permuted, c.index_bytes);
+    const TestSegment segment(5, c.rows, c.dim, c.dtype, c.index_bytes);
     PageBuffer image = EncodeSegment(segment.content());
     const auto shape = ParseSegmentHeader(image.bytes().first(kPageBytes));
     ASSERT_TRUE(shape.ok()) << shape.status().ToString();
@@ -98,14 +95,13 @@ TEST(SegmentFormatTest, ReadsBackWhatWasWritten) {
     const auto tail = ParseSegmentTail(*shape, image.bytes().first(kPageBytes),
                                        image.bytes().subspan(SegmentLayout(*shape).tail_begin()));
     EXPECT_TRUE(SameBytes(tail->index, segment.content().index));
-    EXPECT_TRUE(std::equal(tail->slots.begin(), tail->slots.end(), segment.content().slots.begin(),
-                           segment.content().slots.end()));
+    EXPECT_EQ(RowChecksumsOf(*shape, image.bytes()), tail->row_checksums);
   }
 }
 
 // Whichever byte is damaged, anywhere: refused. (One in 61, and all of the first and last page.)
 TEST(SegmentFormatTest, AnyFlippedByteIsFound) {
-  const TestSegment segment(3, 40, 128, DType::kBF16, true, 5000);
+  const TestSegment segment(3, 40, 128, DType::kBF16, 5000);
   PageBuffer image = EncodeSegment(segment.content());
   ASSERT_TRUE(CheckAll(segment.shape(), image.bytes()).ok());
   for (size_t at = 0; at < image.size(); ++at) {
@@ -123,7 +119,7 @@ TEST(SegmentFormatTest, AnyFlippedByteIsFound) {
 }
 
 TEST(SegmentFormatTest, PagesOfOtherPlacesAndSegmentsAreFound) {
-  const TestSegment a(3, 40, 128, DType::kBF16, false, 0), b(4, 40, 128, DType::kBF16, false, 0);
+  const TestSegment a(3, 40, 128, DType::kBF16, 0), b(4, 40, 128, DType::kBF16, 0);
   PageBuffer one = EncodeSegment(a.content()), other = EncodeSegment(b.content());
   const auto tail = *ParseSegmentTail(a.shape(), one.bytes().first(kPageBytes),
                                       one.bytes().subspan(SegmentLayout(a.shape()).tail_begin()));
@@ -150,7 +146,7 @@ TEST(SegmentFormatTest, PagesOfOtherPlacesAndSegmentsAreFound) {
 }
 
 TEST(SegmentFormatTest, ShapesOutOfRangeAreNamed) {
-  const StoredShape good = TestSegment(1, 4, 64, DType::kF16, false, 0).shape();
+  const StoredShape good = TestSegment(1, 4, 64, DType::kF16, 0).shape();
   EXPECT_TRUE(CheckShape(good).ok());
   const auto message = [&](auto change) {
     StoredShape shape = good;
@@ -170,13 +166,17 @@ TEST(SegmentFormatTest, ShapesOutOfRangeAreNamed) {
   EXPECT_EQ(message([](auto& s) { s.dtype = static_cast<DType>(3); }),
             "INVALID_ARGUMENT: element type 3: expected 0 (f32), 1 (f16), 2 (bf16)");
   EXPECT_EQ(message([](auto& s) { s.index_bytes = kMaxStoredIndexBytes + 1; }),
-            "INVALID_ARGUMENT: index bytes 268435457: expected at most 256 MiB");
+            "INVALID_ARGUMENT: index bytes 536870913: expected at most 512 MiB");
+  // The largest index that a session's options allow.
+  const uint64_t starts = base::kMaxTables * 2 * ((1 << base::kMaxBitsPerTable) + 1);
+  const uint64_t ids = base::kMaxTables * 2 * base::kMaxSegmentRows;
+  EXPECT_EQ(starts + ids, 268'437'504u);
+  EXPECT_EQ(message([&](auto& s) { s.index_bytes = starts + ids; }), "OK");
 }
 
 // Files of version 1, committed once, are read for ever. Two segments in a row.
 TEST(SegmentFormatTest, TheGoldenFileOfVersion1) {
-  const TestSegment first(11, 21, 72, DType::kBF16, true, 333),
-      second(12, 3, 8, DType::kF32, false, 0);
+  const TestSegment first(11, 21, 72, DType::kBF16, 333), second(12, 3, 8, DType::kF32, 0);
   std::string written;
   for (const TestSegment* segment : {&first, &second}) {
     PageBuffer image = EncodeSegment(segment->content());
@@ -200,8 +200,7 @@ TEST(SegmentFormatTest, TheGoldenFileOfVersion1) {
     const SegmentLayout layout(*shape);
     ASSERT_TRUE(CheckAll(*shape, rest.first(layout.bytes())).ok());
     for (size_t row = 0; row < static_cast<size_t>(shape->num_rows); ++row) {
-      const size_t slot = shape->permuted ? segment->content().slots[row] : row;
-      const auto stored = rest.subspan(kPageBytes + slot * shape->row_bytes(), shape->row_bytes());
+      const auto stored = rest.subspan(kPageBytes + row * shape->row_bytes(), shape->row_bytes());
       EXPECT_TRUE(SameBytes(stored.first(stored.size() / 2), segment->Key(row)));
       EXPECT_TRUE(SameBytes(stored.subspan(stored.size() / 2), segment->Value(row)));
     }

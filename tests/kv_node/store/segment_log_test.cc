@@ -3,17 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
 #include <cstdio>
-#include <functional>
+#include <map>
 #include <mutex>
 #include <numeric>
-#include <optional>
 #include <thread>
 
 #include "kv_node/store/faulty_disk.h"
 #include "kv_node/store/linux_disk.h"
+#include "tests/kv_node/store/await.h"
 #include "tests/kv_node/store/scratch_folder.h"
 #include "tests/kv_node/store/segment_content.h"
 
@@ -27,7 +25,7 @@ constexpr int64_t kRows = 64;
 constexpr uint64_t kBytes = 9 * kPageBytes;  // 6 of rows (96 x bf16), one of index
 
 std::unique_ptr<TestSegment> Make(uint64_t seed) {
-  return std::make_unique<TestSegment>(seed, kRows, 96, DType::kBF16, seed % 2 == 0, 50);
+  return std::make_unique<TestSegment>(seed, kRows, 96, DType::kBF16, 50);
 }
 
 // Whether the segment at `place` is there, whole and the one of this seed.
@@ -35,30 +33,22 @@ absl::Status Verify(Disk& disk, const SegmentLog& log, const SegmentPlace& place
   const auto expected = Make(seed);
   const auto file = log.FileOf(place);
   if (!file.ok()) return file.status();
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::optional<absl::Status> result;
-  const auto finish = [&](absl::Status status) {
-    const std::lock_guard lock(mutex);
-    result = std::move(status);
-    changed.notify_all();
-  };
   std::vector<uint16_t> rows(kRows);
   std::iota(rows.begin(), rows.end(), uint16_t{0});
   std::vector<std::byte> keys(kRows * 192), values(kRows * 192);
-  SegmentReader::Open(disk, *file, place.offset, expected->shape(), [&](auto reader) {
-    if (!reader.ok()) return finish(reader.status());
-    ReadRows(disk, {{*reader, rows, keys, values}},
-             [&](std::span<const absl::Status> statuses, const auto&) { finish(statuses[0]); });
+  const auto status = Await<absl::Status>([&](auto finish) {
+    SegmentReader::Open(disk, *file, place.offset, expected->shape(), [&, finish](auto reader) {
+      if (!reader.ok()) return finish(reader.status());
+      ReadRows(disk, {{*reader, rows, keys, values}},
+               [finish](std::span<const absl::Status> read, const auto&) { finish(read[0]); });
+    });
   });
-  std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return result.has_value(); });
-  if (!result->ok()) return *result;
+  if (!status.ok()) return status;
   for (size_t row = 0; row < kRows; ++row) {
     EXPECT_TRUE(SameBytes(std::span(keys).subspan(row * 192, 192), expected->Key(row)));
     EXPECT_TRUE(SameBytes(std::span(values).subspan(row * 192, 192), expected->Value(row)));
   }
-  return *result;
+  return absl::OkStatus();
 }
 
 class SegmentLogTest : public testing::Test {
@@ -162,16 +152,51 @@ TEST_F(SegmentLogTest, AFailedSyncIsEverybodysAndTheNextSegmentGoesElsewhere) {
   disk_->Arm(DiskFault::kSyncError);
   EXPECT_EQ(log_->MakeDurable({{second}}).code(), StatusCode::kDataLoss);
   EXPECT_EQ(log_->MakeDurable({{third}}).code(), StatusCode::kDataLoss);
+  EXPECT_TRUE(log_->MakeDurable({{first}}).ok()) << "it was durable before";
   const SegmentPlace again = Append(2);
   EXPECT_NE(again.file, second.file);
   EXPECT_TRUE(log_->MakeDurable({{again}}).ok());
-  // A name that could not be synced is tried again.
+  // A name that could not be synced is tried again, and nothing more comes under it.
   const auto other = SegmentLog::Open(disk_.get(), {}, {});
   ASSERT_TRUE(other.ok());
   const SegmentPlace place = (*other)->Append(Make(5)->content())->place;
   disk_->Arm(DiskFault::kDirectorySyncError);
   EXPECT_EQ((*other)->MakeDurable({{place}}).code(), StatusCode::kDataLoss);
   EXPECT_TRUE((*other)->MakeDurable({{place}}).ok());
+  EXPECT_NE((*other)->Append(Make(6)->content())->place.file, place.file);
+}
+
+TEST_F(SegmentLogTest, AfterAFailedAppendTheNextSegmentGoesElsewhere) {
+  const SegmentPlace first = Append(1);
+  disk_->Arm(DiskFault::kWriteError);
+  EXPECT_EQ(log_->Append(Make(2)->content()).status().code(), StatusCode::kDataLoss);
+  const SegmentPlace second = Append(2);
+  EXPECT_EQ(second, (SegmentPlace{2, 0}));
+  EXPECT_TRUE(log_->MakeDurable({{first, second}}).ok());
+  EXPECT_TRUE(Verify(*disk_, *log_, first, 1).ok());
+  EXPECT_EQ(log_->counts().live_bytes, SizeOf(1) + SizeOf(2));
+  ASSERT_TRUE(log_->Free({second, SizeOf(2)}).ok());
+  // A file that is left with nothing in it goes at once, whatever failed.
+  disk_->Arm(DiskFault::kShortWrite);
+  EXPECT_FALSE(log_->Append(Make(3)->content()).ok());
+  EXPECT_EQ(*disk_->List(), (std::vector<std::string>{"segments.1"}));
+  const SegmentPlace third = Append(3);
+  ASSERT_TRUE(log_->Free({third, SizeOf(3)}).ok());
+  disk_->Arm(DiskFault::kSyncError);
+  EXPECT_EQ(log_->MakeDurable({{third}}).code(), StatusCode::kDataLoss);
+  EXPECT_EQ(*disk_->List(), (std::vector<std::string>{"segments.1"}));
+  EXPECT_EQ(Append(4).file, 4u);
+}
+
+TEST_F(SegmentLogTest, AnOldFileThatCannotBeRemovedFailsNoAppend) {
+  std::vector<SegmentPlace> places;
+  for (uint64_t seed = 1; seed <= 4; ++seed) places.push_back(Append(seed));
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    ASSERT_TRUE(log_->Free({places[seed - 1], SizeOf(seed)}).ok());
+  }
+  ASSERT_TRUE(disk_->Remove("segments.1").ok());  // so that the log cannot
+  EXPECT_EQ(Append(5).file, 2u);
+  EXPECT_EQ(log_->counts().files, 1u);
 }
 
 TEST_F(SegmentLogTest, AFullDiskAndThenSpaceAgain) {
@@ -242,7 +267,20 @@ TEST_F(SegmentLogTest, CrashesLoseNothingDurableAndLeakNothing) {
   EXPECT_GT(frees, 10);
 }
 
-TEST_F(SegmentLogTest, ManyThreadsShareSyncs) {
+TEST_F(SegmentLogTest, OneSyncServesAllThatWasAppendedBefore) {
+  const SegmentPlace first = Append(1), second = Append(2);
+  ASSERT_TRUE(log_->MakeDurable({{second}}).ok());
+  disk_->Arm(DiskFault::kSyncError);
+  EXPECT_TRUE(log_->MakeDurable({{first}}).ok());
+  const auto syncs_that_failed = [&] {
+    return disk_->FaultCounts()[static_cast<size_t>(DiskFault::kSyncError)];
+  };
+  EXPECT_EQ(syncs_that_failed(), 0u) << "synced again";
+  EXPECT_FALSE(log_->MakeDurable({{Append(3)}}).ok());  // the control
+  EXPECT_EQ(syncs_that_failed(), 1u);
+}
+
+TEST_F(SegmentLogTest, ManyThreadsAppendSyncAndFree) {
   constexpr uint64_t kThreads = 4, kEach = 15;
   std::mutex mutex;
   std::map<uint64_t, SegmentPlace> durable;

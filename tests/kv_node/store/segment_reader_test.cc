@@ -2,14 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <condition_variable>
 #include <cstdio>
-#include <functional>
-#include <mutex>
-#include <optional>
+#include <numeric>
 
 #include "kv_node/store/faulty_disk.h"
 #include "kv_node/store/linux_disk.h"
+#include "tests/kv_node/store/await.h"
 #include "tests/kv_node/store/scratch_folder.h"
 #include "tests/kv_node/store/segment_content.h"
 
@@ -19,22 +17,6 @@ namespace {
 using absl::StatusCode;
 using base::DType;
 using Reader = std::shared_ptr<const SegmentReader>;
-
-// Calls `start` with a callback and waits for it.
-template <typename Result>
-Result Await(const std::function<void(std::function<void(Result)>)>& start) {
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::optional<Result> result;
-  start([&](Result value) {
-    const std::lock_guard lock(mutex);
-    result = std::move(value);
-    changed.notify_all();
-  });
-  std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return result.has_value(); });
-  return *std::move(result);
-}
 
 absl::StatusOr<Reader> OpenSegment(Disk& disk, const std::shared_ptr<DiskFile>& file,
                                    uint64_t offset, const StoredShape& shape) {
@@ -105,13 +87,13 @@ std::vector<uint16_t> AllRows(int64_t count) {
 TEST_F(SegmentReaderTest, AnyRowsOfSegmentsOfAnyShape) {
   base::PhiloxStream random(5, 0);
   uint64_t seed = 20;
-  for (const bool permuted : {false, true}) {
+  for (int times = 0; times < 2; ++times) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       // 40, 72 and 96: rows that lie across pages.
       for (const int dim : {8, 40, 72, 96, 128, 512}) {
         const int64_t count = 1 + random.NextBelow(700);
         ++seed;
-        const TestSegment segment(seed, count, dim, dtype, permuted, seed);
+        const TestSegment segment(seed, count, dim, dtype, seed);
         const uint64_t offset = Write(segment);
         auto opened = OpenSegment(*disk_, file_, offset, segment.shape());
         ASSERT_TRUE(opened.ok()) << opened.status().ToString();
@@ -132,8 +114,8 @@ TEST_F(SegmentReaderTest, AnyRowsOfSegmentsOfAnyShape) {
 }
 
 TEST_F(SegmentReaderTest, ReadsDistinctPagesAndNeighboursAtOnce) {
-  // 512 B a row: 8 a page. Row r lies in slot r.
-  const TestSegment segment(7, 4096, 128, DType::kBF16, false, 0);
+  // 512 B a row: 8 a page.
+  const TestSegment segment(7, 4096, 128, DType::kBF16, 0);
   const uint64_t offset = Write(segment);
   const Reader reader = *OpenSegment(*disk_, file_, offset, segment.shape());
   const auto counts = [&](const std::vector<uint16_t>& rows) {
@@ -153,8 +135,7 @@ TEST_F(SegmentReaderTest, ManySegmentsInOneBatchEachWithItsStatus) {
   std::vector<std::unique_ptr<TestSegment>> segments;
   std::vector<Rows> reads;
   for (uint64_t i = 0; i < 20; ++i) {
-    segments.push_back(
-        std::make_unique<TestSegment>(i, 256, 96, DType::kBF16, i % 2 == 0, 100 * i));
+    segments.push_back(std::make_unique<TestSegment>(i, 256, 96, DType::kBF16, 100 * i));
     const uint64_t offset = Write(*segments.back());
     reads.emplace_back(*OpenSegment(*disk_, file_, offset, segments.back()->shape()),
                        std::vector<uint16_t>{static_cast<uint16_t>(i), 255, 100});
@@ -188,21 +169,25 @@ TEST_F(SegmentReaderTest, ManySegmentsInOneBatchEachWithItsStatus) {
 }
 
 TEST_F(SegmentReaderTest, WhatWasJustWrittenNeedsNoReading) {
-  const TestSegment segment(9, 300, 72, DType::kF16, true, 777);
+  const TestSegment segment(9, 300, 72, DType::kF16, 777);
   PageBuffer image = EncodeSegment(segment.content());
   const uint64_t offset = *file_->Append(image.bytes());
-  const Reader written = SegmentReader::OfWritten(file_, offset, image.bytes());
+  const Reader written = SegmentReader::OfWritten(file_, offset, segment.shape(),
+                                                  RowChecksumsOf(segment.shape(), image.bytes()));
   const Reader opened = *OpenSegment(*disk_, file_, offset, segment.shape());
   EXPECT_EQ(written->shape(), opened->shape());
   EXPECT_EQ(written->tail().row_checksums, opened->tail().row_checksums);
-  EXPECT_EQ(written->tail().slots, opened->tail().slots);
-  EXPECT_TRUE(SameBytes(written->index(), opened->index()));
-  EXPECT_GE(opened->bytes(), 777 + 300 * 2 + 8 * opened->layout().row_pages());
+  EXPECT_TRUE(SameBytes(opened->index(), segment.content().index));
+  EXPECT_TRUE(written->index().empty()) << "whoever wrote it has it";
+  EXPECT_GE(opened->bytes(), 777 + 8 * opened->layout().row_pages());
+  EXPECT_LT(written->bytes(), opened->bytes() - 700);
+  Rows read(written, AllRows(300));
+  EXPECT_TRUE(ReadAll(*disk_, {read.Read()}).statuses[0].ok());
+  read.ExpectRowsOf(segment);
 }
 
 TEST_F(SegmentReaderTest, WhatIsNotThereIsDataLossWithItsPlace) {
-  const TestSegment segment(9, 300, 72, DType::kF16, true, 777),
-      other(10, 300, 72, DType::kF16, true, 777);
+  const TestSegment segment(9, 300, 72, DType::kF16, 777), other(10, 300, 72, DType::kF16, 777);
   Write(segment);
   const uint64_t offset = Write(segment);
   const auto message = [&](uint64_t at, const StoredShape& shape) {
@@ -217,9 +202,6 @@ TEST_F(SegmentReaderTest, WhatIsNotThereIsDataLossWithItsPlace) {
             std::string::npos);
   EXPECT_NE(message(file_->size(), segment.shape()).find("the file ends before"),
             std::string::npos);
-  EXPECT_EQ(*ReadStoredShape(*disk_, file_, offset), segment.shape());
-  EXPECT_EQ(ReadStoredShape(*disk_, file_, offset - kPageBytes).status().code(),
-            StatusCode::kDataLoss);
 }
 
 // A segment that was being written when the power went is opened whole or refused; the one that was
@@ -230,8 +212,7 @@ TEST_F(SegmentReaderTest, NothingTornIsServed) {
     auto disk = *FaultyDisk::Start(linux_.get(), {}, seed);
     const std::string name = "crash" + std::to_string(seed);
     auto file = *disk->Create(name);
-    const TestSegment durable(1, 64, 96, DType::kBF16, true, 100),
-        fresh(2, 64, 96, DType::kBF16, false, 5000);
+    const TestSegment durable(1, 64, 96, DType::kBF16, 100), fresh(2, 64, 96, DType::kBF16, 5000);
     ASSERT_TRUE(file->Append(EncodeSegment(durable.content()).bytes()).ok());
     ASSERT_TRUE(file->Sync().ok() && disk->SyncDirectory().ok());
     const uint64_t offset = *file->Append(EncodeSegment(fresh.content()).bytes());
