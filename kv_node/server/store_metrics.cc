@@ -1,12 +1,18 @@
 #include "kv_node/server/store_metrics.h"
 
+#include <memory>
+
+#include "kv_node/server/shared_reading.h"
+
 namespace sounder::kv_node {
 namespace {
 
 void AddTierMetrics(metrics::Registry& registry, const Tiers& tiers) {
+  // Where segments are is found by looking at all of them: once for an exposition.
+  const auto counts =
+      std::make_shared<SharedReading<TierCounts>>([&tiers] { return tiers.counts(); });
   const auto gauge = [&](const char* name, const char* help, uint64_t TierCounts::*field) {
-    registry.AddGaugeCallback(
-        name, help, [&tiers, field] { return static_cast<double>(tiers.counts().*field); });
+    registry.AddGaugeCallback(name, help, [counts, field] { return counts->Of(field); });
   };
   gauge("sounder_store_hot_segments", "Segments with rows and index in memory.",
         &TierCounts::hot_segments);
@@ -15,8 +21,7 @@ void AddTierMetrics(metrics::Registry& registry, const Tiers& tiers) {
   gauge("sounder_store_cold_segments", "Segments of which nothing is in memory.",
         &TierCounts::cold_segments);
   const auto counter = [&](const char* name, const char* help, uint64_t TierCounts::*field) {
-    registry.AddCounterCallback(
-        name, help, [&tiers, field] { return static_cast<double>(tiers.counts().*field); });
+    registry.AddCounterCallback(name, help, [counts, field] { return counts->Of(field); });
   };
   counter("sounder_store_spilled_segments_total", "Times that rows of a segment left memory.",
           &TierCounts::spilled_segments);
@@ -52,6 +57,9 @@ void AddSegmentMetrics(metrics::Registry& registry, const SegmentStore& store) {
           &SegmentStoreCounts::written_bytes);
   counter("sounder_store_freed_segments_total", "Segments whose space was given back.",
           &SegmentStoreCounts::freed_segments);
+  counter("sounder_store_failed_freed_segments_total",
+          "Segments whose space could not be given back: it is at the next start.",
+          &SegmentStoreCounts::failed_frees);
 }
 
 }  // namespace

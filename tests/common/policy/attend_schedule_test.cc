@@ -190,7 +190,6 @@ TEST(AttendSchedule, ALongJobYieldsAndIsChargedForItsTurns) {
   }
 }
 
-// By each thread that works on it.
 // A job that waits for a disk between short turns has as much of a thread as one that does not.
 TEST(AttendSchedule, AJobThatPausesIsChargedForWhatItUsed) {
   AttendSchedule schedule = Knowing({.threads = 1});
@@ -223,6 +222,7 @@ TEST(AttendSchedule, AJobThatPausesIsChargedForWhatItUsed) {
   schedule.Pause(stored, microseconds(1), true);  // another thread ended it: nothing happens
 }
 
+// By each thread that works on it.
 TEST(AttendSchedule, AJobYieldsAsOftenAsItHasThreadsAndEndsWithAllOfIt) {
   AttendSchedule schedule = Knowing({.threads = 3});
   std::vector<uint64_t> expired;

@@ -11,6 +11,7 @@
 #include "common/policy/append_credit.h"
 #include "tests/kv_node/server/server_driver.h"
 #include "tests/kv_node/session/busy_executor.h"
+#include "tests/kv_node/session/tier_driver.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -121,6 +122,26 @@ TEST_F(FlowTest, MessagesQueuedOnTheExecutorAreBounded) {
   EXPECT_TRUE(driver_->transport.Take().empty()) << "another connection has room";
   executor_.GoOn();
   EXPECT_EQ(Metric("sounder_node_message_bytes"), 0);
+}
+
+// Where the store makes room the writer may come again; and the request is over.
+TEST_F(FlowTest, AppendsThatFindNoRoomAreRefusedWithAdvice) {
+  End();
+  TierDisk disk;
+  const SessionStores stores = disk.Start(&time_);
+  ServerDriver driver(&time_, {.memory_bytes = kMiB}, {}, nullptr, stores);
+  const auto session = driver.Open(SessionDriver::Spec(1));
+  driver.Append({SessionDriver::Item(*session, 1, 0, 0, 16384)});  // 2 MiB
+  time_.RunFor(std::chrono::seconds(2));
+  const std::vector<wire::AppendReply> replies = driver.AppendReplies();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].envelope.status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(replies[0].envelope.retry_after_us, 20000u);
+  const std::string metrics = driver.registry.Exposition();
+  EXPECT_THAT(metrics, HasSubstr("\nsounder_node_refused_requests_total{reason=\"room\"} 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("\nsounder_node_append_requests_total 0\n"));
+  EXPECT_TRUE(driver.server.WaitAnswered(time_.clock().Now()));
+  driver.map.CloseAll(absl::UnavailableError("over"));
 }
 
 TEST_F(FlowTest, WhatCouldNeverBeHeldGetsNoAdvice) {
