@@ -580,7 +580,9 @@ ErrorGroup SilenceErrors() {
           {kUnavailable,
            {{"node <node>: <reason>", [] { return InFlight(/*dies=*/true); }}},
            "The connection broke: the node ended, or the network did.",
-           "Restart the node; its sessions are lost, and computed again by whoever needs them."},
+           "Restart the node. Its durable sessions are there again, and go on when they are "
+           "adopted; "
+           "others are lost, and computed again by whoever needs them."},
       }};
 }
 
