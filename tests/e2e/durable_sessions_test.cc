@@ -178,7 +178,6 @@ class CrashLoop {
     child.now = parent.now;
     child.now.Truncate(random_.NextBelow(static_cast<uint32_t>(parent.now.end()) + 1));
     child.history = {child.now};
-    child.floor = child.now.end();  // it is there as a whole, or not at all
     child.may_be_missing = true;
     auto* const session = parent.session.get();
     sessions_.push_back(child);
