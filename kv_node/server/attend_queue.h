@@ -43,6 +43,9 @@ class AttendQueue {
     absl::Status status;  // RESOURCE_EXHAUSTED, saying what there is too much of
     base::Duration retry_after{};
   };
+  // Whether whatever the connection asks for now would be refused, and why: from its header alone.
+  bool RefusesUnread(transport::ConnectionId connection, base::Time arrival, base::Time deadline,
+                     Refused* refused);
   // The job's number, or 0 and why not. A job that was taken on ends with End or by expiring.
   uint64_t Offer(transport::ConnectionId connection, const wire::AttendRequest& request,
                  base::Time arrival, base::Time deadline, Refused* refused);
@@ -82,6 +85,8 @@ class AttendQueue {
     base::Work expire;  // of the first turn only
   };
   void Dispatch();
+  void Explain(const policy::AttendSchedule::Admission& admission, size_t admitted,
+               base::Duration deadline, Refused* refused);
 
   base::Executor* const executor_;
   const int threads_;

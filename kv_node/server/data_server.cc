@@ -215,6 +215,12 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
                           transport::Message message) {
   const base::Time arrival = executor_->clock().Now();
   const auto reply_kind = wire::MessageKind::kAttendReply;
+  const base::Time deadline = RequestDeadline(envelope, arrival);
+  AttendQueue::Refused refused;
+  if (attends_.RefusesUnread(connection, arrival, deadline, &refused)) {
+    Refuse(connection, envelope, reply_kind, refused.status, refused.retry_after);
+    return;
+  }
   const size_t asked_bytes = wire::WireBytes(message);
   absl::StatusOr<wire::AttendRequest> request = wire::DecodeAttend(std::move(message));
   if (!request.ok()) {
@@ -225,9 +231,7 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
   Intake::SharedHold hold =
       TakeOrRefuse(connection, envelope, reply_kind, asked_bytes + AnswerBytes(*request));
   if (hold == nullptr) return;
-  AttendQueue::Refused refused;
-  const uint64_t number =
-      attends_.Offer(connection, *request, arrival, RequestDeadline(envelope, arrival), &refused);
+  const uint64_t number = attends_.Offer(connection, *request, arrival, deadline, &refused);
   if (number == 0) {
     Refuse(connection, envelope, reply_kind, refused.status, refused.retry_after);
     return;

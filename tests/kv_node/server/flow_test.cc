@@ -100,6 +100,23 @@ TEST_F(FlowTest, AFullQueueRefusesWithAdviceAndLeavesRoomForOthers) {
   EXPECT_EQ(driver_->AttendReplies().size(), 5u);
 }
 
+// Whatever it says: it is not looked at.
+TEST_F(FlowTest, WhatIsRefusedInAnyCaseIsNotRead) {
+  Start({}, {.max_attends = 8});
+  for (int i = 0; i < 4; ++i) driver_->Attend({Query(0)});
+  wire::AttendRequest request;
+  request.envelope.kind = wire::MessageKind::kAttend;
+  transport::Message damaged = wire::Encode(request);
+  ASSERT_FALSE(damaged.payload.empty());
+  damaged.payload.data()[0] ^= std::byte{1};
+  driver_->server.OnMessage(1, wire::CopyOf(damaged));
+  EXPECT_EQ(driver_->AttendReplies().at(0).envelope.status.code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Metric("sounder_node_refused_messages_total"), 0);
+  driver_->server.OnMessage(2, std::move(damaged));  // it has room
+  EXPECT_EQ(driver_->AttendReplies().at(0).envelope.status.code(), absl::StatusCode::kDataLoss);
+}
+
 // Messages wait for the executor under a bound of their own.
 TEST_F(FlowTest, MessagesQueuedOnTheExecutorAreBounded) {
   Start({}, {.intake = {.message_bytes = kMiB}});
