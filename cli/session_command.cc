@@ -29,12 +29,19 @@ struct SessionOptions {
   base::SessionId id() const { return *base::SessionId::Parse(session); }  // checked before
 };
 
-void Declare(config::OptionSet& set, SessionOptions* options) {
+// Nodes answer when all rows are moved, at the pace of their disks.
+constexpr base::Duration kMoveDeadline = std::chrono::minutes(5);
+constexpr char kMoveDeadlineHelp[] =
+    "how long a node may take to move all of it: some seconds for each GiB; it goes on when that "
+    "has passed";
+
+void Declare(config::OptionSet& set, SessionOptions* options,
+             const char* deadline_help = "how long a node may take to answer") {
   set.AddList("nodes", &options->nodes, "control addresses of the nodes, host:port");
   set.Require("nodes");
   set.AddText("session", &options->session, "the session's id, 32 hexadecimal digits");
   set.Require("session");
-  set.AddDuration("deadline", &options->deadline, "how long a node may take to answer");
+  set.AddDuration("deadline", &options->deadline, deadline_help);
   set.AddCheck([options]() -> absl::Status {
     if (!base::SessionId::Parse(options->session).has_value()) {
       return absl::InvalidArgumentError(absl::StrCat("--session '", options->session,
@@ -136,7 +143,8 @@ int Spill(int argc, const char* const* argv, const config::Environment& environm
   SessionOptions options;
   config::OptionSet set("sounderctl spill",
                         "Moves a session from its nodes' memory to their disks.");
-  Declare(set, &options);
+  options.deadline = kMoveDeadline;
+  Declare(set, &options, kMoveDeadlineHelp);
   if (std::optional<int> exit = set.ParseOrExit(argc, argv, environment)) return *exit;
   return ForEachNode(options,
                      [&](wire::ControlClient& control) { return control.Spill(options.id()); });
@@ -146,7 +154,8 @@ int Load(int argc, const char* const* argv, const config::Environment& environme
   SessionOptions options;
   config::OptionSet set("sounderctl load",
                         "Brings a session to its nodes' memory before it is attended.");
-  Declare(set, &options);
+  options.deadline = kMoveDeadline;
+  Declare(set, &options, kMoveDeadlineHelp);
   if (std::optional<int> exit = set.ParseOrExit(argc, argv, environment)) return *exit;
   return ForEachNode(options,
                      [&](wire::ControlClient& control) { return control.Load(options.id()); });

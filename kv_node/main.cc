@@ -230,6 +230,7 @@ struct DataPlane {
   ~DataPlane() {
     server.Stop();
     sessions.CloseAll(absl::UnavailableError("the node is shutting down"));
+    server.WaitIdle();
     executor.reset();
     transport.reset();
   }
@@ -333,7 +334,7 @@ int Run(const Options& options, const config::OptionSet& set) {
   if (!store.ok()) return Fail("--store", store.status());
   DataPlane data(options, start->schedule, registry, store->get());
   if (*store != nullptr) {
-    AddStoreMetrics(registry, *data.sessions.tiers(), *(*store)->rows());
+    AddStoreMetrics(registry, data.sessions, *(*store)->rows());
     if (absl::Status status = (*store)->Restore(&data.sessions); !status.ok()) {
       return Fail("--store", status);
     }

@@ -1,7 +1,5 @@
 #include "kv_node/node_store.h"
 
-#include <filesystem>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -17,13 +15,6 @@ namespace {
 // One writes while another syncs; more would only queue at the disk.
 constexpr int kIoThreads = 2;
 
-absl::Status MakeFolder(const std::string& folder) {
-  std::error_code error;
-  std::filesystem::create_directory(folder, error);
-  if (!error) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(folder, ": ", error.message()));
-}
-
 std::string Describe(const std::string& folder, const DiskProperties& disk) {
   std::string text = absl::StrCat(folder, ": ", disk.file_system, ", ", disk.reads);
   if (!disk.reads_why.empty()) absl::StrAppend(&text, " (", disk.reads_why, ")");
@@ -32,8 +23,9 @@ std::string Describe(const std::string& folder, const DiskProperties& disk) {
   return text;
 }
 
-// What is not named by records is freed when the log opens: not before somebody agrees.
-absl::Status CheckDamage(const VisitResult& result, bool discard, RecordStore& records) {
+// Whether there is damage that is to be discarded. What no record names is freed when the log opens:
+// not before somebody agrees.
+absl::StatusOr<bool> Discards(const VisitResult& result, bool discard) {
   std::string damage;
   for (const auto& [session, why] : result.damaged) {
     absl::StrAppend(&damage, "session ", session.ToString(), ": ", base::MessageOf(why), "; ");
@@ -41,16 +33,14 @@ absl::Status CheckDamage(const VisitResult& result, bool discard, RecordStore& r
   for (const absl::Status& why : result.unreadable) {
     absl::StrAppend(&damage, base::MessageOf(why), "; ");
   }
-  if (damage.empty()) return absl::OkStatus();
+  if (damage.empty()) return false;
   if (!discard) {
     return absl::DataLossError(
         absl::StrCat("records are damaged: ", damage,
                      "start with --discard-damaged to go on without what they named"));
   }
   config::LogWarning("discarded: " + damage);
-  RecordBatch batch;
-  for (const auto& [session, why] : result.damaged) batch.RemoveSession(session);
-  return records.Commit(batch);
+  return true;
 }
 
 }  // namespace
@@ -87,7 +77,7 @@ uint64_t SessionBytes(const StoreOptions& options, uint64_t memory) {
 absl::StatusOr<std::unique_ptr<NodeStore>> NodeStore::Open(const StoreOptions& options,
                                                            uint64_t memory) {
   if (options.folder.empty()) return std::unique_ptr<NodeStore>();
-  RETURN_IF_ERROR(MakeFolder(options.folder));
+  RETURN_IF_ERROR(MakeDurableFolder(options.folder));
   LinuxDiskOptions disk_options;
   disk_options.uring = options.io_uring;
   disk_options.direct = !options.page_cache;
@@ -98,7 +88,8 @@ absl::StatusOr<std::unique_ptr<NodeStore>> NodeStore::Open(const StoreOptions& o
                    LinuxDisk::Start(options.folder + "/segments", disk_options));
   VisitResult result;
   ASSIGN_OR_RETURN(const std::vector<LiveSegment> live, SegmentsOfRecords(*records, &result));
-  RETURN_IF_ERROR(CheckDamage(result, options.discard_damaged, *records));
+  ASSIGN_OR_RETURN(const bool discards, Discards(result, options.discard_damaged));
+  if (discards) RETURN_IF_ERROR(records->Rewrite().status());
   std::unique_ptr<NodeStore> store(new NodeStore(options, memory, std::move(disk)));
   store->records_ = std::move(records);
   ASSIGN_OR_RETURN(store->log_, SegmentLog::Open(store->disk_.get(), live));
@@ -123,7 +114,11 @@ absl::Status NodeStore::Restore(SessionMap* sessions) {
     config::LogInfo(absl::StrCat("restored ", count, " sessions so far"));
   });
   if (!result.ok()) return result.status();
-  RETURN_IF_ERROR(CheckDamage(*result, discard_damaged_, *records_));
+  // Whole records that do not fit together.
+  ASSIGN_OR_RETURN(const bool discards, Discards(*result, discard_damaged_));
+  RecordBatch batch;
+  for (const auto& [session, why] : result->damaged) batch.RemoveSession(session);
+  if (discards) RETURN_IF_ERROR(records_->Commit(batch));
   config::LogInfo(absl::StrCat("store ", description_, "; restored ", result->sessions,
                                " sessions in ", seconds(), " s"));
   sessions->tiers()->Start();

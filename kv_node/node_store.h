@@ -38,7 +38,7 @@ uint64_t SessionBytes(const StoreOptions& options, uint64_t memory);
 // thread safe.
 class NodeStore {
  public:
-  // Makes the folder if it is not there (its parent must be); null if none is named. `memory`: the
+  // Makes the folder if it is not there (its parent must be, or NOT_FOUND); null if none is named. `memory`: the
   // node's. FAILED_PRECONDITION for a store of another version and one in use; DATA_LOSS for
   // damage, unless it is to be discarded.
   static absl::StatusOr<std::unique_ptr<NodeStore>> Open(const StoreOptions& options,

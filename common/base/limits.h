@@ -23,9 +23,6 @@ inline constexpr size_t kMaxItems = 4096;  // items of one Attend
 // and unit of work. Units are rows between seal marks, and longer ones are cut.
 inline constexpr size_t kMaxPartialBytes = size_t{256} << 20;
 inline constexpr int64_t kUnitRows = 4096;  // the smallest multiple of which they are cut at
-// Of rows that one Attend, or item of a Fetch, has on their way from the store, with the pages they
-// are on: what is beyond is read when something before it is done.
-inline constexpr size_t kMaxStoredReadBytes = size_t{64} << 20;
 inline constexpr size_t kMaxNameBytes = 256;
 inline constexpr size_t kMaxConnections = 16384;  // listed in a node's status
 

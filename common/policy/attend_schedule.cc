@@ -57,6 +57,24 @@ base::Duration AttendSchedule::ByThreads(base::Duration work, int threads) const
       static_cast<int64_t>(static_cast<double>(work.count()) / (share_ * threads)));
 }
 
+AttendSchedule::Admission AttendSchedule::Judge(FlowId flow, base::Duration work, int threads,
+                                                base::Time now, base::Time deadline) const {
+  Admission admission;
+  admission.work = work;
+  admission.wait = ByThreads(Ahead(flow, work), options_.threads);
+  const base::Duration usable(static_cast<int64_t>(
+      kUsable * static_cast<double>(std::max(deadline - now, base::Duration(0)).count())));
+  const base::Duration late = admission.wait + ByThreads(work, threads) - usable;
+  if (now >= deadline || (late > base::Duration(0) && !jobs_.empty())) {
+    admission.refusal = Refusal::kDeadline;
+    admission.retry_after = std::clamp(late, kMinRetryAfter, kMaxRetryAfter);
+  } else if (!requests_.Allows(flow, 1)) {
+    admission.refusal = Refusal::kFull;
+    admission.retry_after = std::clamp(admission.wait / 2, kMinRetryAfter, kMaxRetryAfter);
+  }
+  return admission;
+}
+
 AttendSchedule::Admission AttendSchedule::Offer(FlowId flow, const WorkRows& rows, int parts,
                                                 base::Time now, base::Time deadline) {
   Job job;
@@ -65,22 +83,9 @@ AttendSchedule::Admission AttendSchedule::Offer(FlowId flow, const WorkRows& row
   job.work = std::max(times_.Estimate(rows), kLeastWork);
   job.threads = std::clamp(parts, 1, options_.threads);
   job.deadline = deadline;
-  Admission admission;
-  admission.work = job.work;
-  admission.wait = ByThreads(Ahead(flow, job.work), options_.threads);
-  const base::Duration usable(static_cast<int64_t>(
-      kUsable * static_cast<double>(std::max(deadline - now, base::Duration(0)).count())));
-  const base::Duration late = admission.wait + ByThreads(job.work, job.threads) - usable;
-  if (now >= deadline || (late > base::Duration(0) && !jobs_.empty())) {
-    admission.refusal = Refusal::kDeadline;
-    admission.retry_after = std::clamp(late, kMinRetryAfter, kMaxRetryAfter);
-    return admission;
-  }
-  if (!requests_.Take(flow, 1)) {
-    admission.refusal = Refusal::kFull;
-    admission.retry_after = std::clamp(admission.wait / 2, kMinRetryAfter, kMaxRetryAfter);
-    return admission;
-  }
+  Admission admission = Judge(flow, job.work, job.threads, now, deadline);
+  if (admission.refusal != Refusal::kNone) return admission;
+  CHECK(requests_.Take(flow, 1));
   admission.job = ++last_job_;
   Flow& entry = flows_[flow];
   entry.pending += job.work;

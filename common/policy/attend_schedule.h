@@ -70,6 +70,10 @@ class AttendSchedule {
   // nothing to do takes everything that is not late yet: so a wrong measurement heals.
   Admission Offer(FlowId flow, const WorkRows& rows, int parts, base::Time now,
                   base::Time deadline);
+  // What Offer would say of whatever the flow asks for, before that is known; kNone: it depends.
+  Admission Glance(FlowId flow, base::Time now, base::Time deadline) const {
+    return Judge(flow, base::Duration(0), /*threads=*/1, now, deadline);
+  }
   // The job waits for rows or indexes and needs no thread until it is ready: nobody waits for it
   // meanwhile. Nothing happens if it is ready already, or over.
   void Park(uint64_t job);
@@ -114,6 +118,8 @@ class AttendSchedule {
     base::Duration start{};  // virtual time at which its next job starts
     std::deque<uint64_t> ready;
   };
+  Admission Judge(FlowId flow, base::Duration work, int threads, base::Time now,
+                  base::Time deadline) const;
   base::Duration Ahead(FlowId flow, base::Duration work) const;
   base::Duration ByThreads(base::Duration work, int threads) const;
   void Used(Job& job, base::Duration used);

@@ -4,12 +4,15 @@
 
 namespace sounder::policy {
 
-bool SharedQuota::Take(FlowId flow, uint64_t amount) {
+bool SharedQuota::Allows(FlowId flow, uint64_t amount) const {
   const uint64_t free = limit_ - held_;
-  const uint64_t own = held_by(flow);
-  if (amount > free || own > free - amount) return false;
+  return amount <= free && held_by(flow) <= free - amount;
+}
+
+bool SharedQuota::Take(FlowId flow, uint64_t amount) {
+  if (!Allows(flow, amount)) return false;
   if (amount == 0) return true;
-  by_flow_[flow] = own + amount;
+  by_flow_[flow] += amount;
   held_ += amount;
   return true;
 }

@@ -19,6 +19,7 @@ class SharedQuota {
 
   // True, and the amount is held, if the flow's share allows it.
   bool Take(FlowId flow, uint64_t amount);
+  bool Allows(FlowId flow, uint64_t amount) const;  // whether Take would
   // Gives back what was taken: CHECKs that the flow holds it.
   void Give(FlowId flow, uint64_t amount);
 

@@ -48,7 +48,6 @@ absl::StatusOr<FetchItem> GetFetchItem(proto::FetchItem::Reader in) {
   return item;
 }
 
-// Sums cannot overflow: every item is below 2^64 and refused alone if it is above the limit.
 uint64_t FetchItem::reply_bytes() const {
   const auto rows = static_cast<uint64_t>(range.size());
   const uint64_t row_bytes = uint64_t{head_dim} * base::SizeOf(dtype);
@@ -56,6 +55,7 @@ uint64_t FetchItem::reply_bytes() const {
          rows * sizeof(int32_t) + kTensorAlignment;
 }
 
+// Sums cannot overflow: every item is below 2^64 and refused alone if it is above the limit.
 absl::Status CheckReplyFits(const std::vector<FetchItem>& items) {
   uint64_t bytes = kReplyRowBytes;
   for (const FetchItem& item : items) {

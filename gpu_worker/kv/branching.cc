@@ -35,6 +35,21 @@ base::Position CommittedEnd(const policy::Placement& placement, uint32_t kv_head
   return *std::min_element(ends.begin(), ends.end());
 }
 
+// Whether every position before `end` came with its token id, which the nodes of the first heads
+// keep. They have nothing behind it.
+bool HaveAllTokens(const policy::Placement& placement, base::Position end,
+                   const std::vector<std::optional<wire::SessionInfo>>& infos) {
+  std::vector<uint64_t> wanted(infos.size(), 0);
+  for (const policy::Shard& shard : placement.ShardsOf({0, end})) {
+    if (shard.kv_head_begin > 0) continue;
+    wanted[static_cast<size_t>(shard.node)] += static_cast<uint64_t>(shard.range.size());
+  }
+  for (size_t i = 0; i < infos.size(); ++i) {
+    if (wanted[i] > 0 && infos[i]->tokens < wanted[i]) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 absl::Status KvClient::Truncate(RemoteSession* session, base::Position position) {
@@ -167,11 +182,11 @@ absl::StatusOr<AdoptedSession> KvClient::Adopt(const base::SessionId& id, uint32
   start.end = CommittedEnd(placement, options.model.kv_heads, infos);
   adopted.session = make();
   RETURN_IF_ERROR(Truncate(adopted.session.get(), start.end));
-  absl::StatusOr<std::vector<int32_t>> tokens = FetchTokens(adopted.session.get(), {0, start.end});
-  if (tokens.ok()) {
-    adopted.tokens = *std::move(tokens);
-  } else if (!absl::IsFailedPrecondition(tokens.status())) {  // some rows came without
-    return tokens.status();
+  // Asked again, because rows that were cut off may have had ids as well.
+  ASSIGN_OR_RETURN(infos, DescribeEverywhere(id, tenant));
+  RETURN_IF_ERROR(CheckInfos(*adopted.session, infos));
+  if (HaveAllTokens(placement, start.end, infos)) {
+    ASSIGN_OR_RETURN(adopted.tokens, FetchTokens(adopted.session.get(), {0, start.end}));
   }
   Remember(adopted.session);
   return adopted;

@@ -17,12 +17,8 @@ namespace {
 // be cheap, and few enough that the first are attended while the others are on their way.
 constexpr size_t kUnitsPerRead = 16;
 constexpr uint64_t kBytesPerRead = uint64_t{8} << 20;
-
-// They are beside the memory's cap: little where that is small.
-uint64_t MostReadBytes(const SessionMap& sessions) {
-  return std::clamp<uint64_t>(sessions.budget().limit() / 16, kBytesPerRead,
-                              base::kMaxStoredReadBytes);
-}
+// A unit of which not yet is known what it reads asks for no more than this part of the room.
+constexpr uint64_t kUnknownRoomShare = 16;
 
 }  // namespace
 
@@ -42,7 +38,7 @@ AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, uint64_t n
       plans_(request_.items.size(), absl::StatusOr<AttendPlan>(absl::UnknownError("not planned"))),
       unplanned_(request_.items.size()),
       first_head_(request_.items.size()),
-      steps_(MostReadBytes(*sessions)),
+      steps_(&queue->reads()),
       outputs_(request_.items.size()),
       lse_(request_.items.size()),
       error_terms_(request_.items.size()),
@@ -99,6 +95,17 @@ void AttendJob::Begin() {
     queue_->RunnerEnded();
     return;
   }
+  const auto granted = [self = shared_from_this()] {
+    self->queue_->Resume(self->number_, [self] { self->StartRunners(); });
+  };
+  if (queue_->partials().Take(partial_bytes_, granted)) {
+    StartRunners();
+  } else {
+    queue_->RunnerPauses(number_, {}, /*again=*/false);
+  }
+}
+
+void AttendJob::StartRunners() {
   const size_t runners = std::min(units_.size(), static_cast<size_t>(queue_->threads()));
   StartSteps(runners);
   queue_->AddRunners(runners - 1);
@@ -166,6 +173,14 @@ absl::Status AttendJob::AddItem(size_t item, const AttendPlan& plan) {
   return absl::OkStatus();
 }
 
+// What a stored unit needs, as far as that is known before it is chosen what it reads.
+uint64_t AttendJob::RoomOf(const Unit& unit) const {
+  const uint64_t all = unit.stored->bytes_of_all();
+  if (unit.sampler == nullptr) return all;
+  if (!unit.piece.segment->copies().empty()) return 0;  // reads those
+  return std::min(all, queue_->reads().limit() / kUnknownRoomShare);
+}
+
 void AttendJob::StartSteps(size_t runners) {
   std::vector<int64_t> costs;
   for (Unit& unit : units_) {
@@ -175,11 +190,16 @@ void AttendJob::StartSteps(size_t runners) {
     if (unit.piece.in_memory()) continue;
     CHECK(rows_ != nullptr) << "rows in a store, on a node without one";
     unit.stored = std::make_unique<StoredPiece>(unit.piece);
+    unit.room = RoomOf(unit);
   }
-  std::vector<uint32_t> stored;
+  std::vector<UnitSteps::Stored> stored;
   std::vector<uint32_t> in_memory;
   for (const uint32_t unit : DearestFirst(costs)) {
-    (units_[unit].stored != nullptr ? stored : in_memory).push_back(unit);
+    if (units_[unit].stored != nullptr) {
+      stored.push_back({unit, units_[unit].room});
+    } else {
+      in_memory.push_back(unit);
+    }
   }
   steps_.Start(std::move(stored), std::move(in_memory), runners);
 }
@@ -212,22 +232,25 @@ void AttendJob::RunUnits(bool again) {
 
 // Until there are none or the turn is over. What is left in `reads` is to be submitted.
 void AttendJob::TakeSteps(Scratch& scratch, base::Duration* used, Reads* reads) {
+  const auto granted = [self = shared_from_this()] {
+    if (!self->steps_.OnRoom()) return;
+    self->queue_->Resume(self->number_, [self] { self->RunUnits(/*again=*/true); });
+  };
   base::Time begin = executor_->clock().Now();
   while (*used < policy::kTurn) {
-    const UnitSteps::Step step = steps_.Next();
+    const UnitSteps::Step step = steps_.Next(granted);
     const bool attends = step.kind == UnitSteps::Kind::kAttend;
     if (attends || reads->units.size() >= kUnitsPerRead || reads->bytes >= kBytesPerRead) {
       Submit(reads);
     }
     if (step.kind == UnitSteps::Kind::kNone) return;
     Unit& unit = units_[step.unit];
-    const bool done = attends || (step.kind == UnitSteps::Kind::kChoose && !Choose(unit, scratch));
+    const bool done = attends || !Choose(unit, scratch);
     if (done) {
       RunUnit(unit, scratch);
-    } else if (step.kind == UnitSteps::Kind::kRead ||
-               steps_.TakeRoom(step.unit, unit.stored->bytes())) {
+    } else {
       reads->units.push_back(step.unit);
-      reads->bytes += unit.stored->bytes();
+      reads->bytes += unit.room;
     }
     HeadWork& work = heads_[unit.head_work];
     if (done && work.unfinished.fetch_sub(1) == 1) MergeHead(work);
@@ -281,16 +304,19 @@ bool AttendJob::Choose(Unit& unit, Scratch& scratch) {
   } else {
     unit.stored->TakeSampled(*unit.sampler, QueryOf(unit), scratch);
   }
-  return unit.stored->reads();
+  if (!unit.stored->reads()) return false;
+  queue_->reads().Settle(unit.room, unit.stored->bytes());
+  unit.room = unit.stored->bytes();
+  steps_.Reads();
+  return true;
 }
 
 // Its rows are in memory, or have been read, or could not be.
 void AttendJob::RunUnit(Unit& unit, Scratch& scratch) {
   if (unit.status.ok()) AttendUnit(unit, scratch);
   if (unit.stored == nullptr) return;
-  const uint64_t room = unit.stored->reads() ? unit.stored->bytes() : 0;
   unit.stored->Release();
-  steps_.GiveRoom(room);
+  queue_->reads().Give(unit.room);
 }
 
 void AttendJob::AttendUnit(Unit& unit, Scratch& scratch) {

@@ -63,6 +63,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
     Piece piece;
     std::shared_ptr<const Sampler> sampler;  // null: exact
     std::unique_ptr<StoredPiece> stored;     // null: its rows are in memory
+    uint64_t room = 0;                       // of a stored one, for what is read
     absl::Status status;                     // of reading them
     std::vector<float> outputs;
     std::vector<float> lse;
@@ -78,12 +79,14 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
 
   void OnPlan(size_t item, absl::StatusOr<AttendPlan> plan);
   void OnAllPlanned();
-  void Begin();   // its turn has come
-  void Expire();  // or comes too late
+  void Begin();         // its turn has come
+  void StartRunners();  // of which this is one
+  void Expire();        // or its turn comes too late
   std::vector<Unit> UnitsOf(const wire::AttendItem& item, const AttendPlan& plan,
                             uint32_t head) const;
   absl::Status TakePartialBytes(const wire::AttendItem& item, size_t num_units);
   absl::Status AddItem(size_t item, const AttendPlan& plan);
+  uint64_t RoomOf(const Unit& unit) const;
   void StartSteps(size_t runners);
   // A runner; `again`: for another turn of the job.
   void RunUnits(bool again);

@@ -136,6 +136,10 @@ void AttendJob::Finish() {
     if (plans_[i].ok()) AddWork(request_.items[i], &worked);
   }
   queue_->End(number_, worked, took);
+  if (!units_.empty()) {
+    units_.clear();
+    queue_->partials().Give(partial_bytes_);
+  }
   Answer();
 }
 

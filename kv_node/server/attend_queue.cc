@@ -13,9 +13,42 @@ int64_t Micros(base::Duration duration) { return duration.count() / 1000; }
 
 }  // namespace
 
+void AttendQueue::Explain(const policy::AttendSchedule::Admission& admission, size_t admitted,
+                          base::Duration deadline, Refused* refused) {
+  refused->retry_after = admission.retry_after;
+  if (admission.refusal == policy::AttendSchedule::Refusal::kFull) {
+    probe_->RequestRefused("queue");
+    refused->status = absl::ResourceExhaustedError(
+        absl::StrCat("the node has taken on ", admitted,
+                     " attends, and as many of this connection as its share allows "
+                     "(--max-attends)"));
+    return;
+  }
+  probe_->RequestRefused("deadline");
+  const std::string own = admission.work > base::Duration(0)
+                              ? absl::StrCat("its own ", Micros(admission.work), " us")
+                              : "it";
+  refused->status = absl::ResourceExhaustedError(absl::StrCat(
+      "the attend would not be done in its ", Micros(deadline), " us: ", Micros(admission.wait),
+      " us of work for ", threads_, " threads lie before ", own));
+}
+
+bool AttendQueue::RefusesUnread(transport::ConnectionId connection, base::Time arrival,
+                                base::Time deadline, Refused* refused) {
+  policy::AttendSchedule::Admission admission;
+  size_t admitted = 0;
+  {
+    std::lock_guard lock(mutex_);
+    admission = schedule_.Glance(connection, arrival, deadline);
+    admitted = schedule_.admitted();
+  }
+  if (admission.refusal == policy::AttendSchedule::Refusal::kNone) return false;
+  Explain(admission, admitted, deadline - arrival, refused);
+  return true;
+}
+
 uint64_t AttendQueue::Offer(transport::ConnectionId connection, const wire::AttendRequest& request,
                             base::Time arrival, base::Time deadline, Refused* refused) {
-  using Refusal = policy::AttendSchedule::Refusal;
   policy::AttendSchedule::Admission admission;
   size_t admitted = 0;
   {
@@ -24,22 +57,8 @@ uint64_t AttendQueue::Offer(transport::ConnectionId connection, const wire::Atte
     admitted = schedule_.admitted();
   }
   probe_->AttendsAdmitted(static_cast<double>(admitted));
-  if (admission.job != 0) return admission.job;
-  refused->retry_after = admission.retry_after;
-  if (admission.refusal == Refusal::kFull) {
-    probe_->RequestRefused("queue");
-    refused->status = absl::ResourceExhaustedError(
-        absl::StrCat("the node has taken on ", admitted,
-                     " attends, and as many of this connection as its share allows "
-                     "(--max-attends)"));
-  } else {
-    probe_->RequestRefused("deadline");
-    refused->status = absl::ResourceExhaustedError(
-        absl::StrCat("the attend would not be done in its ", Micros(deadline - arrival),
-                     " us: ", Micros(admission.wait), " us of work for ", threads_,
-                     " threads lie before its own ", Micros(admission.work), " us"));
-  }
-  return 0;
+  if (admission.job == 0) Explain(admission, admitted, deadline - arrival, refused);
+  return admission.job;
 }
 
 void AttendQueue::Ready(uint64_t job, base::Work run, base::Work expire) {

@@ -1,5 +1,6 @@
 #include "kv_node/server/data_server.h"
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -41,6 +42,15 @@ size_t AnswerBytes(const Request& request) {
   return bytes;
 }
 
+// Beside the memory's cap, so less where that is small.
+WorkRoomOptions WorkRoomOf(uint64_t memory_bytes) {
+  constexpr uint64_t kMiB = uint64_t{1} << 20;
+  WorkRoomOptions room;
+  room.read_bytes = std::clamp<uint64_t>(memory_bytes / 16, 8 * kMiB, room.read_bytes);
+  room.partial_bytes = std::clamp<uint64_t>(memory_bytes / 4, 64 * kMiB, room.partial_bytes);
+  return room;
+}
+
 }  // namespace
 
 DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
@@ -54,11 +64,11 @@ DataServer::DataServer(transport::Transport* transport, SessionMap* sessions,
       rows_(rows),
       scratches_(schedule),
       intake_(options.intake, probe),
-      attends_(executor, {num_threads, options.max_attends}, probe),
+      attends_(executor, {num_threads, options.max_attends}, probe,
+               WorkRoomOf(sessions->budget().limit())),
       credits_(sessions, options.intake.message_bytes, probe),
       changed_(executor->NewCondition()) {}
 
-// The last of an attend's reads may have been used up by a runner that was there already.
 DataServer::~DataServer() {
   if (rows_ != nullptr) rows_->WaitIdle();
 }
@@ -186,6 +196,7 @@ void DataServer::SendHeld(transport::ConnectionId connection, transport::Message
                           transport::SendMode mode, Intake::SharedHold hold) {
   transport_->Send(connection, std::move(message), mode,
                    [this, hold = std::move(hold)](const absl::Status&) { OnAnswered(); });
+  OnDone();
 }
 
 Intake::SharedHold DataServer::TakeOrRefuse(transport::ConnectionId connection,
@@ -204,6 +215,12 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
                           transport::Message message) {
   const base::Time arrival = executor_->clock().Now();
   const auto reply_kind = wire::MessageKind::kAttendReply;
+  const base::Time deadline = RequestDeadline(envelope, arrival);
+  AttendQueue::Refused refused;
+  if (attends_.RefusesUnread(connection, arrival, deadline, &refused)) {
+    Refuse(connection, envelope, reply_kind, refused.status, refused.retry_after);
+    return;
+  }
   const size_t asked_bytes = wire::WireBytes(message);
   absl::StatusOr<wire::AttendRequest> request = wire::DecodeAttend(std::move(message));
   if (!request.ok()) {
@@ -214,9 +231,7 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
   Intake::SharedHold hold =
       TakeOrRefuse(connection, envelope, reply_kind, asked_bytes + AnswerBytes(*request));
   if (hold == nullptr) return;
-  AttendQueue::Refused refused;
-  const uint64_t number =
-      attends_.Offer(connection, *request, arrival, RequestDeadline(envelope, arrival), &refused);
+  const uint64_t number = attends_.Offer(connection, *request, arrival, deadline, &refused);
   if (number == 0) {
     Refuse(connection, envelope, reply_kind, refused.status, refused.retry_after);
     return;
@@ -282,7 +297,8 @@ void DataServer::OnFetch(transport::ConnectionId connection, const wire::Envelop
   CountTaken();
   const auto job = std::make_shared<FetchJob>(
       *std::move(request), RequestDeadline(envelope, executor_->clock().Now()), sessions_, rows_,
-      executor_, [this, connection, hold = std::move(hold)](const wire::FetchReply& reply) {
+      &attends_.reads(), executor_,
+      [this, connection, hold = std::move(hold)](const wire::FetchReply& reply) {
         SendHeld(connection, wire::Encode(reply), transport::SendMode::kAuto, hold);
       });
   executor_->Run([job] { job->Start(); });
@@ -328,12 +344,16 @@ void DataServer::Apply(transport::ConnectionId connection,
 void DataServer::Acknowledge(transport::ConnectionId connection,
                              const std::shared_ptr<AppendJob>& job) {
   if (job->unfinished.fetch_sub(1) != 1) return;
-  probe_->AppendDone(job->reply);
   for (const wire::AppendReplyItem& item : job->reply.items) {
     if (sessions_->tiers() == nullptr || !absl::IsResourceExhausted(item.status)) continue;
-    return Refuse(connection, job->reply.envelope, wire::MessageKind::kAppendReply, item.status,
-                  kRetryRoomAfter);
+    probe_->RequestRefused("room");
+    Refuse(connection, job->reply.envelope, wire::MessageKind::kAppendReply, item.status,
+           kRetryRoomAfter);
+    OnAnswered();
+    OnDone();
+    return;
   }
+  probe_->AppendDone(job->reply);
   SendHeld(connection, wire::Encode(job->reply), transport::SendMode::kEager, std::move(job->hold));
 }
 

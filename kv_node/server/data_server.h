@@ -35,8 +35,7 @@ inline absl::Status ShuttingDown() { return absl::UnavailableError("the node is 
 // dropped (and counted) where not; a peer of another protocol version is told both versions. So
 // are requests for which there is no room or no time: RESOURCE_EXHAUSTED, with advice when to come
 // again. A peer that leaves too many answers untaken is closed.
-// Destroy it after the transport and when the executor is idle. (What the disk's threads still do
-// for its requests then is waited for.)
+// The end: Stop, WaitIdle, then the executor, the transport, and this.
 class DataServer final : public transport::TransportEvents {
  public:
   // All outlive the server. num_threads: how many of the executor's threads attends may use.
@@ -55,9 +54,13 @@ class DataServer final : public transport::TransportEvents {
   void StartHeartbeats(const policy::HeartbeatOptions& options);
 
   // Refuses requests from now on (UNAVAILABLE: the node is shutting down); returns when none is
-  // being taken. Requests taken before are still answered: the executor's end waits for them, so it
-  // comes before the transport's.
+  // being taken. Requests taken before are still answered.
   void Stop();
+  // After Stop: returns when every request taken has its answer, given to the transport, and no
+  // disk's thread works for one. Before the executor's end, which waits for what is queued there
+  // but not for attends and fetches whose rows are being read, or that wait for room or in their
+  // session (SessionMap::CloseAll ends that).
+  void WaitIdle();
   // Waits until what was taken is answered and the answers are on their way; false past `deadline`.
   bool WaitAnswered(base::Time deadline);
   // Says goodbye on every connection, and closes those that come later; false if some are still
@@ -76,7 +79,8 @@ class DataServer final : public transport::TransportEvents {
   std::string AddressOf(transport::ConnectionId connection) const;
   void CheckSilence();
   void CountTaken();
-  void OnAnswered();
+  void OnAnswered();  // its answer has gone
+  void OnDone();      // or is the transport's to send
   void RefuseStopped(transport::ConnectionId connection, wire::Envelope envelope,
                      wire::MessageKind reply_kind);
   void OnAttend(transport::ConnectionId connection, const wire::Envelope& envelope,
@@ -114,8 +118,9 @@ class DataServer final : public transport::TransportEvents {
   mutable std::mutex mutex_;
   absl::flat_hash_map<transport::ConnectionId, Peer> peers_;  // guarded by mutex_
   size_t unanswered_ = 0;                                     // guarded by mutex_
+  size_t in_work_ = 0;                                        // guarded by mutex_
   bool leaving_ = false;                                      // guarded by mutex_
-  const std::unique_ptr<base::Condition> changed_;            // of the three above
+  const std::unique_ptr<base::Condition> changed_;            // of the four above
   policy::HeartbeatOptions heartbeat_;                        // set before the first CheckSilence
 };
 

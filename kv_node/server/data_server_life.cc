@@ -51,12 +51,18 @@ void DataServer::CheckSilence() {
 void DataServer::CountTaken() {
   std::lock_guard lock(mutex_);
   ++unanswered_;
+  ++in_work_;
 }
 
 void DataServer::OnAnswered() {
   std::lock_guard lock(mutex_);
   --unanswered_;
   changed_->NotifyAll();
+}
+
+void DataServer::OnDone() {
+  std::lock_guard lock(mutex_);
+  if (--in_work_ == 0) changed_->NotifyAll();
 }
 
 void DataServer::Stop() {
@@ -68,6 +74,16 @@ bool DataServer::WaitAnswered(base::Time deadline) {
   std::unique_lock lock(mutex_);
   return changed_->WaitFor(lock, deadline - executor_->clock().Now(),
                            [this] { return unanswered_ == 0; });
+}
+
+void DataServer::WaitIdle() {
+  {
+    std::unique_lock lock(mutex_);
+    while (!changed_->WaitFor(lock, std::chrono::seconds(1), [this] { return in_work_ == 0; })) {
+    }
+  }
+  // The last of an attend's reads may have been used up by a runner that was there already.
+  if (rows_ != nullptr) rows_->WaitIdle();
 }
 
 bool DataServer::CloseConnections(base::Time deadline) {

@@ -5,16 +5,22 @@
 #include <utility>
 
 #include "common/base/check.h"
-#include "common/base/limits.h"
 
 namespace sounder::kv_node {
+namespace {
+
+// Of the room, for what an item reads at a time: others read meanwhile.
+constexpr uint64_t kRoomShare = 4;
+
+}  // namespace
 
 FetchJob::FetchJob(wire::FetchRequest request, base::Time deadline, SessionMap* sessions,
-                   RowSource* rows, base::Executor* executor, Done done)
+                   RowSource* rows, ByteQuota* room, base::Executor* executor, Done done)
     : request_(std::move(request)),
       deadline_(deadline),
       sessions_(sessions),
       source_(rows),
+      room_(room),
       executor_(executor),
       done_(std::move(done)),
       unfinished_(request_.items.size() + 1),  // one for Start
@@ -102,16 +108,22 @@ void FetchJob::AddStoredRun(size_t item, const Piece& piece, std::span<std::byte
 
 void FetchJob::ReadNext(size_t item) {
   StoredRuns& stored = stored_[item];
-  std::vector<RowRequest> batch;
-  uint64_t bytes = 0;
+  stored.room = 0;
   for (; stored.next < stored.requests.size(); ++stored.next) {
     const RowRequest& request = stored.requests[stored.next];
     const uint64_t more = MostPageBytes(*request.segment, request.rows.size());
-    if (!batch.empty() && bytes + more > base::kMaxStoredReadBytes) break;
-    bytes += more;
-    batch.push_back(request);
+    if (!stored.batch.empty() && stored.room + more > room_->limit() / kRoomShare) break;
+    stored.room += more;
+    stored.batch.push_back(request);
   }
-  source_->Read(std::move(batch),
+  const auto granted = [self = shared_from_this(), item] {
+    self->executor_->Run([self, item] { self->ReadBatch(item); });
+  };
+  if (room_->Take(stored.room, granted)) ReadBatch(item);
+}
+
+void FetchJob::ReadBatch(size_t item) {
+  source_->Read(std::exchange(stored_[item].batch, {}),
                 [self = shared_from_this(), item](std::span<const absl::Status> statuses) {
                   self->OnRead(item, statuses);
                 });
@@ -119,6 +131,7 @@ void FetchJob::ReadNext(size_t item) {
 
 // On the disk's thread: what is left to do is done elsewhere.
 void FetchJob::OnRead(size_t item, std::span<const absl::Status> statuses) {
+  room_->Give(stored_[item].room);
   absl::Status status;
   for (const absl::Status& each : statuses) status.Update(each);
   if (status.ok() && stored_[item].next < stored_[item].requests.size()) {

@@ -9,6 +9,7 @@
 
 #include "common/base/executor.h"
 #include "common/wire/messages.h"
+#include "kv_node/server/byte_quota.h"
 #include "kv_node/session/session_map.h"
 #include "kv_node/store/row_source.h"
 
@@ -20,9 +21,10 @@ namespace sounder::kv_node {
 class FetchJob : public std::enable_shared_from_this<FetchJob> {
  public:
   using Done = std::function<void(const wire::FetchReply& reply)>;
-  // rows: of the store; null: the node has none. The pointers outlive the job.
+  // rows: of the store; null: the node has none. room: for the pages that are read. The pointers
+  // outlive the job.
   FetchJob(wire::FetchRequest request, base::Time deadline, SessionMap* sessions, RowSource* rows,
-           base::Executor* executor, Done done);
+           ByteQuota* room, base::Executor* executor, Done done);
 
   void Start();
 
@@ -33,6 +35,9 @@ class FetchJob : public std::enable_shared_from_this<FetchJob> {
     std::vector<std::vector<uint16_t>> rows;
     std::vector<RowRequest> requests;
     size_t next = 0;  // request that has not been read yet
+    // Of the requests before it that are read now, or wait for room.
+    std::vector<RowRequest> batch;
+    uint64_t room = 0;
   };
 
   void OnFetched(size_t item, absl::StatusOr<FetchedRows> rows);
@@ -40,6 +45,7 @@ class FetchJob : public std::enable_shared_from_this<FetchJob> {
   void AddStoredRun(size_t item, const Piece& piece, std::span<std::byte> keys,
                     std::span<std::byte> values);
   void ReadNext(size_t item);
+  void ReadBatch(size_t item);
   void OnRead(size_t item, std::span<const absl::Status> statuses);
   void FinishOne();
 
@@ -47,6 +53,7 @@ class FetchJob : public std::enable_shared_from_this<FetchJob> {
   const base::Time deadline_;
   SessionMap* const sessions_;
   RowSource* const source_;
+  ByteQuota* const room_;
   base::Executor* const executor_;
   const Done done_;
   std::atomic<size_t> unfinished_;

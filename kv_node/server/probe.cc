@@ -64,8 +64,9 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
       refused_requests_(registry.AddCounterFamily(
           "sounder_node_refused_requests_total",
           "Sound requests of the data plane that were not done: they could not be in time "
-          "(deadline), their turn came too late (expired), or their connection had its share of "
-          "the attends (queue) or of the message bytes (memory).",
+          "(deadline), their turn came too late (expired), their connection had its share of the "
+          "attends (queue) or of the message bytes (memory), or their rows had no room until "
+          "others are on disk (room).",
           {"reason"})),
       slow_readers_(registry.AddCounter("sounder_node_slow_reader_connections_total",
                                         "Connections closed because their peer did not take its "

@@ -1,12 +1,18 @@
 #include "kv_node/server/store_metrics.h"
 
+#include <memory>
+
+#include "kv_node/server/shared_reading.h"
+
 namespace sounder::kv_node {
 namespace {
 
 void AddTierMetrics(metrics::Registry& registry, const Tiers& tiers) {
+  // Where segments are is found by looking at all of them: once for an exposition.
+  const auto census =
+      std::make_shared<SharedReading<TierCensus>>([&tiers] { return tiers.census(); });
   const auto gauge = [&](const char* name, const char* help, uint64_t TierCensus::*field) {
-    registry.AddGaugeCallback(
-        name, help, [&tiers, field] { return static_cast<double>(tiers.census().*field); });
+    registry.AddGaugeCallback(name, help, [census, field] { return census->Of(field); });
   };
   gauge("sounder_store_hot_segments", "Segments with rows and index in memory.",
         &TierCensus::hot_segments);
@@ -52,6 +58,9 @@ void AddSegmentMetrics(metrics::Registry& registry, const SegmentStore& store) {
           &SegmentStoreCounts::written_bytes);
   counter("sounder_store_freed_segments_total", "Segments whose space was given back.",
           &SegmentStoreCounts::freed_segments);
+  counter("sounder_store_failed_freed_segments_total",
+          "Segments whose space could not be given back: it is at the next start.",
+          &SegmentStoreCounts::failed_frees);
 }
 
 }  // namespace
@@ -78,10 +87,15 @@ void AddRowSourceMetrics(metrics::Registry& registry, const RowSource& rows) {
                             [&rows] { return static_cast<double>(rows.cache().bytes()); });
 }
 
-void AddStoreMetrics(metrics::Registry& registry, const Tiers& tiers, const RowSource& rows) {
-  AddTierMetrics(registry, tiers);
-  AddSegmentMetrics(registry, *tiers.store());
+void AddStoreMetrics(metrics::Registry& registry, const SessionMap& sessions,
+                     const RowSource& rows) {
+  AddTierMetrics(registry, *sessions.tiers());
+  AddSegmentMetrics(registry, *sessions.tiers()->store());
   AddRowSourceMetrics(registry, rows);
+  registry.AddCounterCallback(
+      "sounder_store_commit_errors_total",
+      "Writes of durable sessions that failed; each is tried again until it succeeds.",
+      [&sessions] { return static_cast<double>(sessions.failed_commits()); });
 }
 
 }  // namespace sounder::kv_node

@@ -61,16 +61,24 @@ bool StoredPiece::TouchesMostPages() const {
   return pages * kPageBytes * 2 > static_cast<size_t>(row_end_ - row_begin_) * bytes;
 }
 
+size_t StoredPiece::room() const {
+  return whole_segment_ ? static_cast<size_t>(segment_->num_rows()) : rows_.size();
+}
+
 uint64_t StoredPiece::bytes() const {
-  return rows_.size() * (2 * row_bytes() + sizeof(uint16_t)) + selection_.bytes() +
+  return room() * 2 * row_bytes() + rows_.size() * sizeof(uint16_t) + selection_.bytes() +
          MostPageBytes(*store_, rows_.size());
+}
+
+uint64_t StoredPiece::bytes_of_all() const {
+  const auto rows = static_cast<size_t>(row_end_ - row_begin_);
+  return rows * (2 * row_bytes() + sizeof(uint16_t)) + MostPageBytes(*store_, rows);
 }
 
 RowRequest StoredPiece::Request() {
   const size_t first = whole_segment_ ? static_cast<size_t>(row_begin_) : 0;
-  const size_t room = whole_segment_ ? static_cast<size_t>(segment_->num_rows()) : rows_.size();
-  keys_ = memory::AlignedBuffer(room * row_bytes());
-  values_ = memory::AlignedBuffer(room * row_bytes());
+  keys_ = memory::AlignedBuffer(room() * row_bytes());
+  values_ = memory::AlignedBuffer(room() * row_bytes());
   const size_t bytes = rows_.size() * row_bytes();
   return {store_, rows_, keys_.bytes().subspan(first * row_bytes(), bytes),
           values_.bytes().subspan(first * row_bytes(), bytes), sampled_};

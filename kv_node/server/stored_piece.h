@@ -31,6 +31,8 @@ class StoredPiece {
   bool reads() const { return !rows_.empty(); }
   // Memory that the selection takes and the reads will, at most, until Release.
   uint64_t bytes() const;
+  // The same of a piece of which every row is taken, before it is.
+  uint64_t bytes_of_all() const;
   // Allocates.
   RowRequest Request();
 
@@ -46,6 +48,8 @@ class StoredPiece {
  private:
   memory::RowsView ViewOf(const memory::AlignedBuffer& buffer) const;
   bool TouchesMostPages() const;
+  // Rows that there is memory for.
+  size_t room() const;
   size_t row_bytes() const { return segment_->shape().row_bytes(); }
 
   const std::shared_ptr<const Segment> segment_;

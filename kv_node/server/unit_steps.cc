@@ -1,59 +1,49 @@
 #include "kv_node/server/unit_steps.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/check.h"
 
 namespace sounder::kv_node {
 
-void UnitSteps::Start(std::vector<uint32_t> stored, std::vector<uint32_t> in_memory,
-                      size_t runners) {
+void UnitSteps::Start(std::vector<Stored> stored, std::vector<uint32_t> in_memory, size_t runners) {
   std::lock_guard lock(mutex_);
   stored_.assign(stored.begin(), stored.end());
   ready_.assign(in_memory.begin(), in_memory.end());
   runners_ = runners;
 }
 
-UnitSteps::Step UnitSteps::NextLocked() {
-  if (!held_back_.empty()) {
-    if (HasRoom(held_back_.front().second)) return {Kind::kRead, held_back_.front().first};
-  } else if (!stored_.empty() && bytes_ < most_bytes_) {
-    return {Kind::kChoose, stored_.front()};
-  }
-  return ready_.empty() ? Step() : Step{Kind::kAttend, ready_.front()};
-}
-
-UnitSteps::Step UnitSteps::Next() {
+UnitSteps::Step UnitSteps::Next(const ByteQuota::Granted& granted) {
   std::lock_guard lock(mutex_);
-  const Step step = NextLocked();
-  switch (step.kind) {
-    case Kind::kNone:
-      break;
-    case Kind::kChoose:
+  if (!stored_.empty() && !waits_) {
+    const Stored next = stored_.front();
+    if (std::exchange(has_room_, false) || next.room == 0 || quota_->Take(next.room, granted)) {
       stored_.pop_front();
-      break;
-    case Kind::kRead:
-      bytes_ += held_back_.front().second;
-      ++reading_;
-      held_back_.pop_front();
-      break;
-    case Kind::kAttend:
-      ready_.pop_front();
-      break;
+      return {Kind::kChoose, next.unit};
+    }
+    waits_ = true;
   }
-  return step;
+  if (ready_.empty()) return {};
+  const uint32_t unit = ready_.front();
+  ready_.pop_front();
+  return {Kind::kAttend, unit};
 }
 
-bool UnitSteps::TakeRoom(uint32_t unit, uint64_t bytes) {
-  CHECK(bytes > 0) << "a unit that reads nothing";
+// A runner that is there looks again before it leaves.
+bool UnitSteps::OnRoom() {
   std::lock_guard lock(mutex_);
-  if (!held_back_.empty() || !HasRoom(bytes)) {
-    held_back_.emplace_back(unit, bytes);
-    return false;
-  }
-  bytes_ += bytes;
-  ++reading_;
+  CHECK(waits_) << "nothing asked for room";
+  waits_ = false;
+  has_room_ = true;
+  if (runners_ > 0) return false;
+  ++runners_;
   return true;
+}
+
+void UnitSteps::Reads() {
+  std::lock_guard lock(mutex_);
+  ++reading_;
 }
 
 size_t UnitSteps::Arrived(std::span<const uint32_t> units, size_t most_runners) {
@@ -66,18 +56,12 @@ size_t UnitSteps::Arrived(std::span<const uint32_t> units, size_t most_runners) 
   return more;
 }
 
-void UnitSteps::GiveRoom(uint64_t bytes) {
-  std::lock_guard lock(mutex_);
-  CHECK(bytes_ >= bytes) << bytes_ << " < " << bytes;
-  bytes_ -= bytes;
-}
-
 UnitSteps::Left UnitSteps::Leave() {
   std::lock_guard lock(mutex_);
-  if (NextLocked().kind != Kind::kNone) return Left::kWork;
+  if (!ready_.empty() || (!stored_.empty() && !waits_)) return Left::kWork;
   CHECK(runners_ > 0);
   --runners_;
-  return reading_ > 0 ? Left::kWaits : Left::kOver;
+  return reading_ > 0 || waits_ ? Left::kWaits : Left::kOver;
 }
 
 }  // namespace sounder::kv_node

@@ -124,7 +124,6 @@ absl::StatusOr<std::shared_ptr<const StoredSegment>> SealedSegment::Write(Segmen
   content.values = rows->values();
   content.index = index;
   ASSIGN_OR_RETURN(SegmentStore::Written written, store->Write(content));
-  written.reader->TakeIndex();
   const ContentHash hash = HashRows(content.keys, content.values);
   std::lock_guard lock(mutex_);
   store_ = store;

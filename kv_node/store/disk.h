@@ -3,7 +3,7 @@
 // here, so that tests can put a disk with faults in its place (faulty_disk.h).
 //
 // What is durable, after a loss of power: pages of a file appended before a Sync() of it that
-// succeeded; names made, changed or removed before a SyncDirectory() that succeeded. Of all else
+// succeeded; names made or removed before a SyncDirectory() that succeeded. Of all else
 // any part may be there, pages torn and zeroed included. A new file needs both.
 //
 // Statuses: RESOURCE_EXHAUSTED when the disk is full (or the quota), DATA_LOSS when the device
@@ -31,7 +31,7 @@ class DiskFile {
  public:
   virtual ~DiskFile() = default;
 
-  // As it was opened; a rename does not change it.
+  // As it was opened.
   virtual const std::string& name() const = 0;
   // Where the next Append goes: a multiple of kPageBytes.
   virtual uint64_t size() const = 0;
@@ -83,8 +83,6 @@ class Disk {
   virtual absl::StatusOr<std::shared_ptr<DiskFile>> Create(const std::string& name) = 0;
   // For reading and for appending at its end, from the next whole page on.
   virtual absl::StatusOr<std::shared_ptr<DiskFile>> Open(const std::string& name) = 0;
-  // Replaces `to` if there is one.
-  virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   virtual absl::Status Remove(const std::string& name) = 0;
   // Sorted.
   virtual absl::StatusOr<std::vector<std::string>> List() = 0;

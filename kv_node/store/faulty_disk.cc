@@ -161,16 +161,10 @@ absl::StatusOr<std::shared_ptr<DiskFile>> FaultyDisk::Open(const std::string& na
   return std::make_shared<File>(name, state_, std::move(cached));
 }
 
-absl::Status FaultyDisk::Rename(const std::string& from, const std::string& to) {
-  const std::lock_guard lock(state_->mutex);
-  if (state_->off) return PowerIsOff();
-  return state_->directory->Rename(from, to).status();
-}
-
 absl::Status FaultyDisk::Remove(const std::string& name) {
   const std::lock_guard lock(state_->mutex);
   if (state_->off) return PowerIsOff();
-  return state_->directory->Remove(name).status();
+  return state_->directory->Remove(name);
 }
 
 absl::StatusOr<std::vector<std::string>> FaultyDisk::List() {

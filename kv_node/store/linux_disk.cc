@@ -140,15 +140,6 @@ absl::StatusOr<std::shared_ptr<DiskFile>> LinuxDisk::Open(const std::string& nam
   return std::make_shared<LinuxFile>(PathOf(name), fd, static_cast<uint64_t>(status.st_size));
 }
 
-absl::Status LinuxDisk::Rename(const std::string& from, const std::string& to) {
-  CheckName(from);
-  CheckName(to);
-  if (renameat(directory_fd_, from.c_str(), directory_fd_, to.c_str()) == 0) {
-    return absl::OkStatus();
-  }
-  return DiskError(errno, absl::StrCat(PathOf(from), ": renaming to ", to));
-}
-
 absl::Status LinuxDisk::Remove(const std::string& name) {
   CheckName(name);
   if (unlinkat(directory_fd_, name.c_str(), 0) == 0) return absl::OkStatus();

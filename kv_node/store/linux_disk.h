@@ -35,7 +35,6 @@ class LinuxDisk final : public Disk {
   const DiskProperties& properties() const override { return properties_; }
   absl::StatusOr<std::shared_ptr<DiskFile>> Create(const std::string& name) override;
   absl::StatusOr<std::shared_ptr<DiskFile>> Open(const std::string& name) override;
-  absl::Status Rename(const std::string& from, const std::string& to) override;
   absl::Status Remove(const std::string& name) override;
   absl::StatusOr<std::vector<std::string>> List() override;
   absl::Status SyncDirectory() override;

@@ -30,7 +30,7 @@ absl::StatusOr<std::shared_ptr<CachedFile>> CachedDirectory::Create(const std::s
   const auto [entry, is_new] = names_.try_emplace(name, nullptr);
   if (!is_new) return absl::AlreadyExistsError(name + ": cannot create: it is there");
   entry->second = std::make_shared<CachedFile>();
-  changes_.push_back({entry->second, "", name});
+  changes_.push_back({entry->second, name});
   return entry->second;
 }
 
@@ -40,21 +40,11 @@ absl::StatusOr<std::shared_ptr<CachedFile>> CachedDirectory::Find(const std::str
   return entry->second;
 }
 
-absl::StatusOr<std::shared_ptr<CachedFile>> CachedDirectory::Rename(const std::string& from,
-                                                                    const std::string& to) {
-  ASSIGN_OR_RETURN(std::shared_ptr<CachedFile> file, Find(from));
-  if (from == to) return nullptr;
-  names_.erase(from);
-  std::shared_ptr<CachedFile> replaced = std::exchange(names_[to], file);
-  changes_.push_back({std::move(file), from, to});
-  return replaced;
-}
-
-absl::StatusOr<std::shared_ptr<CachedFile>> CachedDirectory::Remove(const std::string& name) {
+absl::Status CachedDirectory::Remove(const std::string& name) {
   ASSIGN_OR_RETURN(std::shared_ptr<CachedFile> file, Find(name));
   names_.erase(name);
-  changes_.push_back({file, name, ""});
-  return file;
+  changes_.push_back({std::move(file), name, true});
+  return absl::OkStatus();
 }
 
 std::vector<std::string> CachedDirectory::List() const {
@@ -91,24 +81,16 @@ absl::Status CachedDirectory::SyncFile(CachedFile& file) {
 
 absl::Status CachedDirectory::Apply(const Change& change) {
   // By the file, not by the name: after a crash earlier changes of the same name may be missing.
-  const auto at_from = durable_.find(change.from);
-  const bool is_there = at_from != durable_.end() && at_from->second == change.file;
-  if (change.to.empty()) {
-    if (!is_there) return absl::OkStatus();
-    RETURN_IF_ERROR(below_->Remove(change.from));
-    durable_.erase(at_from);
-    return absl::OkStatus();
+  const auto there = durable_.find(change.name);
+  const bool is_it = there != durable_.end() && there->second == change.file;
+  if (change.removed ? !is_it : change.file->below != nullptr) return absl::OkStatus();
+  if (there != durable_.end()) {
+    RETURN_IF_ERROR(below_->Remove(change.name));
+    durable_.erase(there);
   }
-  if (is_there) {
-    RETURN_IF_ERROR(below_->Rename(change.from, change.to));
-    durable_.erase(at_from);
-  } else if (change.file->below == nullptr) {
-    if (durable_.erase(change.to) > 0) RETURN_IF_ERROR(below_->Remove(change.to));
-    ASSIGN_OR_RETURN(change.file->below, below_->Create(change.to));
-  } else {
-    return absl::OkStatus();  // it was removed, or stayed under another name
-  }
-  durable_[change.to] = change.file;
+  if (change.removed) return absl::OkStatus();
+  ASSIGN_OR_RETURN(change.file->below, below_->Create(change.name));
+  durable_[change.name] = change.file;
   return absl::OkStatus();
 }
 
@@ -117,7 +99,7 @@ absl::Status CachedDirectory::SyncDirectory() {
     const Change change = changes_.front();
     RETURN_IF_ERROR(Apply(change));
     changes_.erase(changes_.begin());
-    if (change.to.empty() || change.file->flushed >= change.file->synced) continue;
+    if (change.removed || change.file->flushed >= change.file->synced) continue;
     RETURN_IF_ERROR(Flush(*change.file, change.file->synced));
     RETURN_IF_ERROR(change.file->below->Sync());
   }

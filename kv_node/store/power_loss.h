@@ -16,7 +16,7 @@
 
 namespace sounder::kv_node {
 
-// A file, whatever its name is now.
+// A file, also after its name was removed.
 struct CachedFile {
   // On the disk below: null until a directory sync makes a name of the file durable.
   std::shared_ptr<DiskFile> below;
@@ -35,10 +35,7 @@ class CachedDirectory {
 
   absl::StatusOr<std::shared_ptr<CachedFile>> Create(const std::string& name);
   absl::StatusOr<std::shared_ptr<CachedFile>> Find(const std::string& name) const;
-  // Both return the file that lost its name, or null.
-  absl::StatusOr<std::shared_ptr<CachedFile>> Rename(const std::string& from,
-                                                     const std::string& to);
-  absl::StatusOr<std::shared_ptr<CachedFile>> Remove(const std::string& name);
+  absl::Status Remove(const std::string& name);
   std::vector<std::string> List() const;
   // Bytes of all files that have a name.
   uint64_t Bytes() const;
@@ -53,11 +50,11 @@ class CachedDirectory {
   absl::Status Crash(base::PhiloxStream& random);
 
  private:
-  // A change of names that is not durable. from empty: created; to empty: removed.
+  // A change of names that is not durable.
   struct Change {
     std::shared_ptr<CachedFile> file;
-    std::string from;
-    std::string to;
+    std::string name;
+    bool removed = false;  // else created
   };
   using Names = std::map<std::string, std::shared_ptr<CachedFile>>;
 

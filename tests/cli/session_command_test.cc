@@ -84,6 +84,14 @@ TEST_F(SessionCommandTest, ASpilledSessionComesBackWithLoad) {
   EXPECT_EQ(Attend(), before) << "read from the store";
 }
 
+TEST_F(SessionCommandTest, WhatMovesASessionHasTimeForManyGiB) {
+  for (const char* command : {"spill", "load"}) {
+    const Outcome help = RunCtl(std::string(command) + " --help");
+    EXPECT_THAT(help.out, AllOf(HasSubstr("seconds for each GiB"), HasSubstr("5min"))) << command;
+  }
+  EXPECT_THAT(RunCtl("describe --help").out, HasSubstr("10s"));
+}
+
 TEST_F(SessionCommandTest, APinLastsUntilItIsTakenBack) {
   EXPECT_EQ(Described().at("pinned_seconds"), 0);
   ASSERT_EQ(Run("pin", "--for 90s").status, 0);

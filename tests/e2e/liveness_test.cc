@@ -39,12 +39,10 @@ double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-double MetricOf(const Node& node, const std::string& name) {
-  return Metric(HttpGet(node.addresses().http, "/metrics").body, name).value_or(0);
-}
-
 double SilentClosed(const Node& node) {
-  return MetricOf(node, "sounder_node_refused_connections_total{cause=\"silent\",port=\"data\"}");
+  return Metric(HttpGet(node.addresses().http, "/metrics").body,
+                "sounder_node_refused_connections_total{cause=\"silent\",port=\"data\"}")
+      .value_or(0);  // it is not there before the first
 }
 
 int CountOf(const std::string& text, const std::string& what) {

@@ -18,10 +18,6 @@ using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
 
-double MetricOf(const Node& node, const std::string& name) {
-  return Metric(HttpGet(node.addresses().http, "/metrics").body, name).value_or(-1);
-}
-
 bool Decoding(const Node& node) { return MetricOf(node, "sounder_node_attend_requests_total") > 5; }
 
 TEST(StatusTest, TableAndJson) {

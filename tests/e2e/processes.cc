@@ -357,6 +357,12 @@ std::optional<double> Metric(const std::string& exposition, const std::string& n
   return std::nullopt;
 }
 
+double MetricOf(const Node& node, const std::string& name) {
+  const auto value = Metric(HttpGet(node.addresses().http, "/metrics").body, name);
+  CHECK(value.has_value()) << name;
+  return *value;
+}
+
 Resources ResourcesOf(const std::string& process) {
   const auto count = [&](const char* folder) {
     int entries = 0;

@@ -141,6 +141,8 @@ HttpAnswer HttpGet(const std::string& address, const std::string& path);
 std::string Exchange(const std::string& address, const std::string& bytes, milliseconds patience);
 // The value of a metric in Prometheus' text; empty if it is not there.
 std::optional<double> Metric(const std::string& exposition, const std::string& name);
+// The same of a node that runs: it must be there.
+double MetricOf(const Node& node, const std::string& name);
 
 // Open file descriptors and threads of a process ("self" or a pid).
 struct Resources {

@@ -32,12 +32,6 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
-double MetricOf(const Node& node, const std::string& name) {
-  const auto value = Metric(HttpGet(node.addresses().http, "/metrics").body, name);
-  CHECK(value.has_value()) << name;
-  return *value;
-}
-
 template <typename T>
 bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;

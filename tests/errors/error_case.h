@@ -40,6 +40,7 @@ ErrorGroup AppendErrors();
 ErrorGroup AttendErrors();
 ErrorGroup BranchErrors();
 ErrorGroup LoadErrors();
+ErrorGroup StoreErrors();
 ErrorGroup SilenceErrors();
 ErrorGroup RequestErrors();
 ErrorGroup AnswerErrors();

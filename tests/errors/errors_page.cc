@@ -17,8 +17,9 @@ std::string Cell(std::string_view text) {
 
 std::vector<ErrorGroup> AllErrors() {
   std::vector<ErrorGroup> groups;
-  for (const auto& group : {OptionErrors, StartErrors, OpenErrors, AppendErrors, AttendErrors,
-                            BranchErrors, LoadErrors, SilenceErrors, RequestErrors, AnswerErrors}) {
+  for (const auto& group :
+       {OptionErrors, StartErrors, OpenErrors, AppendErrors, AttendErrors, BranchErrors, LoadErrors,
+        StoreErrors, SilenceErrors, RequestErrors, AnswerErrors}) {
     groups.push_back(group());
   }
   return groups;

@@ -27,8 +27,8 @@ using testing::IsEmpty;
 // What can answer a user, and read options.
 const std::vector<std::string>& Folders() {
   static const std::vector<std::string> folders = {
-      "common/config",   "common/policy",   "common/wire",    "gpu_worker/kv",
-      "kv_node/sampler", "kv_node/segment", "kv_node/server", "kv_node/session",
+      "common/config",   "common/policy",   "common/wire",    "gpu_worker/kv",   "kv_node",
+      "kv_node/sampler", "kv_node/segment", "kv_node/server", "kv_node/session", "kv_node/store",
   };
   return folders;
 }

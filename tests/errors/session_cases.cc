@@ -229,7 +229,9 @@ ErrorGroup StartErrors() {
           {kUnavailable,
            {{"the node is shutting down", [] { return AskService(true); }}},
            "The node was told to end (SIGTERM) and refuses what is new.",
-           "Use other nodes. Its sessions are gone when it has ended."},
+           "Use other nodes. When it has ended its sessions are gone, but for durable ones, which "
+           "it "
+           "has again when it starts (whoever adopts them goes on)."},
           {kFailedPrecondition,
            {{"<call>: this node keeps sessions in memory only (it has no --store)",
              [] {
@@ -285,9 +287,10 @@ ErrorGroup OpenErrors() {
           {kResourceExhausted,
            {{"the node's memory is full: <n> more bytes wanted, <n> of <n> in use (--memory)",
              [] { return OpenAt({.memory_bytes = 64}, 1); }}},
-           "Rows and indexes of all sessions have reached the node's cap. Appends and forks meet "
-           "it as well.",
-           "Close sessions, raise `--memory`, or add nodes."},
+           "Rows and indexes of all sessions have reached the node's cap: `--memory`, with a disk "
+           "less `--row-cache-percent` of it. Appends and forks meet it as well.",
+           "Close sessions, raise `--memory`, add nodes, or give the node a disk (`--store`), to "
+           "which rows then go. If it has one, see there."},
           {kFailedPrecondition,
            {{"durability 'disk': this node keeps sessions in memory only (it has no --store)",
              [] {

@@ -64,6 +64,23 @@ TEST(AttendSchedule, RefusesWhatCannotBeInTimeAndSaysWhenToComeAgain) {
       << "late already";
 }
 
+TEST(AttendSchedule, AGlanceRefusesOnlyWhatWouldBeRefusedInAnyCase) {
+  AttendSchedule schedule = Knowing({.threads = 2, .max_requests = 16});
+  for (int i = 0; i < 4; ++i) schedule.Offer(1, Exact(2000), 2, kStart, base::kNever);
+  // 4 ms of work before it, of which 70 % of its time must be left.
+  const auto late = schedule.Glance(1, kStart, kStart + milliseconds(5));
+  EXPECT_EQ(late.refusal, Refusal::kDeadline);
+  EXPECT_EQ(late.wait, milliseconds(4));
+  EXPECT_EQ(late.work, base::Duration(0));
+  EXPECT_EQ(schedule.Offer(1, Exact(1), 2, kStart, kStart + milliseconds(5)).job, 0u);
+  EXPECT_EQ(schedule.Glance(1, kStart, kStart + milliseconds(6)).refusal, Refusal::kNone);
+  EXPECT_EQ(schedule.Offer(1, Exact(1000), 2, kStart, kStart + milliseconds(6)).job, 0u);
+  for (int i = 0; i < 4; ++i) schedule.Offer(1, Exact(1), 2, kStart, base::kNever);
+  EXPECT_EQ(schedule.Glance(1, kStart, base::kNever).refusal, Refusal::kFull);
+  EXPECT_EQ(schedule.Glance(2, kStart, base::kNever).refusal, Refusal::kNone);
+  EXPECT_EQ(schedule.admitted(), 8u) << "a glance takes nothing";
+}
+
 // Otherwise one wrong measurement would make a node refuse everything for ever.
 TEST(AttendSchedule, AnIdleNodeTriesWhateverItBelieves) {
   AttendSchedule schedule = Knowing({.threads = 1});
@@ -190,7 +207,6 @@ TEST(AttendSchedule, ALongJobYieldsAndIsChargedForItsTurns) {
   }
 }
 
-// By each thread that works on it.
 // A job that waits for a disk between short turns has as much of a thread as one that does not.
 TEST(AttendSchedule, AJobThatPausesIsChargedForWhatItUsed) {
   AttendSchedule schedule = Knowing({.threads = 1});
@@ -223,6 +239,7 @@ TEST(AttendSchedule, AJobThatPausesIsChargedForWhatItUsed) {
   schedule.Pause(stored, microseconds(1), true);  // another thread ended it: nothing happens
 }
 
+// By each thread that works on it.
 TEST(AttendSchedule, AJobYieldsAsOftenAsItHasThreadsAndEndsWithAllOfIt) {
   AttendSchedule schedule = Knowing({.threads = 3});
   std::vector<uint64_t> expired;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -32,6 +33,9 @@ class BranchingTest : public testing::Test {
     options.client_tap = [this](const transport::Message& message) {
       const auto envelope = wire::DecodeEnvelope(message);
       if (envelope.ok() && envelope->kind == wire::MessageKind::kAppend) ++appends_;
+      if (envelope.ok() && envelope->kind == wire::MessageKind::kFetch && before_fetch_) {
+        std::exchange(before_fetch_, nullptr)();
+      }
       return !envelope.ok() || envelope->kind != wire::MessageKind::kAppend ||
              appends_ <= delivered_appends_;
     };
@@ -72,6 +76,7 @@ class BranchingTest : public testing::Test {
   const RowVersions rows_{{2, 2, 2, 16, base::DType::kF32}, 120, 4, 1};
   int appends_ = 0;
   int delivered_appends_ = 1 << 30;
+  std::function<void()> before_fetch_;
   std::unique_ptr<LocalCluster> cluster_;
 };
 
@@ -343,6 +348,41 @@ TEST_F(BranchingTest, ASessionWithoutSomeTokensIsAdoptedWithoutAny) {
   EXPECT_EQ(adopted->session->end(), 40);
   EXPECT_TRUE(adopted->tokens.empty());
   EXPECT_TRUE(AttendStatus(adopted->session.get(), {0, 40}).ok());
+}
+
+// An adoption that another one overtakes has failed: it is not one without token ids.
+TEST_F(BranchingTest, AnAdoptionThatIsOvertakenWhileItReadsTokenIdsFails) {
+  Start(1);
+  BranchContent content;
+  const auto session = Open(Options(1, 0, 1));
+  Append(session.get(), 20, 0, &content);
+  ASSERT_TRUE(client().WaitAppended(session.get(), 20).ok());
+  before_fetch_ = [&] {
+    EXPECT_TRUE(cluster_->sessions(0).Adopt({{session->id(), 7}, 0, 1}).ok());
+  };
+  const absl::Status overtaken = client().Adopt(session->id(), 0).status();
+  EXPECT_EQ(overtaken.code(), absl::StatusCode::kFailedPrecondition) << overtaken;
+  EXPECT_THAT(overtaken.ToString(), HasSubstr("is at epoch 7, the request at epoch 1"));
+}
+
+// Ids beyond what all nodes have do not count.
+TEST_F(BranchingTest, IdsOfRowsThatAreCutOffMakeUpForNone) {
+  Start(2);
+  BranchContent content;
+  const auto session = Open(Options(1));
+  ASSERT_TRUE(client().Append(session.get(), rows_.Of(0).Range({0, 4}, false)).ok());
+  ASSERT_TRUE(client().WaitAppended(session.get(), 4).ok());
+  delivered_appends_ = appends_ + 1;  // to the node of the first head, not to the other
+  gpu_worker::AppendRows more = rows_.Of(0).Range({4, 32}, false);
+  const std::vector<int32_t> tokens(28, 7);
+  more.tokens = tokens;
+  (void)client().Append(session.get(), more);
+  EXPECT_FALSE(client().WaitAppended(session.get(), 32).ok());
+  delivered_appends_ = 1 << 30;
+  const auto adopted = client().Adopt(session->id(), 0);
+  ASSERT_TRUE(adopted.ok()) << adopted.status();
+  EXPECT_EQ(adopted->session->end(), 4);
+  EXPECT_TRUE(adopted->tokens.empty());
 }
 
 TEST_F(BranchingTest, ASessionThatWasLeftEndsByItsTtl) {

@@ -11,6 +11,7 @@
 #include "common/policy/append_credit.h"
 #include "tests/kv_node/server/server_driver.h"
 #include "tests/kv_node/session/busy_executor.h"
+#include "tests/kv_node/session/tier_driver.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -99,6 +100,23 @@ TEST_F(FlowTest, AFullQueueRefusesWithAdviceAndLeavesRoomForOthers) {
   EXPECT_EQ(driver_->AttendReplies().size(), 5u);
 }
 
+// Whatever it says: it is not looked at.
+TEST_F(FlowTest, WhatIsRefusedInAnyCaseIsNotRead) {
+  Start({}, {.max_attends = 8});
+  for (int i = 0; i < 4; ++i) driver_->Attend({Query(0)});
+  wire::AttendRequest request;
+  request.envelope.kind = wire::MessageKind::kAttend;
+  transport::Message damaged = wire::Encode(request);
+  ASSERT_FALSE(damaged.payload.empty());
+  damaged.payload.data()[0] ^= std::byte{1};
+  driver_->server.OnMessage(1, wire::CopyOf(damaged));
+  EXPECT_EQ(driver_->AttendReplies().at(0).envelope.status.code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Metric("sounder_node_refused_messages_total"), 0);
+  driver_->server.OnMessage(2, std::move(damaged));  // it has room
+  EXPECT_EQ(driver_->AttendReplies().at(0).envelope.status.code(), absl::StatusCode::kDataLoss);
+}
+
 // Messages wait for the executor under a bound of their own.
 TEST_F(FlowTest, MessagesQueuedOnTheExecutorAreBounded) {
   Start({}, {.intake = {.message_bytes = kMiB}});
@@ -121,6 +139,26 @@ TEST_F(FlowTest, MessagesQueuedOnTheExecutorAreBounded) {
   EXPECT_TRUE(driver_->transport.Take().empty()) << "another connection has room";
   executor_.GoOn();
   EXPECT_EQ(Metric("sounder_node_message_bytes"), 0);
+}
+
+// Where the store makes room the writer may come again; and the request is over.
+TEST_F(FlowTest, AppendsThatFindNoRoomAreRefusedWithAdvice) {
+  End();
+  TierDisk disk;
+  const SessionStores stores = disk.Start(&time_);
+  ServerDriver driver(&time_, {.memory_bytes = kMiB}, {}, nullptr, stores);
+  const auto session = driver.Open(SessionDriver::Spec(1));
+  driver.Append({SessionDriver::Item(*session, 1, 0, 0, 16384)});  // 2 MiB
+  time_.RunFor(std::chrono::seconds(2));
+  const std::vector<wire::AppendReply> replies = driver.AppendReplies();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].envelope.status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(replies[0].envelope.retry_after_us, 20000u);
+  const std::string metrics = driver.registry.Exposition();
+  EXPECT_THAT(metrics, HasSubstr("\nsounder_node_refused_requests_total{reason=\"room\"} 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("\nsounder_node_append_requests_total 0\n"));
+  EXPECT_TRUE(driver.server.WaitAnswered(time_.clock().Now()));
+  driver.map.CloseAll(absl::UnavailableError("over"));
 }
 
 TEST_F(FlowTest, WhatCouldNeverBeHeldGetsNoAdvice) {

@@ -79,8 +79,9 @@ class SentMessages final : public transport::Transport {
 // The server, its sessions and its metrics, on any executor.
 struct ServerDriver {
   explicit ServerDriver(base::Executor* executor, const SessionMapOptions& options = {},
-                        const DataServerOptions& server_options = {}, RowSource* rows = nullptr)
-      : map(options, executor),
+                        const DataServerOptions& server_options = {}, RowSource* rows = nullptr,
+                        const SessionStores& stores = {})
+      : map(options, executor, stores),
         probe(registry, map),
         server(&transport, &map, executor, /*num_threads=*/2, &probe, {}, server_options, rows) {}
 

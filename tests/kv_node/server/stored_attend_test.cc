@@ -12,7 +12,9 @@
 #include "common/base/thread_executor.h"
 #include "common/base/virtual_executor.h"
 #include "common/kernels/simd_level.h"
+#include "kv_node/server/shared_reading.h"
 #include "kv_node/server/store_metrics.h"
+#include "kv_node/server/stored_piece.h"
 #include "tests/cluster/gated_executor.h"
 #include "tests/kv_node/server/stored_rows.h"
 
@@ -213,6 +215,112 @@ TEST_F(StoredReadsTest, ReadsAreInFlightTogether) {
   executor_.RunFor(milliseconds(1));
 }
 
+// However many attends and fetches there are: together they have the room of one.
+TEST_F(StoredReadsTest, WhatAllReadTogetherIsBounded) {
+  constexpr size_t kMiB = size_t{1} << 20;
+  StoredRowsOptions options = Timed(milliseconds(1));
+  options.memory_bytes = 100 * kMiB;  // of which 8 MiB beside it are for reads
+  StoredRows node(&executor_, options);
+  // 4 segments of 2 heads, a MiB of rows and as much of pages each.
+  const auto session =
+      Open(node, StoredRows::Spec(1, 256, DType::kBF16, 1024, AttentionKind::kSketch), 4096);
+  std::vector<Question> exact{StoredRows::Ask(*session, {0, 4096}, 1, false)};
+  std::vector<Question> sampled{StoredRows::Ask(*session, {0, 4096}, 1, true)};
+  std::vector<Question> block{StoredRows::Ask(*session, {0, 4096}, 130, true)};  // all rows
+  std::vector<std::vector<Question>*> kinds{&exact, &sampled, &block};
+  std::vector<wire::AttendReply> hot;
+  for (const std::vector<Question>* kind : kinds) hot.push_back(Answer(node, *kind));
+  node.MakeWarm(*session, {0, 4096});
+  for (int i = 0; i < 15; ++i) node.Send(*kinds[i % 3], 0, 1 + i);
+  for (int i = 0; i < 3; ++i) node.SendFetch(*session, {0, 4096});
+  executor_.RunFor(std::chrono::seconds(5));
+  EXPECT_LE(node.watched.most_bytes(), 8 * kMiB);
+  EXPECT_GE(node.watched.most_bytes(), 2 * kMiB) << "several at the same time";
+  int answers = 0, fetched = 0;
+  for (transport::Message& message : node.driver.transport.Take()) {
+    if (wire::DecodeEnvelope(message)->kind == wire::MessageKind::kFetchReply) {
+      const wire::FetchReply reply = *wire::DecodeFetchReply(std::move(message));
+      fetched += reply.items.at(0).status.ok() ? 1 : 0;
+      continue;
+    }
+    const wire::AttendReply reply = *wire::DecodeAttendReply(std::move(message));
+    for (const wire::AttendReply& expected : hot) {
+      if (expected.items[0].query_count != reply.items.at(0).query_count ||
+          expected.items[0].rows_read != reply.items[0].rows_read) {
+        continue;
+      }
+      EXPECT_TRUE(StoredRows::SameAnswer(expected.items[0], reply.items[0]));
+      ++answers;
+    }
+  }
+  EXPECT_EQ(answers, 15);
+  EXPECT_EQ(fetched, 3);
+}
+
+// Attends that have begun keep their partial outputs while they wait for the disk.
+TEST_F(StoredReadsTest, AttendsBeginWithRoomForTheirPartialOutputs) {
+  StoredRowsOptions options = Timed(milliseconds(5));
+  options.memory_bytes = uint64_t{100} << 20;  // of which 64 MiB beside it are for partial outputs
+  StoredRows node(&executor_, options);
+  // 32 units of 1,900 x 2 queries: 30 MiB.
+  const auto session =
+      Open(node, StoredRows::Spec(1, 64, DType::kBF16, 256, AttentionKind::kExact), 4096);
+  node.MakeWarm(*session, {0, 4096});
+  std::vector<Question> block{StoredRows::Ask(*session, {0, 4096}, 1900, false)};
+  for (int i = 0; i < 6; ++i) node.Send(block, 0, 1 + i);
+  executor_.RunFor(milliseconds(1));
+  EXPECT_EQ(node.watched.in_flight(), 2 * 2u) << "two of them have begun";
+  std::vector<wire::AttendReply> replies = Replies(node);
+  ASSERT_EQ(replies.size(), 6u);
+  for (const wire::AttendReply& reply : replies) {
+    EXPECT_TRUE(StoredRows::SameAnswer(reply.items.at(0), replies[0].items[0]));
+  }
+}
+
+TEST_F(StoredReadsTest, APieceSaysWhatItTakes) {
+  StoredRows node(&executor_, Timed(microseconds(0)));
+  const auto session =
+      Open(node, StoredRows::Spec(1, 64, DType::kF32, 1000, AttentionKind::kSketch), 1000);
+  node.MakeWarm(*session, {0, 1000});
+  Piece piece;
+  wire::AttendItem item = SessionDriver::Query(*session, 1, 0, {0, 1000}, true);
+  session->Plan(item, base::kNever, [&](absl::StatusOr<AttendPlan> plan) {
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    piece = plan->pieces[0].at(0);
+  });
+  ASSERT_FALSE(piece.in_memory());
+  piece.row_end = 10;
+  StoredPiece all(piece);
+  const uint64_t most = all.bytes_of_all();
+  all.TakeAll();
+  EXPECT_EQ(all.bytes(), most);
+  // Too many queries to select for: the rows lie where they do in the segment.
+  StoredPiece whole(piece);
+  Scratch scratch;
+  whole.TakeSampled(*session->sampler(), {.group = 300}, scratch);
+  EXPECT_GE(whole.bytes(), 1000u * 2 * 64 * 4 + 10 * kPageBytes / 8);
+}
+
+// The end of a node whose start failed: before its executor's.
+TEST_F(StoredReadsTest, WaitIdleWaitsForReadsInFlight) {
+  StoredRows node(&executor_, Timed(milliseconds(5)));
+  const auto session = Open(node, Sketched(1), 1000);
+  node.MakeWarm(*session, {0, 1000});
+  std::vector<Question> questions{StoredRows::Ask(*session, {0, 1000}, 1, true)};
+  node.Send(questions);
+  node.SendFetch(*session, {0, 1000});
+  node.driver.transport.Block(1);  // whether answers go does not matter
+  executor_.RunFor(milliseconds(1));
+  EXPECT_GE(node.watched.in_flight(), 2u);
+  node.driver.server.Stop();
+  node.driver.server.WaitIdle();
+  EXPECT_EQ(node.watched.in_flight(), 0u);
+  EXPECT_EQ(node.driver.transport.Take().size(), 2u);
+  EXPECT_FALSE(node.driver.server.WaitAnswered(executor_.clock().Now()));
+  node.driver.transport.Unblock();
+  EXPECT_TRUE(node.driver.server.WaitAnswered(executor_.clock().Now()));
+}
+
 TEST_F(StoredReadsTest, NoThreadWaitsForTheDisk) {
   StoredRows node(&executor_, Timed(milliseconds(5)));
   const auto stored = Open(node, Sketched(1), 1000);
@@ -376,6 +484,34 @@ TEST_F(StoredReadsTest, MetricsTellWhatTheDiskDid) {
   EXPECT_EQ(Metric(node, "sounder_store_cached_rows_total"),
             absl::StrCat("sounder_store_cached_rows_total ", counts.rows));
   EXPECT_EQ(node.source.counts().bytes(), counts.bytes()) << "all of it was in the cache";
+}
+
+TEST_F(StoredReadsTest, MetricsOfTheStoreAreThere) {
+  StoredRows node(&executor_, Timed(microseconds(0)));
+  ServerDriver driver(&executor_, {}, {}, &node.source, {&node.store, nullptr});
+  AddStoreMetrics(driver.registry, driver.map, node.source);
+  const std::string all = driver.registry.Exposition();
+  for (const char* name : {"hot_segments", "failed_freed_segments_total", "live_bytes",
+                           "commit_errors_total"}) {
+    EXPECT_THAT(all, HasSubstr(absl::StrCat("\nsounder_store_", name, " 0\n")));
+  }
+}
+
+TEST(SharedReadingTest, IsReadOnceForAllFields) {
+  int readings = 0;
+  SharedReading<TierCounts> counts([&] {
+    ++readings;
+    TierCounts read;
+    read.hot_segments = static_cast<uint64_t>(readings);
+    read.failed_reads = 10;
+    return read;
+  });
+  EXPECT_EQ(counts.Of(&TierCounts::hot_segments), 1);
+  EXPECT_EQ(counts.Of(&TierCounts::failed_reads), 10);
+  EXPECT_EQ(readings, 1);
+  EXPECT_EQ(counts.Of(&TierCounts::failed_reads), 10);
+  EXPECT_EQ(counts.Of(&TierCounts::hot_segments), 2);
+  EXPECT_EQ(readings, 2);
 }
 
 TEST(StoredAttendThreads, SharedByThreadsOfTheNodeAndOfTheDisk) {

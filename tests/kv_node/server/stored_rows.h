@@ -37,24 +37,25 @@ class WatchedDisk final : public Disk {
   absl::StatusOr<std::shared_ptr<DiskFile>> Open(const std::string& name) override {
     return below_->Open(name);
   }
-  absl::Status Rename(const std::string& from, const std::string& to) override {
-    return below_->Rename(from, to);
-  }
   absl::Status Remove(const std::string& name) override { return below_->Remove(name); }
   absl::StatusOr<std::vector<std::string>> List() override { return below_->List(); }
   absl::Status SyncDirectory() override { return below_->SyncDirectory(); }
   absl::StatusOr<uint64_t> FreeBytes() override { return below_->FreeBytes(); }
   void Read(std::vector<DiskRead> reads, ReadsDone done) override {
+    size_t bytes = 0;
+    for (const DiskRead& read : reads) bytes += read.into.size();
     {
       std::lock_guard lock(mutex_);
       ++batches_;
       most_in_flight_ = std::max(most_in_flight_, ++in_flight_);
+      most_bytes_ = std::max(most_bytes_, bytes_ += bytes);
     }
     below_->Read(std::move(reads),
-                 [this, done = std::move(done)](std::span<const absl::Status> statuses) {
+                 [this, bytes, done = std::move(done)](std::span<const absl::Status> statuses) {
                    {
                      std::lock_guard lock(mutex_);
                      --in_flight_;
+                     bytes_ -= bytes;
                    }
                    done(statuses);
                  });
@@ -72,6 +73,10 @@ class WatchedDisk final : public Disk {
     std::lock_guard lock(mutex_);
     return most_in_flight_;
   }
+  size_t most_bytes() {
+    std::lock_guard lock(mutex_);
+    return most_bytes_;
+  }
 
  private:
   Disk* const below_;
@@ -79,12 +84,15 @@ class WatchedDisk final : public Disk {
   size_t batches_ = 0;  // guarded by mutex_, like all below
   size_t in_flight_ = 0;
   size_t most_in_flight_ = 0;
+  size_t bytes_ = 0;  // in flight
+  size_t most_bytes_ = 0;
 };
 
 struct StoredRowsOptions {
   DiskFaultOptions faults = {};
   uint64_t seed = 1;
   uint64_t cache_bytes = 0;
+  uint64_t memory_bytes = uint64_t{4} << 30;
 };
 
 class StoredRows {
@@ -98,7 +106,7 @@ class StoredRows {
         store(&watched, log.get(), executor),
         cache(options.cache_bytes),
         source(&watched, &cache),
-        driver(executor, {}, {}, &source) {}
+        driver(executor, {.memory_bytes = options.memory_bytes}, {}, &source) {}
 
   // A session of one layer; normal numbers as rows, sealed at multiples of spec.seal_rows.
   static wire::SessionSpec Spec(uint64_t number, uint32_t dim, base::DType dtype,

@@ -287,6 +287,29 @@ TEST(RestartTest, ATailThatIsBeingIndexedStaysDurable) {
   EXPECT_EQ(Generations(driver, Spec(1).session.id), std::vector<int>(40, 1));
 }
 
+// The same of a segment that was cut before its index was built, and of one that follows a cut.
+TEST(RestartTest, ACutThatIsBeingIndexedStaysDurable) {
+  for (const bool sealed_again : {false, true}) {
+    RestartDriver driver(13);
+    auto session = driver.run().Open(Spec(1));
+    ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 120, 1).ok());
+    WaitUntilDurable(driver.run(), *session, 120);
+    ASSERT_TRUE(Append(driver.run(), *session, 2, 120, 8, 1).ok());
+    ASSERT_TRUE(Truncate(driver.run(), *session, 3, 100).ok());
+    ASSERT_TRUE(session->MakeDurable().ok());
+    EXPECT_EQ(session->Info().durable_position, 100);
+    if (sealed_again) {
+      WaitUntilDurable(driver.run(), *session, 100);
+      ASSERT_TRUE(Append(driver.run(), *session, 4, 100, 40, 2).ok());
+      ASSERT_TRUE(session->MakeDurable().ok());
+      EXPECT_EQ(session->Info().durable_position, 100);
+    }
+    session = nullptr;
+    driver.Crash();
+    EXPECT_EQ(Generations(driver, Spec(1).session.id), std::vector<int>(100, 1));
+  }
+}
+
 TEST(RestartTest, WhatIsWrittenAnewIsNotDurableYet) {
   RestartDriver driver(10);
   const auto session = driver.run().Open(Spec(1));
