@@ -242,32 +242,6 @@ struct DataPlane {
   DataServer server;
 };
 
-// Writes what is not durable yet of durable sessions: once the indexes of what was appended are
-// built, without which it would not be, or an eighth of the deadline before its end.
-void MakeDurable(DataPlane& data, base::Time until, base::Duration deadline) {
-  struct Shared {
-    std::mutex mutex;
-    bool over = false;
-    absl::Status status = absl::DeadlineExceededError("--shutdown-deadline is over");
-    std::unique_ptr<base::Condition> changed;
-  };
-  const auto shared = std::make_shared<Shared>();  // it may be over later
-  shared->changed = data.executor->NewCondition();
-  data.sessions.WhenIndexed(until - deadline / 8, [&sessions = data.sessions, shared] {
-    sessions.MakeDurable([shared](absl::Status status) {
-      std::lock_guard lock(shared->mutex);
-      shared->over = true;
-      shared->status = std::move(status);
-      shared->changed->NotifyAll();
-    });
-  });
-  std::unique_lock lock(shared->mutex);
-  shared->changed->WaitFor(lock, std::max(until - data.executor->clock().Now(), base::Duration(0)),
-                           [&] { return shared->over; });
-  if (shared->status.ok()) return;
-  config::LogWarning("not all of the durable sessions is: " + base::MessageOf(shared->status));
-}
-
 // Ends a node that was ready. Requests in flight are answered, or refused with the reason, within
 // the deadline; connections are told goodbye. Then the process ends without destroying anything:
 // UCX (1.13, TCP) crashes or hangs when a listener or its worker ends while a client is just
@@ -282,7 +256,7 @@ void MakeDurable(DataPlane& data, base::Time until, base::Duration deadline) {
   // What still waits then, say for rows that can no longer come, is told why in the rest of the
   // time.
   const bool in_time = data.server.WaitAnswered(until - options.limits.shutdown_deadline / 4);
-  MakeDurable(data, until, options.limits.shutdown_deadline);
+  MakeDurable(data.sessions, *data.executor, until - options.limits.shutdown_deadline / 8, until);
   data.sessions.CloseAll(ShuttingDown());
   if (!in_time && !data.server.WaitAnswered(until)) {
     config::LogWarning("requests in flight did not end within --shutdown-deadline");

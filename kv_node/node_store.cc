@@ -1,5 +1,7 @@
 #include "kv_node/node_store.h"
 
+#include <algorithm>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -23,8 +25,8 @@ std::string Describe(const std::string& folder, const DiskProperties& disk) {
   return text;
 }
 
-// Whether there is damage that is to be discarded. What no record names is freed when the log opens:
-// not before somebody agrees.
+// Whether there is damage that is to be discarded. What no record names is freed when the log
+// opens: not before somebody agrees.
 absl::StatusOr<bool> Discards(const VisitResult& result, bool discard) {
   std::string damage;
   for (const auto& [session, why] : result.damaged) {
@@ -123,6 +125,31 @@ absl::Status NodeStore::Restore(SessionMap* sessions) {
                                " sessions in ", seconds(), " s"));
   sessions->tiers()->Start();
   return absl::OkStatus();
+}
+
+void MakeDurable(SessionMap& sessions, base::Executor& executor, base::Time latest,
+                 base::Time until) {
+  struct Shared {
+    std::mutex mutex;
+    bool over = false;
+    absl::Status status = absl::DeadlineExceededError("--shutdown-deadline is over");
+    std::unique_ptr<base::Condition> changed;
+  };
+  const auto shared = std::make_shared<Shared>();  // it may be over later
+  shared->changed = executor.NewCondition();
+  sessions.WhenIndexed(latest, [&sessions, shared] {
+    sessions.MakeDurable([shared](absl::Status status) {
+      std::lock_guard lock(shared->mutex);
+      shared->over = true;
+      shared->status = std::move(status);
+      shared->changed->NotifyAll();
+    });
+  });
+  std::unique_lock lock(shared->mutex);
+  const base::Duration left = std::max(until - executor.clock().Now(), base::Duration(0));
+  shared->changed->WaitFor(lock, left, [&] { return shared->over; });
+  if (shared->status.ok()) return;
+  config::LogWarning("not all of the durable sessions is: " + base::MessageOf(shared->status));
 }
 
 }  // namespace sounder::kv_node

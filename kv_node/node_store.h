@@ -38,9 +38,9 @@ uint64_t SessionBytes(const StoreOptions& options, uint64_t memory);
 // thread safe.
 class NodeStore {
  public:
-  // Makes the folder if it is not there (its parent must be, or NOT_FOUND); null if none is named. `memory`: the
-  // node's. FAILED_PRECONDITION for a store of another version and one in use; DATA_LOSS for
-  // damage, unless it is to be discarded.
+  // Makes the folder if it is not there (its parent must be, or NOT_FOUND); null if none is named.
+  // `memory`: the node's. FAILED_PRECONDITION for a store of another version and one in use;
+  // DATA_LOSS for damage, unless it is to be discarded.
   static absl::StatusOr<std::unique_ptr<NodeStore>> Open(const StoreOptions& options,
                                                          uint64_t memory);
   ~NodeStore();
@@ -73,6 +73,12 @@ class NodeStore {
   RowSource rows_;
   std::string description_;
 };
+
+// Before the end: writes what is not durable yet of durable sessions, and waits for it until
+// `until`; what it could not is logged. Begins once the indexes of what was appended are built,
+// without which it cannot be, at the latest at `latest`.
+void MakeDurable(SessionMap& sessions, base::Executor& executor, base::Time latest,
+                 base::Time until);
 
 }  // namespace sounder::kv_node
 

@@ -147,7 +147,17 @@ absl::Status Session::CheckQueue(uint64_t sequence) const {
                    " wait for operation ", applied_ + 1, " already, the most"));
 }
 
-// The deadline of an operation that waits for an earlier one.
+absl::Status Session::LateError(uint64_t sequence) const {
+  const std::string id = spec_.session.id.ToString();
+  if (sequence != applied_ + 1) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("operation ", applied_ + 1, " of session ", id, " did not arrive"));
+  }
+  return absl::DeadlineExceededError(absl::StrCat("operation ", sequence, " of session ", id,
+                                                  " waited too long for rows behind a cut"));
+}
+
+// The deadline of an operation that waits for an earlier one, or for rows on the disk.
 void Session::GiveUp(uint64_t sequence, uint64_t serial) {
   Calls calls;
   {
@@ -157,13 +167,7 @@ void Session::GiveUp(uint64_t sequence, uint64_t serial) {
     Operation operation = std::move(found->second);
     queued_.erase(found);
     ReleaseCuts(operation.item);
-    const std::string name =
-        absl::StrCat("operation ", applied_ + 1, " of session ", spec_.session.id.ToString());
-    const bool first = sequence == applied_ + 1;  // it waits for a cut
-    Answer(&operation,
-           absl::DeadlineExceededError(first ? name + " waited too long for rows read from disk"
-                                             : name + " did not arrive"),
-           0, &calls);
+    Answer(&operation, LateError(sequence), 0, &calls);
   }
   for (const auto& call : calls) call();
 }

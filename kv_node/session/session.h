@@ -254,6 +254,7 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::Status CheckQueue(uint64_t sequence) const;
   absl::Status Enqueue(const wire::AppendItem& item, std::optional<base::Position> truncate_to,
                        base::Time deadline, AppendDone* done);
+  absl::Status LateError(uint64_t sequence) const;
   void GiveUp(uint64_t sequence, uint64_t serial);
   void Answer(Operation* operation, const absl::Status& status, uint64_t rows, Calls* calls);
   absl::Status Apply(const wire::AppendItem& item, uint64_t* rows);

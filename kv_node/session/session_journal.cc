@@ -302,14 +302,14 @@ void SessionJournal::RemoveSegment(const StreamImage& image, base::Position firs
 }
 
 void SessionJournal::Remove(std::function<void(absl::Status)> done) {
-  removing_ = true;
+  CHECK(removing_);
   stores_.segments->io()->Run([self = shared_from_this(), done = std::move(done)] {
     const absl::Status status = self->RemoveNow();
     if (!status.ok()) {
       base::Executor* const io = self->stores_.segments->io();
-      io->RunAt(io->clock().Now() + kRetryAfter, [self] { self->Remove(nullptr); });
+      io->RunAt(io->clock().Now() + kRetryAfter, [self] { self->Remove([](absl::Status) {}); });
     }
-    if (done != nullptr) done(status);
+    done(status);
   });
 }
 

@@ -82,8 +82,10 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   void Request(base::Duration delay);
   // The same now, and blocks. After an error it is tried again as well.
   absl::Status Sync();
-  // Forgets the session, soon, and for ever: from now on nothing is written any more. It is tried
-  // until it succeeds; `done`, or null, is told how the first try ended.
+  // From now on nothing is written any more: the session is to be removed.
+  void StopWriting() { removing_ = true; }
+  // After StopWriting: forgets the session, soon, and for ever. It is tried until it succeeds;
+  // `done` is told how the first try ended.
   void Remove(std::function<void(absl::Status)> done);
 
   // Rows before it are durable, but for those that changed since the last image.

@@ -192,19 +192,20 @@ absl::StatusOr<std::shared_ptr<Session>> SessionMap::Find(const base::SessionId&
 }
 
 // Not by its id alone: that may have been closed and opened again meanwhile.
-void SessionMap::EraseLocked(const std::shared_ptr<Session>& session) {
+void SessionMap::EraseLocked(const std::shared_ptr<Session>& session, bool forget) {
   const auto found = sessions_.find(session->spec().session.id);
   if (found != sessions_.end() && found->second == session) sessions_.erase(found);
+  if (forget && session->journal() != nullptr) session->journal()->StopWriting();
 }
 
-// Its records go too; a session of the same id that is opened later writes after that.
-void SessionMap::Forget(const std::shared_ptr<Session>& session, const absl::Status& reason) {
-  {
-    std::lock_guard lock(mutex_);
-    EraseLocked(session);
-    if (session->journal() != nullptr) session->journal()->Remove(nullptr);
-  }
+void SessionMap::Forget(const std::shared_ptr<Session>& session, const absl::Status& reason,
+                        std::function<void(absl::Status)> forgotten) {
   session->Close(reason);
+  if (session->journal() != nullptr) {
+    session->journal()->Remove(std::move(forgotten));
+  } else {
+    forgotten(absl::OkStatus());
+  }
 }
 
 void SessionMap::Close(const wire::SessionOp& op, base::Time deadline, wire::StatusReply reply) {
@@ -222,26 +223,20 @@ void SessionMap::Close(const wire::SessionOp& op, base::Time deadline, wire::Sta
 // A session that ended otherwise meanwhile is closed as well.
 void SessionMap::EraseAt(const std::shared_ptr<Session>& session, const wire::SessionRef& ref,
                          const wire::StatusReply& reply) {
-  absl::Status status;
   {
-    std::lock_guard lock(mutex_);
-    status = session->CheckEpoch(ref);
-    if (!absl::IsFailedPrecondition(status)) {
-      status = absl::OkStatus();
-      EraseLocked(session);
-      // A restart must not find what was acknowledged as closed. (It is tried until it succeeds.)
-      if (session->journal() != nullptr) {
-        session->journal()->Remove([reply, id = ref.id](const absl::Status& removed) {
-          reply(
-              base::Annotate(removed, absl::StrCat("session ", id.ToString(),
-                                                   " is closed, and still recorded on the disk")));
-        });
-      }
+    std::unique_lock lock(mutex_);
+    absl::Status status = session->CheckEpoch(ref);
+    if (absl::IsFailedPrecondition(status)) {
+      lock.unlock();
+      return reply(std::move(status));
     }
+    EraseLocked(session, /*forget=*/true);
   }
-  if (!status.ok()) return reply(status);
-  session->Close(NotFound(ref.id));
-  if (session->journal() == nullptr) reply(absl::OkStatus());
+  // A restart must not find what was acknowledged as closed. (It is tried until it succeeds.)
+  Forget(session, NotFound(ref.id), [reply, id = ref.id](const absl::Status& forgotten) {
+    reply(base::Annotate(forgotten, absl::StrCat("session ", id.ToString(),
+                                                 " is closed, and still recorded on the disk")));
+  });
 }
 
 absl::StatusOr<wire::SessionInfo> SessionMap::Adopt(const wire::AdoptCall& call) {
@@ -336,7 +331,12 @@ size_t SessionMap::CloseExpired() {
   for (const std::shared_ptr<Session>& session : All()) {
     const uint32_t ttl = session->spec().ttl_seconds;
     if (ttl == 0 || now - session->last_touched() < std::chrono::seconds(ttl)) continue;
-    Forget(session, NotFound(session->spec().session.id));
+    const absl::Status reason = NotFound(session->spec().session.id);
+    {
+      std::lock_guard lock(mutex_);
+      EraseLocked(session, /*forget=*/true);
+    }
+    Forget(session, reason, [](const absl::Status&) {});
     ++closed;
   }
   return closed;
@@ -350,7 +350,7 @@ void SessionMap::CloseAll(const absl::Status& reason) {
   for (const std::shared_ptr<Session>& session : All()) {
     {
       std::lock_guard lock(mutex_);
-      EraseLocked(session);
+      EraseLocked(session, /*forget=*/false);
     }
     session->Close(reason);
   }

@@ -108,10 +108,13 @@ class SessionMap {
   // With the lock held. The journal of an earlier session of the id goes first.
   void InsertLocked(const std::shared_ptr<Session>& session);
   absl::Status KeepNew(const std::shared_ptr<Session>& session);
-  void Forget(const std::shared_ptr<Session>& session, const absl::Status& reason);
+  // After EraseLocked: ends it, and its records go.
+  static void Forget(const std::shared_ptr<Session>& session, const absl::Status& reason,
+                     std::function<void(absl::Status)> forgotten);
   void EraseAt(const std::shared_ptr<Session>& session, const wire::SessionRef& ref,
                const wire::StatusReply& reply);
-  void EraseLocked(const std::shared_ptr<Session>& session);
+  // `forget`: its records are to go. A session of the same id that is opened later waits for that.
+  void EraseLocked(const std::shared_ptr<Session>& session, bool forget);
   void RunFor(const Session& session, std::function<void()> work);
 
   const SessionMapOptions options_;

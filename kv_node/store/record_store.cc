@@ -122,10 +122,11 @@ class FolderLock {
     // RocksDB has no code for it.
     const bool is_held = text.find("lock hold by current process") != text.npos ||
                          text.find(std::strerror(EAGAIN)) != text.npos;
-    return absl::FailedPreconditionError(absl::StrCat(
-        folder,
-        is_held ? ": in use by another process, or twice by this one (" : ": cannot be locked (",
-        text, ")"));
+    if (!is_held) {
+      return absl::FailedPreconditionError(absl::StrCat(folder, ": cannot be locked (", text, ")"));
+    }
+    return absl::FailedPreconditionError(
+        absl::StrCat(folder, ": in use by another process, or twice by this one (", text, ")"));
   }
   ~FolderLock() { files_->UnlockFile(lock_, {}, nullptr).PermitUncheckedError(); }
   FolderLock(const FolderLock&) = delete;

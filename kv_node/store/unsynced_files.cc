@@ -258,6 +258,7 @@ absl::StatusOr<std::unique_ptr<UnsyncedFiles>> UnsyncedFiles::Start(
 }
 
 void UnsyncedFiles::SetCapacity(uint64_t bytes) { folder_->SetCapacity(bytes); }
+void UnsyncedFiles::Arm(DiskFault fault, uint64_t nth) { folder_->Arm(fault, nth); }
 uint64_t UnsyncedFiles::Bytes() const { return folder_->Bytes(); }
 void UnsyncedFiles::Crash() { folder_->Crash(); }
 void UnsyncedFiles::CrashAt(uint64_t nth) { folder_->CrashAt(nth); }

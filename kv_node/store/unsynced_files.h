@@ -33,6 +33,8 @@ class UnsyncedFiles {
 
   // Writes beyond so many bytes of named files are kNoSpace.
   void SetCapacity(uint64_t bytes);
+  // The operation that is the nth from now of those that can have the fault has it. nth >= 1.
+  void Arm(DiskFault fault, uint64_t nth = 1);
   uint64_t Bytes() const;  // of named files
   // The power goes. Of changes of names since the last sync of the folder the first ones survive,
   // as file systems with a journal have it and RocksDB needs it; of bytes behind a file's last sync

@@ -174,6 +174,11 @@ void UnsyncedFolder::SetCapacity(uint64_t bytes) {
   faults_.SetCapacity(bytes);
 }
 
+void UnsyncedFolder::Arm(DiskFault fault, uint64_t nth) {
+  const std::lock_guard lock(mutex_);
+  faults_.Arm(fault, nth);
+}
+
 uint64_t UnsyncedFolder::Bytes() {
   const std::lock_guard lock(mutex_);
   return NamedBytes();

@@ -39,6 +39,7 @@ class UnsyncedFolder {
   const std::string& path() const { return path_; }
 
   void SetCapacity(uint64_t bytes);
+  void Arm(DiskFault fault, uint64_t nth);
   uint64_t Bytes();
   void Crash();
   void CrashAt(uint64_t nth);

@@ -117,6 +117,7 @@ absl::Status CloseWithoutRecords() {
   node.run().map.Close({{session->spec().session.id, 0}, 0, 0},
                        node.run().executor.clock().Now() + seconds(1),
                        [&](const absl::Status& status) { closed = status; });
+  node.run().RunFor(std::chrono::milliseconds(100));
   return closed;
 }
 

@@ -21,7 +21,8 @@ std::vector<Unmet> UnmetStoreErrors() {
   const std::string walk = "kv_node/store/record_walk.cc: ";
   return {
       {"kv_node/main.cc: draining", "What /readyz says, which is no answer to a request."},
-      {"kv_node/node_store.cc: : ", "Among the cases, with the system's reason."},
+      {"kv_node/node_store.cc: --shutdown-deadline is over",
+       "A line of the log of a node that ends."},
       {faulty + "the disk has no power", injected},
       {faulty + "no space (injected)", injected},
       {faulty + "only ... (injected)", injected},
@@ -36,7 +37,7 @@ std::vector<Unmet> UnmetStoreErrors() {
        "memory."},
       {"kv_node/store/linux_file.cc: : not on this file system",
        "Freeing space within a file: the node then frees whole files."},
-      {"kv_node/store/thread_reads.cc: : the file ends before, only ... are there",
+      {"kv_node/store/read_queue.cc: : the file ends before, only ... are there",
        "A file that somebody cut short: told like a damaged page, which is among the cases."},
       {"kv_node/store/record_store.cc: ", little},
       {"kv_node/store/record_store.cc: : ", little},
@@ -52,7 +53,6 @@ std::vector<Unmet> UnmetStoreErrors() {
        "same is among the cases.)"},
       {format + "the segment's last page is not a footer: it was not written whole", segment},
       {format + "footer and page checksums do not fit the segment's header", segment},
-      {format + "the order of the rows is no permutation: row ... has slot ... of ", segment},
       {format + " ...: expected ", own},
       {format + "no segment begins here: another magic number", segment},
       {format + "the segment's header does not match its checksum", segment},
@@ -63,7 +63,6 @@ std::vector<Unmet> UnmetStoreErrors() {
        segment},
       {format + "bytes behind the page checksums are not zero", segment},
       {format + "bytes behind the index are not zero", segment},
-      {format + "bytes behind the order of rows are not zero", segment},
       {"kv_node/store/segment_log.cc: : the file of a segment is missing", segment},
       {session + "the session's record has no ", record},
       {session + "the session's record: ... is ... or out of its range", record},
@@ -161,9 +160,12 @@ std::vector<Unmet> UnmetErrors() {
       {restorer + "tail at position ... of session ... goes beyond a seal mark", records},
       {"kv_node/session/session_branch.cc: not forked", initial},
       {"kv_node/session/session_branch.cc: session ...: ", wrapper},
-      {"kv_node/session/session_branch.cc: not read", initial},
       {"kv_node/session/session_waits.cc: : ", wrapper},
-      {"kv_node/session/session_waits.cc: not planned", initial},
+      {"kv_node/session/session.h: not gathered", initial},
+      {"kv_node/session/session.cc: operation ... of session ... waited too long for rows behind a "
+       "cut",
+       "The disk is slower than the deadline, as for attends, and the append follows a truncate."},
+      {"kv_node/store/record_store.cc: : cannot be locked (...)", "The system's reason says it."},
   };
   unmet.insert(unmet.end(), others.begin(), others.end());
   return unmet;

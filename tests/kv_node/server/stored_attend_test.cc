@@ -491,26 +491,26 @@ TEST_F(StoredReadsTest, MetricsOfTheStoreAreThere) {
   ServerDriver driver(&executor_, {}, {}, &node.source, {&node.store, nullptr});
   AddStoreMetrics(driver.registry, driver.map, node.source);
   const std::string all = driver.registry.Exposition();
-  for (const char* name : {"hot_segments", "failed_freed_segments_total", "live_bytes",
-                           "commit_errors_total"}) {
+  for (const char* name :
+       {"hot_segments", "failed_freed_segments_total", "live_bytes", "commit_errors_total"}) {
     EXPECT_THAT(all, HasSubstr(absl::StrCat("\nsounder_store_", name, " 0\n")));
   }
 }
 
 TEST(SharedReadingTest, IsReadOnceForAllFields) {
   int readings = 0;
-  SharedReading<TierCounts> counts([&] {
+  SharedReading<TierCensus> counts([&] {
     ++readings;
-    TierCounts read;
+    TierCensus read;
     read.hot_segments = static_cast<uint64_t>(readings);
-    read.failed_reads = 10;
+    read.cold_segments = 10;
     return read;
   });
-  EXPECT_EQ(counts.Of(&TierCounts::hot_segments), 1);
-  EXPECT_EQ(counts.Of(&TierCounts::failed_reads), 10);
+  EXPECT_EQ(counts.Of(&TierCensus::hot_segments), 1);
+  EXPECT_EQ(counts.Of(&TierCensus::cold_segments), 10);
   EXPECT_EQ(readings, 1);
-  EXPECT_EQ(counts.Of(&TierCounts::failed_reads), 10);
-  EXPECT_EQ(counts.Of(&TierCounts::hot_segments), 2);
+  EXPECT_EQ(counts.Of(&TierCensus::cold_segments), 10);
+  EXPECT_EQ(counts.Of(&TierCensus::hot_segments), 2);
   EXPECT_EQ(readings, 2);
 }
 
