@@ -237,6 +237,7 @@ class Session : public std::enable_shared_from_this<Session> {
   // What it has asked for, and found, so far.
   struct Gathering {
     absl::flat_hash_set<const SealedSegment*> asked;   // to be opened
+    std::vector<const SealedSegment*> awaited;         // of these, when it looked last
     std::vector<std::shared_ptr<const Segment>> held;  // what is open stays so until all is
     absl::StatusOr<Pieces> pieces = absl::UnknownError("not gathered");
   };

@@ -9,6 +9,10 @@
 namespace sounder::kv_node {
 
 bool Session::Gather(const Wanted& wanted, Gathering* gathering) {
+  // Every segment that was opened wakes it: not worth a look as long as others are missing.
+  for (; !gathering->awaited.empty(); gathering->awaited.pop_back()) {
+    if (opening_.contains(gathering->awaited.back())) return false;
+  }
   for (;;) {
     absl::StatusOr<Pieces> pieces = Collect(wanted);
     if (pieces.ok()) {
@@ -27,6 +31,7 @@ absl::StatusOr<Session::Look> Session::LookAt(const Pieces& pieces, bool indexed
                                               Gathering* gathering) {
   const base::Time now = executor_->clock().Now();
   Look look = Look::kComplete;
+  gathering->awaited.clear();
   for (const std::vector<Piece>& of_head : pieces) {
     for (const Piece& piece : of_head) {
       if (piece.holder == nullptr) continue;
@@ -34,6 +39,7 @@ absl::StatusOr<Session::Look> Session::LookAt(const Pieces& pieces, bool indexed
       Look here = Look::kComplete;
       if (piece.segment == nullptr) {
         ASSIGN_OR_RETURN(here, AwaitOpen(piece.holder, gathering));
+        if (here == Look::kWaits) gathering->awaited.push_back(piece.holder.get());
       } else if (indexed && piece.sealed && !piece.ready) {
         here = Look::kWaits;
       }
