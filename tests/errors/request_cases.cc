@@ -362,8 +362,8 @@ ErrorGroup AttendErrors() {
                return AttendItemWith(SessionDriver::Spec(1), false,
                                      [](wire::AttendItem& item) { item.sequence = 9; });
              }}},
-           "Rows that the request counts on did not arrive, or were not indexed or read back from a "
-           "disk, within the deadline.",
+           "Rows that the request counts on did not arrive, or were not indexed or read back from "
+           "a disk, within the deadline.",
            "Try again; if it lasts, the node is behind (`sounder_node_index_backlog_rows`): raise "
            "`--deadline` or the node's `--threads`."},
           {kResourceExhausted,
