@@ -24,6 +24,7 @@ struct SessionOptions {
   base::Duration deadline = std::chrono::seconds(10);
   int64_t tenant = 0;
   base::Duration pin_for = std::chrono::minutes(10);
+  bool soft = false;
   bool json = false;
 
   base::SessionId id() const { return *base::SessionId::Parse(session); }  // checked before
@@ -92,7 +93,8 @@ std::string ToText(const std::string& node, const wire::SessionInfo& info) {
   add("memory", absl::StrCat(info.row_bytes, " bytes of rows, ", info.index_bytes, " of indexes"));
   add("disk", absl::StrCat(info.stored_bytes, " bytes"));
   add("durable", Durable(info));
-  add("pinned", OrNo(info.pinned_seconds > 0, absl::StrCat("for ", info.pinned_seconds, " s")));
+  add("pinned", OrNo(info.pinned_seconds > 0, absl::StrCat(info.pinned_softly ? "softly " : "",
+                                                           "for ", info.pinned_seconds, " s")));
   add("expires",
       OrNo(info.spec.ttl_seconds > 0, absl::StrCat("in ", info.ttl_remaining_seconds, " s")));
   return table.ToText();
@@ -132,10 +134,11 @@ int Pin(int argc, const char* const* argv, const config::Environment& environmen
   Declare(set, &options);
   set.AddDuration("for", &options.pin_for, "how long; 0s: no longer",
                   {.min = base::Duration(0), .max = std::chrono::hours(24 * 365)});
+  set.AddBool("soft", &options.soft, "let it leave memory when nothing else can");
   if (std::optional<int> exit = set.ParseOrExit(argc, argv, environment)) return *exit;
   const auto seconds = std::chrono::ceil<std::chrono::seconds>(options.pin_for);
   return ForEachNode(options, [&](wire::ControlClient& control) {
-    return control.Pin(options.id(), static_cast<uint32_t>(seconds.count()));
+    return control.Pin({options.id(), static_cast<uint32_t>(seconds.count()), options.soft});
   });
 }
 

@@ -106,7 +106,8 @@ struct SessionInfo {
   warmSegments @16 :UInt64;       # of the segments, those with only their index in memory,
   coldSegments @17 :UInt64;       # and those with nothing in memory
   storedBytes @18 :UInt64;        # on the node's disk
-  pinnedSeconds @19 :UInt32;      # that its segments stay in memory, rounded up
+  pinnedSeconds @19 :UInt32;      # that its segments stay in memory, rounded up,
+  pinnedSoftly @20 :Bool;         # or are the last to leave it
 }
 
 struct ConnectionInfo {
@@ -168,8 +169,9 @@ interface Node {
   # keepAlive: the writer asks, and its epoch is checked. Without, anybody of the tenant may.
 
   list @6 () -> (status :Status, sessions :List(SessionInfo));
-  pin @7 (idHigh :UInt64, idLow :UInt64, seconds :UInt32) -> (status :Status);
-  # The session's segments, also those to come, stay in memory for so long. 0: no longer.
+  pin @7 (idHigh :UInt64, idLow :UInt64, seconds :UInt32, soft :Bool) -> (status :Status);
+  # The session's segments, also those to come, stay in memory for so long. 0: no longer. soft: they
+  # leave it when there is nothing else that could.
 
   spill @8 (idHigh :UInt64, idLow :UInt64) -> (status :Status);
   # Takes the session's segments from memory; an attend brings back what it needs.

@@ -27,7 +27,7 @@ class ControlChannel {
   virtual absl::StatusOr<SessionInfo> Adopt(const AdoptCall& call) = 0;
   virtual absl::StatusOr<SessionInfo> Describe(const DescribeCall& call) = 0;
   virtual absl::StatusOr<std::vector<SessionInfo>> List() = 0;
-  virtual absl::Status Pin(const base::SessionId& session, uint32_t seconds) = 0;
+  virtual absl::Status Pin(const PinCall& call) = 0;
   virtual absl::Status Spill(const base::SessionId& session) = 0;
   virtual absl::Status Load(const base::SessionId& session) = 0;
   virtual absl::Status Drain(bool on) = 0;

@@ -332,12 +332,13 @@ absl::StatusOr<std::vector<SessionInfo>> ControlClient::List() {
   }));
 }
 
-absl::Status ControlClient::Pin(const base::SessionId& session, uint32_t seconds) {
+absl::Status ControlClient::Pin(const PinCall& call) {
   return FlattenStatus(
       address_, loop_->Run<absl::StatusOr<bool>>(StatusCall([&](proto::Node::Client& client) {
         auto request = client.pinRequest();
-        PutRef(request, session);
-        request.setSeconds(seconds);
+        PutRef(request, call.session);
+        request.setSeconds(call.seconds);
+        request.setSoft(call.soft);
         return request;
       })));
 }

@@ -31,7 +31,7 @@ class ControlClient final : public ControlChannel {
   absl::StatusOr<SessionInfo> Adopt(const AdoptCall& call) override;
   absl::StatusOr<SessionInfo> Describe(const DescribeCall& call) override;
   absl::StatusOr<std::vector<SessionInfo>> List() override;
-  absl::Status Pin(const base::SessionId& session, uint32_t seconds) override;
+  absl::Status Pin(const PinCall& call) override;
   absl::Status Spill(const base::SessionId& session) override;
   absl::Status Load(const base::SessionId& session) override;
   absl::Status Drain(bool on) override;

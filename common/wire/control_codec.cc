@@ -221,6 +221,7 @@ void Put(const SessionInfo& info, proto::SessionInfo::Builder out) {
   out.setColdSegments(info.cold_segments);
   out.setStoredBytes(info.stored_bytes);
   out.setPinnedSeconds(info.pinned_seconds);
+  out.setPinnedSoftly(info.pinned_softly);
 }
 
 absl::StatusOr<SessionInfo> Get(proto::SessionInfo::Reader in) {
@@ -249,6 +250,7 @@ absl::StatusOr<SessionInfo> Get(proto::SessionInfo::Reader in) {
   info.cold_segments = in.getColdSegments();
   info.stored_bytes = in.getStoredBytes();
   info.pinned_seconds = in.getPinnedSeconds();
+  info.pinned_softly = in.getPinnedSoftly();
   return info;
 }
 

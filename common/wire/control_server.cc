@@ -131,7 +131,8 @@ class NodeAdapter final : public proto::Node::Server {
   kj::Promise<void> pin(PinContext context) override {
     const auto in = context.getParams();
     auto [promise, reply] = PromiseStatus(inbox_);
-    service_->Pin({in.getIdHigh(), in.getIdLow()}, in.getSeconds(), std::move(reply));
+    service_->Pin({{in.getIdHigh(), in.getIdLow()}, in.getSeconds(), in.getSoft()},
+                  std::move(reply));
     return Finish(kj::mv(promise), context);
   }
 

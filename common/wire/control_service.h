@@ -137,6 +137,7 @@ struct SessionInfo {
   uint64_t cold_segments = 0;
   uint64_t stored_bytes = 0;
   uint32_t pinned_seconds = 0;
+  bool pinned_softly = false;
 
   uint64_t hot_segments() const { return segments - warm_segments - cold_segments; }
 };
@@ -167,6 +168,12 @@ struct NodeStatus {
   std::string store = {};
 };
 
+struct PinCall {
+  base::SessionId session;
+  uint32_t seconds = 0;
+  bool soft = false;
+};
+
 template <typename T>
 using Reply = std::function<void(absl::StatusOr<T>)>;
 using StatusReply = std::function<void(absl::Status)>;
@@ -183,7 +190,7 @@ class ControlService {
   virtual void Adopt(const AdoptCall& call, Reply<SessionInfo> reply) = 0;
   virtual void Describe(const DescribeCall& call, Reply<SessionInfo> reply) = 0;
   virtual void List(Reply<std::vector<SessionInfo>> reply) = 0;
-  virtual void Pin(const base::SessionId& session, uint32_t seconds, StatusReply reply) = 0;
+  virtual void Pin(const PinCall& call, StatusReply reply) = 0;
   virtual void Spill(const base::SessionId& session, StatusReply reply) = 0;
   virtual void Load(const base::SessionId& session, StatusReply reply) = 0;
   virtual void Drain(bool on, StatusReply reply) = 0;

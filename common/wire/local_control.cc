@@ -103,10 +103,9 @@ absl::StatusOr<std::vector<SessionInfo>> LocalControl::List() {
       });
 }
 
-absl::Status LocalControl::Pin(const base::SessionId& session, uint32_t seconds) {
-  return CallStatus([session, seconds](ControlService* service, StatusReply reply) {
-    service->Pin(session, seconds, std::move(reply));
-  });
+absl::Status LocalControl::Pin(const PinCall& call) {
+  return CallStatus(
+      [call](ControlService* service, StatusReply reply) { service->Pin(call, std::move(reply)); });
 }
 
 absl::Status LocalControl::Spill(const base::SessionId& session) {

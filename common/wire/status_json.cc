@@ -51,6 +51,7 @@ nlohmann::json ToJson(const SessionInfo& session) {
       {"durable", session.durable_position >= 0},
       {"durable_position", session.durable_position},
       {"pinned_seconds", session.pinned_seconds},
+      {"pinned_softly", session.pinned_softly},
       {"ttl_seconds", session.spec.ttl_seconds},
       {"ttl_remaining_seconds", session.ttl_remaining_seconds},
   };

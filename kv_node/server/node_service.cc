@@ -128,9 +128,9 @@ void NodeService::List(wire::Reply<std::vector<wire::SessionInfo>> reply) {
   reply(std::move(infos));
 }
 
-void NodeService::Pin(const base::SessionId& id, uint32_t seconds, wire::StatusReply reply) {
-  const absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(id);
-  if (session.ok()) (*session)->Pin(std::chrono::seconds(seconds));
+void NodeService::Pin(const wire::PinCall& call, wire::StatusReply reply) {
+  const absl::StatusOr<std::shared_ptr<Session>> session = sessions_->Find(call.session);
+  if (session.ok()) (*session)->Pin(std::chrono::seconds(call.seconds), call.soft);
   reply(session.status());
 }
 

@@ -28,7 +28,7 @@ class NodeService final : public wire::ControlService {
   void Adopt(const wire::AdoptCall& call, wire::Reply<wire::SessionInfo> reply) override;
   void Describe(const wire::DescribeCall& call, wire::Reply<wire::SessionInfo> reply) override;
   void List(wire::Reply<std::vector<wire::SessionInfo>> reply) override;
-  void Pin(const base::SessionId& session, uint32_t seconds, wire::StatusReply reply) override;
+  void Pin(const wire::PinCall& call, wire::StatusReply reply) override;
   void Spill(const base::SessionId& session, wire::StatusReply reply) override;
   void Load(const base::SessionId& session, wire::StatusReply reply) override;
   // A draining node keeps its sessions and refuses new ones.

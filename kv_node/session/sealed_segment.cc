@@ -106,6 +106,24 @@ absl::Status SealedSegment::open_error() const {
   return open_error_;
 }
 
+void SealedSegment::AddLife(std::weak_ptr<const SessionLife> life) {
+  std::lock_guard lock(mutex_);
+  std::erase_if(lives_, [](const auto& weak) { return weak.expired(); });
+  lives_.push_back(std::move(life));
+}
+
+bool SealedSegment::DiesBefore(base::Time when) const {
+  std::lock_guard lock(mutex_);
+  bool known = false;
+  for (const auto& weak : lives_) {
+    const std::shared_ptr<const SessionLife> life = weak.lock();
+    if (life == nullptr) continue;
+    if (life->end() >= when) return false;
+    known = true;
+  }
+  return known || holders.load() == 0;
+}
+
 absl::StatusOr<std::shared_ptr<const StoredSegment>> SealedSegment::Write(SegmentStore* store) {
   std::lock_guard writing(write_mutex_);
   std::shared_ptr<Segment> segment;

@@ -23,6 +23,7 @@
 #include "kv_node/sampler/sampler.h"
 #include "kv_node/segment/segment.h"
 #include "kv_node/session/memory_budget.h"
+#include "kv_node/session/session_life.h"
 #include "kv_node/store/records.h"
 #include "kv_node/store/segment_store.h"
 
@@ -78,10 +79,20 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   // The clock of last use, and until when it is to stay in memory (in the node's clock).
   void Touch(base::Time now) { last_use_.store(now.time_since_epoch().count()); }
   base::Time last_use() const { return base::Time(base::Duration(last_use_.load())); }
-  void PinUntil(base::Time until) { pinned_until_.store(until.time_since_epoch().count()); }
+  // `soft`: unless nothing else can leave it.
+  void PinUntil(base::Time until, bool soft) {
+    soft_pin_.store(soft);
+    pinned_until_.store(until.time_since_epoch().count());
+  }
   bool pinned(base::Time now) const {
     return now.time_since_epoch().count() < pinned_until_.load();
   }
+  bool soft_pin() const { return soft_pin_.load(); }
+
+  // A session that holds it, from now on.
+  void AddLife(std::weak_ptr<const SessionLife> life);
+  // All sessions that held it have ended by then, as far as is known.
+  bool DiesBefore(base::Time when) const;
 
   // Writes rows and index to the store, unless they are there: where they are. Blocks on the disk;
   // one caller at a time, others wait. `store` outlives the segment. FAILED_PRECONDITION before the
@@ -137,6 +148,7 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   std::atomic<bool> loading_{false};
   std::atomic<int64_t> last_use_{0};
   std::atomic<int64_t> pinned_until_{0};
+  std::atomic<bool> soft_pin_{false};
   std::mutex write_mutex_;            // of Write; before mutex_
   mutable std::mutex mutex_;          // guards everything below
   std::shared_ptr<Segment> segment_;  // null: cold
@@ -150,6 +162,7 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   Reservation index_;  // with what the reader takes
   bool given_ = false;
   std::vector<std::function<void()>> watchers_;
+  std::vector<std::weak_ptr<const SessionLife>> lives_;
 };
 
 }  // namespace sounder::kv_node

@@ -27,10 +27,11 @@ Session::Session(wire::SessionSpec spec, std::shared_ptr<const Sampler> sampler,
       lane_(lane),
       tiers_(tiers),
       indexed_(spec_.model.layers, false),
+      life_(std::make_shared<SessionLife>(std::chrono::seconds(spec_.ttl_seconds),
+                                          executor->clock().Now())),
       fixed_(std::move(fixed)),
       tokens_(budget),
-      epoch_(spec_.session.epoch),
-      last_touched_(executor->clock().Now()) {
+      epoch_(spec_.session.epoch) {
   if (sampler_ != nullptr) {
     for (const uint32_t layer : spec_.indexed_layers) indexed_[layer] = true;
   }
@@ -74,7 +75,7 @@ void Session::Submit(const wire::AppendItem& item, std::optional<base::Position>
     } else if (!restored_.ok()) {
       status = restored_;
     } else {
-      last_touched_ = executor_->clock().Now();
+      life_->Touch(executor_->clock().Now());
     }
     if (status.ok() && item.sequence > applied_ + 1) status = CheckQueue(item.sequence);
     if (status.ok() && item.sequence > applied_) {
@@ -263,7 +264,8 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   RowStream& stream = Stream(layer, head);
   ASSIGN_OR_RETURN(const std::shared_ptr<SealedSegment> segment, stream.Seal());
   if (segment == nullptr) return absl::OkStatus();
-  segment->PinUntil(pinned_until_);
+  segment->PinUntil(pinned_until_, soft_pin_);
+  segment->AddLife(life_);
   // Whoever may take it from memory, or writes it.
   const auto done = [tiers = tiers_,
                      journal = journal_](const std::shared_ptr<SealedSegment>& sealed) {
@@ -335,14 +337,6 @@ void Session::Close(absl::Status reason) {
   for (const auto& call : calls) call();
 }
 
-base::Time Session::last_touched() const {
-  std::lock_guard lock(mutex_);
-  return last_touched_;
-}
-
-void Session::Touch() {
-  std::lock_guard lock(mutex_);
-  last_touched_ = executor_->clock().Now();
-}
+void Session::Touch() { life_->Touch(executor_->clock().Now()); }
 
 }  // namespace sounder::kv_node

@@ -171,9 +171,9 @@ class Session : public std::enable_shared_from_this<Session> {
   void WhenApplied(const wire::SessionRef& ref, uint64_t sequence, base::Time deadline,
                    std::function<void(absl::Status)> done);
 
-  // Until when the session's segments, also those to come, stay in memory. (Seconds from now; 0:
-  // no longer.)
-  void Pin(base::Duration duration);
+  // The session's segments, also those to come, stay in memory for so long; 0: no longer. `soft`:
+  // unless nothing else can leave it.
+  void Pin(base::Duration duration, bool soft);
   // Its sealed segments that are ready.
   std::vector<std::shared_ptr<SealedSegment>> Segments() const;
 
@@ -184,7 +184,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool IsForkOf(const base::SessionId& parent, base::Position position, uint64_t sequence) const;
   base::SessionId parent() const;  // empty: not a fork
   WaitingCounts Waiting() const;
-  base::Time last_touched() const;
+  // When it is closed unless its writer is heard of before; kNever: it is not.
+  base::Time expires() const { return life_->end(); }
   // Its writer is alive: the TTL counts from now on.
   void Touch();
 
@@ -310,6 +311,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::shared_ptr<SessionJournal> journal_;  // null: the session lives in memory
   JournalOptions journal_options_;
   std::vector<bool> indexed_;  // by layer
+  const std::shared_ptr<SessionLife> life_;
 
   mutable std::mutex mutex_;  // guards everything below
   Reservation fixed_;
@@ -325,6 +327,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool no_room_ = false;                               // somebody waits for it
   bool watching_room_ = false;                         // and will be told
   base::Time pinned_until_{};
+  bool soft_pin_ = false;
   base::Position unchanged_before_ = base::kMaxPositions;  // since the last image
   int64_t unrecorded_rows_ = 0;
   absl::Status restored_;  // not OK: from records, and who writes has to adopt it first
@@ -338,7 +341,6 @@ class Session : public std::enable_shared_from_this<Session> {
   std::map<uint64_t, Waiter> waiters_;
   uint64_t last_waiter_ = 0;
   absl::Status closed_;  // not OK: closed, and why
-  base::Time last_touched_;
 };
 
 }  // namespace sounder::kv_node

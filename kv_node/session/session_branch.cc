@@ -129,7 +129,10 @@ void Session::StartFrom(ForkedRows rows) {
   fork_position_ = rows.position;
   fork_sequence_ = rows.sequence;
   for (const RowStream& stream : streams_) {
-    for (const Held<SealedSegment>& segment : stream.segments()) Await(*segment.block());
+    for (const Held<SealedSegment>& segment : stream.segments()) {
+      segment->AddLife(life_);
+      Await(*segment.block());
+    }
   }
 }
 
@@ -180,7 +183,7 @@ absl::Status Session::Adopt(uint64_t epoch, uint64_t holder) {
     std::lock_guard lock(mutex_);
     if (!closed_.ok()) return closed_;
     const bool again = epoch == epoch_ && holder_ == holder && holder != 0;
-    if (again || epoch > epoch_) last_touched_ = executor_->clock().Now();
+    if (again || epoch > epoch_) life_->Touch(executor_->clock().Now());
     if (again) {
       restored_ = absl::OkStatus();  // what it was told of before the node restarted is recorded
       return absl::OkStatus();

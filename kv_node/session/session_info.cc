@@ -29,14 +29,16 @@ wire::SessionInfo Session::Info() const {
   const base::Duration pinned = pinned_until_ - executor_->clock().Now();
   info.pinned_seconds = static_cast<uint32_t>(
       std::chrono::ceil<std::chrono::seconds>(std::max(pinned, base::Duration(0))).count());
+  info.pinned_softly = soft_pin_ && info.pinned_seconds > 0;
   info.applied_sequence = applied_;
   info.tokens = tokens_.count();
   info.parent = parent_;
   info.fork_position = fork_position_;
-  const base::Duration ttl = std::chrono::seconds(spec_.ttl_seconds);
-  const base::Duration left = last_touched_ + ttl - executor_->clock().Now();
-  info.ttl_remaining_seconds = static_cast<uint32_t>(
-      std::chrono::ceil<std::chrono::seconds>(std::max(left, base::Duration(0))).count());
+  if (spec_.ttl_seconds > 0) {
+    const base::Duration left = life_->end() - executor_->clock().Now();
+    info.ttl_remaining_seconds = static_cast<uint32_t>(
+        std::chrono::ceil<std::chrono::seconds>(std::max(left, base::Duration(0))).count());
+  }
   if (streams_.empty()) return info;  // closed
   info.first_position = streams_.front().first_position();
   info.end_position = streams_.front().end_position();

@@ -329,8 +329,7 @@ size_t SessionMap::CloseExpired() {
   const base::Time now = executor_->clock().Now();
   size_t closed = 0;
   for (const std::shared_ptr<Session>& session : All()) {
-    const uint32_t ttl = session->spec().ttl_seconds;
-    if (ttl == 0 || now - session->last_touched() < std::chrono::seconds(ttl)) continue;
+    if (now < session->expires()) continue;
     const absl::Status reason = NotFound(session->spec().session.id);
     {
       std::lock_guard lock(mutex_);

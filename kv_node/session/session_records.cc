@@ -88,6 +88,9 @@ absl::Status Session::StartFrom(RecordedRows rows) {
   restored_ = absl::FailedPreconditionError(
       absl::StrCat("session ", spec_.session.id.ToString(), " was restored up to position ", end,
                    " when the node restarted: adopt it to go on"));
+  for (const RowStream& stream : streams_) {
+    for (const Held<SealedSegment>& segment : stream.segments()) segment->AddLife(life_);
+  }
   // What was sealed before its index was built.
   for (size_t i = 0; i < streams_.size(); ++i) {
     if (!streams_[i].AtSealMark()) continue;

@@ -141,12 +141,13 @@ void Session::OnRelieved() {
   for (const auto& call : calls) call();
 }
 
-void Session::Pin(base::Duration duration) {
+void Session::Pin(base::Duration duration, bool soft) {
   const base::Time until = executor_->clock().Now() + duration;
   std::lock_guard lock(mutex_);
   pinned_until_ = until;
+  soft_pin_ = soft;
   for (const RowStream& stream : streams_) {
-    for (const Held<SealedSegment>& segment : stream.segments()) segment->PinUntil(until);
+    for (const Held<SealedSegment>& segment : stream.segments()) segment->PinUntil(until, soft);
   }
 }
 

@@ -88,7 +88,7 @@ void Session::Wait(const wire::SessionRef* ref, uint64_t sequence, std::function
   {
     std::lock_guard lock(mutex_);
     status = ref == nullptr ? closed_ : CheckOpen(*ref);
-    if (status.ok()) last_touched_ = executor_->clock().Now();
+    if (status.ok()) life_->Touch(executor_->clock().Now());
     if (status.ok() && applied_ < sequence) status = restored_.ok() ? failed_ : restored_;
     waits = status.ok() && (applied_ < sequence || (ready != nullptr && !ready()));
     if (waits && waiters_.size() >= kMaxWaiters) {

@@ -1,6 +1,7 @@
 #include "kv_node/session/tiers.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "common/base/check.h"
@@ -10,6 +11,8 @@ namespace {
 
 // Between two looks at all segments for those to drop.
 constexpr base::Duration kBalancePause = std::chrono::milliseconds(10);
+// Of sessions that end so soon nothing is written.
+constexpr base::Duration kAboutToDie = std::chrono::seconds(5);
 // A full disk is tried again.
 constexpr base::Duration kWritePause = std::chrono::milliseconds(500);
 
@@ -103,16 +106,17 @@ Tiers::Segments Tiers::Victims(Residency residency) {
   Segments segments = All();
   const base::Time now = io_->clock().Now();
   // Attends go on meanwhile: an order of what was read once.
-  std::vector<std::pair<base::Time, size_t>> order;
+  std::vector<std::tuple<bool, base::Time, size_t>> order;
   for (size_t i = 0; i < segments.size(); ++i) {
     const SealedSegment& segment = *segments[i];
-    if (segment.pinned(now) || !segment.ready() || segment.residency() != residency) continue;
-    order.emplace_back(segment.last_use(), i);
+    const bool pinned = segment.pinned(now);
+    if ((pinned && !segment.soft_pin()) || !segment.ready()) continue;
+    if (segment.residency() == residency) order.emplace_back(pinned, segment.last_use(), i);
   }
   std::sort(order.begin(), order.end());
   Segments victims;
   victims.reserve(order.size());
-  for (const auto& [use, i] : order) victims.push_back(std::move(segments[i]));
+  for (const auto& [pinned, use, i] : order) victims.push_back(std::move(segments[i]));
   return victims;
 }
 
@@ -189,6 +193,7 @@ void Tiers::Balance() {
 // False if the store takes nothing now: then what it has already is dropped.
 bool Tiers::DropOne(SealedSegment& victim, uint64_t* written) {
   if (victim.stored() == nullptr) {
+    if (victim.DiesBefore(io_->clock().Now() + kAboutToDie)) return true;  // and then it is free
     if (!victim.Write(store_).ok()) {
       {
         std::lock_guard lock(mutex_);

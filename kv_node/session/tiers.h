@@ -100,7 +100,8 @@ class Tiers {
   using Task = std::function<void(Tiers&)>;
   void RunAt(base::Time when, Task task);
   void Run(Task task) { RunAt(io_->clock().Now(), std::move(task)); }
-  // Those of that residency that are not pinned, the least recently used first.
+  // Those of that residency that are not pinned, the least recently used first; behind them those
+  // that are pinned softly.
   Segments Victims(Residency residency);
   Segments All() const;
   uint64_t Reclaim(uint64_t wanted);

@@ -126,8 +126,7 @@ void Tiers::BringBack() {
   const uint64_t most = std::min(low_, used + some);
   Segments warm = Victims(Residency::kWarm);
   for (auto segment = warm.rbegin(); segment != warm.rend(); ++segment) {
-    if ((*segment)->last_use() < since) break;
-    if ((*segment)->loading()) continue;
+    if ((*segment)->last_use() < since || (*segment)->loading()) continue;
     used += (*segment)->LoadBytes();
     if (used > most) break;
     Load(std::move(*segment), [](const absl::Status&) {});

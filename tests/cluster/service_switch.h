@@ -58,9 +58,8 @@ class ServiceSwitch final : public wire::ControlService {
   void List(wire::Reply<std::vector<wire::SessionInfo>> reply) override {
     Forward(std::move(reply), [](auto& service, auto done) { service.List(done); });
   }
-  void Pin(const base::SessionId& session, uint32_t seconds, wire::StatusReply reply) override {
-    Forward(std::move(reply),
-            [=](auto& service, auto done) { service.Pin(session, seconds, done); });
+  void Pin(const wire::PinCall& call, wire::StatusReply reply) override {
+    Forward(std::move(reply), [=](auto& service, auto done) { service.Pin(call, done); });
   }
   void Spill(const base::SessionId& session, wire::StatusReply reply) override {
     Forward(std::move(reply), [=](auto& service, auto done) { service.Spill(session, done); });

@@ -264,7 +264,7 @@ class OtherVersion final : public wire::ControlService {
     reply(Error());
   }
   void List(wire::Reply<std::vector<wire::SessionInfo>> reply) override { reply(Error()); }
-  void Pin(const base::SessionId&, uint32_t, wire::StatusReply reply) override { reply(Error()); }
+  void Pin(const wire::PinCall&, wire::StatusReply reply) override { reply(Error()); }
   void Spill(const base::SessionId&, wire::StatusReply reply) override { reply(Error()); }
   void Load(const base::SessionId&, wire::StatusReply reply) override { reply(Error()); }
   void Drain(bool, wire::StatusReply reply) override { reply(Error()); }

@@ -33,7 +33,7 @@ std::vector<std::string> CallEverything(ControlChannel* channel, const SessionSp
     for (const SessionInfo& info : *list) text += Describe(info);
     ends.push_back(text);
   }
-  ends.push_back(TextOf(channel->Pin(op.session.id, 79)));
+  ends.push_back(TextOf(channel->Pin({op.session.id, 79, true})));
   ends.push_back(TextOf(channel->Spill(op.session.id)));
   ends.push_back(TextOf(channel->Load(op.session.id)));
   ends.push_back(TextOf(channel->Drain(true)));

@@ -96,8 +96,9 @@ class FakeService : public ControlService {
   void List(Reply<std::vector<SessionInfo>> reply) override {
     Answer("list", list, std::move(reply));
   }
-  void Pin(const base::SessionId& session, uint32_t seconds, StatusReply reply) override {
-    AnswerStatus(absl::StrCat("pin ", session.ToString(), " ", seconds), std::move(reply));
+  void Pin(const PinCall& call, StatusReply reply) override {
+    AnswerStatus(absl::StrCat("pin ", call.session.ToString(), " ", call.seconds, " ", call.soft),
+                 std::move(reply));
   }
   void Spill(const base::SessionId& session, StatusReply reply) override {
     AnswerStatus("spill " + session.ToString(), std::move(reply));

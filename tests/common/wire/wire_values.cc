@@ -478,6 +478,7 @@ SessionInfo RandomInfo(base::PhiloxStream& random) {
   info.cold_segments = random.Next64();
   info.stored_bytes = random.Next64();
   info.pinned_seconds = random.Next32();
+  info.pinned_softly = random.NextBelow(2) == 1;
   return info;
 }
 
@@ -532,7 +533,7 @@ std::string Describe(const SessionInfo& info) {
       "index bytes", info.index_bytes)("tokens", info.tokens)("parent", info.parent.ToString())(
       "forked", info.fork_position)("shared", info.shared_bytes)("ttl", info.ttl_remaining_seconds)(
       "durable", info.durable_position)("warm", info.warm_segments)("cold", info.cold_segments)(
-      "stored", info.stored_bytes)("pinned", info.pinned_seconds);
+      "stored", info.stored_bytes)("pinned", info.pinned_seconds)("softly", info.pinned_softly);
   for (const base::Position end : info.head_ends) text("head end", end);
   return text.out.str();
 }

@@ -389,7 +389,7 @@ TEST_F(KvClientTest, AnotherProtocolVersionIsRefused) {
     void Adopt(const wire::AdoptCall&, wire::Reply<wire::SessionInfo>) override {}
     void Describe(const wire::DescribeCall&, wire::Reply<wire::SessionInfo>) override {}
     void List(wire::Reply<std::vector<wire::SessionInfo>>) override {}
-    void Pin(const base::SessionId&, uint32_t, wire::StatusReply) override {}
+    void Pin(const wire::PinCall&, wire::StatusReply) override {}
     void Spill(const base::SessionId&, wire::StatusReply) override {}
     void Load(const base::SessionId&, wire::StatusReply) override {}
     void Drain(bool, wire::StatusReply) override {}

@@ -192,7 +192,7 @@ TEST_F(NodeTest, ControlPlane) {
   EXPECT_THAT(metrics, HasSubstr("sounder_node_appended_rows_total 80"));
   EXPECT_THAT(metrics, HasSubstr("sounder_node_open_connections 1"));
 
-  EXPECT_TRUE(control->Pin(session->id(), 5).ok());
+  EXPECT_TRUE(control->Pin({session->id(), 5, true}).ok());
   for (const absl::Status& without :
        {control->Spill(session->id()), control->Load(session->id())}) {
     EXPECT_EQ(without.code(), absl::StatusCode::kFailedPrecondition) << without;

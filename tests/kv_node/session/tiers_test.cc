@@ -87,19 +87,50 @@ TEST(TiersTest, PinnedSegmentsStay) {
   const auto pinned = driver.Open(TierDriver::Spec(1));
   const auto other = driver.Open(TierDriver::Spec(2));
   Fill(driver, *pinned, 0, 256);
-  pinned->Pin(std::chrono::hours(1));
+  pinned->Pin(std::chrono::hours(1), /*soft=*/false);
   Fill(driver, *other, 0, 2048);
   for (const auto& segment : pinned->Segments()) EXPECT_EQ(segment->residency(), Residency::kHot);
-  pinned->Pin({});
+  pinned->Pin({}, /*soft=*/false);
   Fill(driver, *other, 2048, 4096, 33);
   EXPECT_EQ(pinned->Segments()[0]->residency(), Residency::kWarm);
+}
+
+TEST(TiersTest, SoftlyPinnedSegmentsLeaveLast) {
+  TierDriver driver(kMiB);
+  const auto pinned = driver.Open(TierDriver::Spec(1));
+  const auto other = driver.Open(TierDriver::Spec(2));
+  Fill(driver, *pinned, 0, 256);
+  pinned->Pin(std::chrono::hours(1), /*soft=*/true);
+  EXPECT_TRUE(pinned->Info().pinned_softly);
+  Fill(driver, *other, 0, 2048);
+  for (const auto& segment : pinned->Segments()) EXPECT_EQ(segment->residency(), Residency::kHot);
+  // Nothing else is left that could.
+  other->Pin(std::chrono::hours(1), /*soft=*/false);
+  Fill(driver, *pinned, 256, 4096, 5);
+  EXPECT_EQ(pinned->Segments()[0]->residency(), Residency::kWarm);
+}
+
+TEST(TiersTest, WhatIsAboutToDieIsNotWritten) {
+  TierDriver driver(kMiB);
+  wire::SessionSpec brief = TierDriver::Spec(1);
+  brief.ttl_seconds = 60;
+  const auto dying = driver.Open(brief);
+  Fill(driver, *dying, 0, 256);
+  driver.RunFor(std::chrono::seconds(56));
+  const auto other = driver.Open(TierDriver::Spec(2));
+  Fill(driver, *other, 0, 2048);
+  for (const auto& segment : dying->Segments()) EXPECT_EQ(segment->stored(), nullptr);
+  EXPECT_GT(driver.map.tiers()->counters().spilled_segments, 0u);
+  dying->Touch();  // so it lives on
+  Fill(driver, *other, 2048, 4096, 33);
+  EXPECT_NE(dying->Segments()[0]->stored(), nullptr);
 }
 
 // Nothing can leave at first, and nobody else does anything.
 TEST(TiersTest, WhoWaitsForRoomIsToldWhenItComes) {
   TierDriver driver(kMiB);
   const auto session = driver.Open(TierDriver::Spec(1));
-  session->Pin(std::chrono::milliseconds(500));
+  session->Pin(std::chrono::milliseconds(500), /*soft=*/false);
   uint64_t sequence = 0;
   for (absl::Status status; status.ok(); ++sequence) {
     const auto first = static_cast<base::Position>(sequence) * kRows;
