@@ -298,6 +298,8 @@ void FaultyTransport::Send(ConnectionId connection, Message message, SendMode mo
   state_->Send(connection, std::move(message), mode, std::move(done));
 }
 void FaultyTransport::Close(ConnectionId connection) { state_->Close(connection); }
+void FaultyTransport::Rest(base::Duration pause) { inner_->Rest(pause); }
+
 absl::StatusOr<ConnectionInfo> FaultyTransport::Describe(ConnectionId connection) {
   return inner_->Describe(connection);
 }

@@ -64,6 +64,7 @@ class FaultyTransport final : public Transport {
   void Send(ConnectionId connection, Message message, SendMode mode, SendDone done) override;
   void Close(ConnectionId connection) override;
   absl::StatusOr<ConnectionInfo> Describe(ConnectionId connection) override;
+  void Rest(base::Duration pause) override;
 
   uint64_t seed() const { return seed_; }
   // What was done so far, in order.

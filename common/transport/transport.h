@@ -33,6 +33,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/clock.h"
 #include "common/memory/aligned_buffer.h"
 
 namespace sounder::transport {
@@ -88,6 +89,10 @@ class Transport {
   virtual void Close(ConnectionId connection) = 0;
   // NOT_FOUND for a connection that is gone, UNAVAILABLE for one that is still being made.
   virtual absl::StatusOr<ConnectionInfo> Describe(ConnectionId connection) = 0;
+  // Inside OnMessage: what comes next may wait for so long, and is then taken together; so may what
+  // others send. For who refuses requests because there is more work than time: each look at the
+  // network costs some of it. A hint.
+  virtual void Rest(base::Duration /*pause*/) {}
 };
 
 }  // namespace sounder::transport

@@ -210,6 +210,8 @@ void UcxEngine::Run(std::promise<absl::Status>* started) {
     now_ = clock_.Now();
     if (Turn()) {
       last_work = now_;
+    } else if (now_ < rest_until_) {
+      std::this_thread::sleep_for(rest_until_ - now_);
     } else if (polled_sends_ > 0 && now_ - last_work < kPollSends) {
       ::sched_yield();
     } else if (now_ - last_work >= options_.spin) {
@@ -219,6 +221,11 @@ void UcxEngine::Run(std::promise<absl::Status>* started) {
   worker_.reset();
   abandoned_.clear();  // UCX no longer knows of their buffers
   context_.reset();
+}
+
+void UcxEngine::Rest(base::Duration pause) {
+  CHECK(std::this_thread::get_id() == thread_.get_id()) << "not inside OnMessage";
+  rest_until_ = std::max(rest_until_, now_ + pause);
 }
 
 bool UcxEngine::Turn() {

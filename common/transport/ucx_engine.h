@@ -140,6 +140,8 @@ class UcxEngine {
   void Send(UcxPort& port, ConnectionId connection, Message message, SendMode mode, SendDone done);
   void Close(UcxPort& port, ConnectionId connection);
   absl::StatusOr<ConnectionInfo> Describe(UcxPort& port, ConnectionId connection);
+  // On its thread: whatever comes next may wait for so long.
+  void Rest(base::Duration pause);
   size_t CloseStrays();
 
  private:
@@ -237,6 +239,7 @@ class UcxEngine {
   // The progress thread only.
   base::SteadyClock clock_;
   base::Time now_{};
+  base::Time rest_until_{};
   bool stopping_ = false;
   UcxContext context_;
   UcxWorker worker_;

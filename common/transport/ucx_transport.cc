@@ -46,6 +46,8 @@ absl::StatusOr<ConnectionInfo> UcxTransport::Describe(ConnectionId connection) {
   return engine_->Describe(*port_, connection);
 }
 
+void UcxTransport::Rest(base::Duration pause) { engine_->Rest(pause); }
+
 size_t UcxTransport::CloseStrays() { return port_ == nullptr ? 0 : engine_->CloseStrays(); }
 
 }  // namespace sounder::transport

@@ -87,6 +87,7 @@ class UcxTransport final : public Transport {
   void Close(ConnectionId connection) override;
   // UNAVAILABLE while the connection is being made: UCX has not chosen yet.
   absl::StatusOr<ConnectionInfo> Describe(ConnectionId connection) override;
+  void Rest(base::Duration pause) override;
 
   // Ends TCP sockets on UCX's ports that became no connection within connect_timeout, and the
   // oldest of them where they are more than connections_max: UCX 1.13 itself lets them stay for

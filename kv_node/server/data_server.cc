@@ -29,6 +29,9 @@ constexpr base::Duration kRetryMemoryAfter = std::chrono::milliseconds(10);
 // When appends for which memory is full may come again while segments leave it: those are written
 // in milliseconds.
 constexpr base::Duration kRetryRoomAfter = std::chrono::milliseconds(20);
+// Between two looks at the network while requests are refused: of their time, and at most.
+constexpr int kRestShare = 50;
+constexpr base::Duration kMostRest = std::chrono::milliseconds(1);
 // What a message of appends takes once its rows are gone, and each append in it. Little, because
 // they may wait for one that was refused and has to find room.
 constexpr size_t kBytesPerAnswer = 512;
@@ -217,10 +220,12 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
   const auto reply_kind = wire::MessageKind::kAttendReply;
   const base::Time deadline = RequestDeadline(envelope, arrival);
   AttendQueue::Refused refused;
-  if (attends_.RefusesUnread(connection, arrival, deadline, &refused)) {
+  // More work than time: what else comes may wait a little, and costs less together.
+  const auto refuse = [&] {
     Refuse(connection, envelope, reply_kind, refused.status, refused.retry_after);
-    return;
-  }
+    transport_->Rest(std::clamp((deadline - arrival) / kRestShare, base::Duration(0), kMostRest));
+  };
+  if (attends_.RefusesUnread(connection, arrival, deadline, &refused)) return refuse();
   const size_t asked_bytes = wire::WireBytes(message);
   absl::StatusOr<wire::AttendRequest> request = wire::DecodeAttend(std::move(message));
   if (!request.ok()) {
@@ -232,10 +237,7 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
       TakeOrRefuse(connection, envelope, reply_kind, asked_bytes + AnswerBytes(*request));
   if (hold == nullptr) return;
   const uint64_t number = attends_.Offer(connection, *request, arrival, deadline, &refused);
-  if (number == 0) {
-    Refuse(connection, envelope, reply_kind, refused.status, refused.retry_after);
-    return;
-  }
+  if (number == 0) return refuse();
   CountTaken();
   auto job = std::make_shared<AttendJob>(
       *std::move(request), arrival, number, sessions_, rows_, executor_, &attends_, &scratches_,

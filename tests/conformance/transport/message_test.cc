@@ -51,6 +51,22 @@ TEST_P(MessageTest, EverySizeAndModeArrivesUnchangedBothWays) {
   EXPECT_TRUE(world_->WaitFor([&] { return client_events_->done_ok_count() == seed; }));
 }
 
+TEST_P(MessageTest, NothingIsLostWhileASideRests) {
+  constexpr size_t kMessages = 50;
+  server_events_->on_message = [&](ConnectionId connection, Message& message) {
+    server_->Rest(std::chrono::milliseconds(2));
+    server_->Send(connection, {message.header, memory::AlignedBuffer()}, SendMode::kEager, nullptr);
+  };
+  Start();
+  const auto connection = client_->Connect(address_);
+  ASSERT_TRUE(connection.ok());
+  for (size_t i = 0; i < kMessages; ++i) {
+    client_->Send(*connection, PatternMessage(16, 100, static_cast<uint32_t>(i)), SendMode::kAuto,
+                  client_events_->Done());
+  }
+  EXPECT_TRUE(world_->WaitFor([&] { return client_events_->message_count() == kMessages; }));
+}
+
 // The first bytes of the header say which mode the message had and its number in that mode.
 struct Label {
   uint32_t sender;
