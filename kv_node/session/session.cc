@@ -201,9 +201,8 @@ void Session::ApplyQueued(Calls* calls) {
       if (failed_.ok()) {
         ++applied_;
         NoteAppended(operation.item);
-      } else {
-        ReleaseCuts(operation.item);
       }
+      ReleaseCuts(operation.item);
     }
     Answer(&operation, failed_, rows, calls);
   }
