@@ -357,14 +357,13 @@ uint64_t KvClient::CreditOf(uint64_t granted) const {
 }
 
 absl::Status KvClient::WaitAppended(RemoteSession* session, base::Position position) {
-  absl::Status status = session->WaitAcknowledged(position, options_.deadline);
-  if (absl::IsDeadlineExceeded(status) && session->status().ok()) {
-    const int node = session->FirstUnacknowledged(position);
-    if (node >= 0) {
-      status = NameNode(status, data_.AddressOf(nodes_[static_cast<size_t>(node)].data));
-    }
-  }
-  return status;
+  const absl::Status status = session->WaitAcknowledged(position, options_.deadline);
+  if (!absl::IsDeadlineExceeded(status)) return status;
+  // The answers may have come since, or the session's end.
+  const int node = session->FirstUnacknowledged(position);
+  if (absl::Status failed = session->status(); !failed.ok()) return failed;
+  if (node < 0) return absl::OkStatus();
+  return NameNode(status, data_.AddressOf(nodes_[static_cast<size_t>(node)].data));
 }
 
 std::vector<absl::StatusOr<wire::NodeStatus>> KvClient::NodeStatuses() {
