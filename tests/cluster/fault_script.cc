@@ -346,8 +346,9 @@ base::Position FaultScript::Place(const Live& one) {
 void FaultScript::Truncate(Live& one) {
   const base::Position position = Place(one);
   if (!Settled(one)) return;
-  one.acknowledged = std::min(one.acknowledged, position);  // an attempt that failed may have cut
   Insist(&one, [&] {
+    // An attempt that failed may have cut, also after a repair has appended the rest again.
+    one.acknowledged = std::min(one.acknowledged, position);
     return Call([&] { return network_.client->Truncate(one.session.get(), position); });
   });
   one.content.Truncate(position);
