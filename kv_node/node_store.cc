@@ -61,12 +61,12 @@ void DeclareStore(config::OptionSet& set, StoreOptions* options) {
               "let the page cache hold what --store has, beside --memory");
   set.AddBool("store_io_uring", &options->io_uring,
               "read --store by io_uring where that is allowed");
-  set.AddInt("tail_rows", &options->journal.tail_rows,
-             "rows (positions) that a durable session may have and not be durable, but for those "
-             "whose index is being built",
-             {.min = 1});
-  set.AddDuration("tail_interval", &options->journal.tail_interval,
-                  "how long rows of a durable session may not be durable, but for those");
+  set.AddInt(
+      "tail_rows", &options->journal.tail_rows,
+      "positions of a durable session that may wait to be written to --store; what was sealed "
+      "waits for its index in any case",
+      {.min = 1});
+  set.AddDuration("tail_interval", &options->journal.tail_interval, "how long they may wait");
   set.AddBool("discard_damaged", &options->discard_damaged,
               "start even if records in --store are damaged, and give up the sessions they named");
 }

@@ -71,11 +71,6 @@ SegmentPhase SealedSegment::PhaseLocked() const {
   return ready() ? SegmentPhase::kOpen : SegmentPhase::kBuilding;
 }
 
-SegmentPhase SealedSegment::phase() const {
-  std::lock_guard lock(mutex_);
-  return PhaseLocked();
-}
-
 void SealedSegment::SetReady(BuiltIndex built) {
   std::vector<std::function<void()>> watchers;
   {

@@ -60,7 +60,6 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   }
   SegmentView View() const;
   Residency residency() const;
-  SegmentPhase phase() const;
 
   // The index has been built, or none is needed, and is in memory. A segment that became cold is
   // not ready until it is opened.

@@ -155,7 +155,7 @@ absl::Status Session::LateError(uint64_t sequence) const {
         absl::StrCat("operation ", applied_ + 1, " of session ", id, " did not arrive"));
   }
   return absl::DeadlineExceededError(absl::StrCat("operation ", sequence, " of session ", id,
-                                                  " waited too long for rows behind a cut"));
+                                                  " waited too long for rows being read"));
 }
 
 // The deadline of an operation that waits for an earlier one, or for rows on the disk.

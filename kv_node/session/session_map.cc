@@ -198,6 +198,14 @@ void SessionMap::EraseLocked(const std::shared_ptr<Session>& session, bool forge
   if (forget && session->journal() != nullptr) session->journal()->StopWriting();
 }
 
+void SessionMap::Expel(const std::shared_ptr<Session>& session, const absl::Status& reason) {
+  {
+    std::lock_guard lock(mutex_);
+    EraseLocked(session, /*forget=*/true);
+  }
+  Forget(session, reason, [](const absl::Status&) {});
+}
+
 void SessionMap::Forget(const std::shared_ptr<Session>& session, const absl::Status& reason,
                         std::function<void(absl::Status)> forgotten) {
   session->Close(reason);
@@ -330,12 +338,7 @@ size_t SessionMap::CloseExpired() {
   size_t closed = 0;
   for (const std::shared_ptr<Session>& session : All()) {
     if (now < session->expires()) continue;
-    const absl::Status reason = NotFound(session->spec().session.id);
-    {
-      std::lock_guard lock(mutex_);
-      EraseLocked(session, /*forget=*/true);
-    }
-    Forget(session, reason, [](const absl::Status&) {});
+    Expel(session, NotFound(session->spec().session.id));
     ++closed;
   }
   return closed;

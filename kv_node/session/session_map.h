@@ -108,7 +108,9 @@ class SessionMap {
   // With the lock held. The journal of an earlier session of the id goes first.
   void InsertLocked(const std::shared_ptr<Session>& session);
   absl::Status KeepNew(const std::shared_ptr<Session>& session);
-  // After EraseLocked: ends it, and its records go.
+  // Takes it out, ends it, and its records go.
+  void Expel(const std::shared_ptr<Session>& session, const absl::Status& reason);
+  // The second half of that, after EraseLocked; `forgotten` is told how the records went.
   static void Forget(const std::shared_ptr<Session>& session, const absl::Status& reason,
                      std::function<void(absl::Status)> forgotten);
   void EraseAt(const std::shared_ptr<Session>& session, const wire::SessionRef& ref,

@@ -21,12 +21,7 @@ void SessionMap::InsertLocked(const std::shared_ptr<Session>& session) {
 // That a session is durable includes that there is one.
 absl::Status SessionMap::KeepNew(const std::shared_ptr<Session>& session) {
   absl::Status status = session->MakeDurable();
-  if (status.ok()) return status;
-  {
-    std::lock_guard lock(mutex_);
-    EraseLocked(session, /*forget=*/true);
-  }
-  Forget(session, status, [](const absl::Status&) {});
+  if (!status.ok()) Expel(session, status);
   return status;
 }
 

@@ -130,30 +130,27 @@ uint64_t Tiers::Reclaim(uint64_t wanted) {
 }
 
 uint64_t Tiers::DropStoredRows(uint64_t target) {
-  uint64_t freed = 0;
-  uint64_t segments = 0;
-  for (const auto& victim : Victims(Residency::kHot)) {
-    if (freed >= target) break;
-    const uint64_t bytes = victim->DropRows();
-    freed += bytes;
-    segments += bytes > 0;
-  }
-  std::lock_guard lock(mutex_);
-  counts_.spilled_segments += segments;
-  return freed;
+  return DropStored(Residency::kHot, &SealedSegment::DropRows, target,
+                    &TierCounters::spilled_segments);
 }
 
 uint64_t Tiers::DropStoredIndexes(uint64_t target) {
+  return DropStored(Residency::kWarm, &SealedSegment::DropIndex, target,
+                    &TierCounters::evicted_indexes);
+}
+
+uint64_t Tiers::DropStored(Residency of, uint64_t (SealedSegment::*drop)(), uint64_t target,
+                           uint64_t TierCounters::*counter) {
   uint64_t freed = 0;
   uint64_t segments = 0;
-  for (const auto& victim : Victims(Residency::kWarm)) {
+  for (const auto& victim : Victims(of)) {
     if (freed >= target) break;
-    const uint64_t bytes = victim->DropIndex();
+    const uint64_t bytes = (victim.get()->*drop)();
     freed += bytes;
     segments += bytes > 0;
   }
   std::lock_guard lock(mutex_);
-  counts_.evicted_indexes += segments;
+  counts_.*counter += segments;
   return freed;
 }
 

@@ -107,6 +107,8 @@ class Tiers {
   uint64_t Reclaim(uint64_t wanted);
   uint64_t DropStoredRows(uint64_t target);
   uint64_t DropStoredIndexes(uint64_t target);
+  uint64_t DropStored(Residency of, uint64_t (SealedSegment::*drop)(), uint64_t target,
+                      uint64_t TierCounters::*counter);
   void LoadRows(SealedSegment& segment, Done done);
   void StartBalance(uint64_t target);
   void Balance();

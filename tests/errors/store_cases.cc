@@ -106,6 +106,23 @@ absl::Status AppendToFullDisk() {
   return refused;
 }
 
+// Rows that follow a cut need those before it, which are on a disk that is slower than the
+// deadline.
+absl::Status AppendBehindSlowDisk() {
+  kv_node::TierDriver driver(uint64_t{8} << 20);
+  const auto session = driver.Open(kv_node::TierDriver::Spec(1));
+  driver.Append(*session, kv_node::SessionDriver::Item(*session, 1, 0, 0, 64));
+  driver.RunFor(milliseconds(5));
+  driver.map.tiers()->Spill(session->Segments(), [](const absl::Status&) {});
+  driver.RunFor(milliseconds(5));
+  session->Truncate(session->spec().session, 2, 50, driver.executor.clock().Now(),
+                    [](const kv_node::AppendResult&) {});
+  const auto answer = driver.Send(*session, kv_node::SessionDriver::Item(*session, 3, 0, 50, 8),
+                                  std::chrono::microseconds(10));
+  driver.RunFor(seconds(1));
+  return (*answer)->status;
+}
+
 // A durable session is closed while its records cannot be written.
 absl::Status CloseWithoutRecords() {
   kv_node::RestartDriver node(/*seed=*/1);
@@ -139,10 +156,15 @@ ErrorGroup StoreErrors() {
              [] { return OpenWithRecord("something", "else"); }}},
            "The folder was written by another release, or by another program.",
            "Start that release, or give the node a new folder. Nothing was changed."},
+          {kNotFound,
+           {{"<folder>: cannot be made, as its parent does not exist: <reason>",
+             [] { return OpenStore("/nonexistent/store"); }}},
+           "Only the last folder of `--store` is made.",
+           "Make its parent, or name another one."},
           {kFailedPrecondition,
            {{"<folder>: <reason>", [] { return OpenStore("/dev/null/store"); }}},
-           "The folder's parent is not there, or not writable.",
-           "Make it, or name another one in `--store`."},
+           "The folder cannot be made there.",
+           "Name another one in `--store`."},
           {kDataLoss,
            {
                {"records are damaged: session <session>: records of a session without the "
@@ -174,6 +196,13 @@ ErrorGroup StoreErrors() {
            "(`sounder_store_failed_written_segments_total` counts it). Attends go on.",
            "Make room on the disk or close sessions. A writer that has given up meanwhile is "
            "adopted to go on."},
+          {kDeadlineExceeded,
+           {{"operation <n> of session <session> waited too long for rows being read",
+             AppendBehindSlowDisk}},
+           "The append follows a truncate, and the rows before it are read back from the disk, "
+           "which took longer than the deadline.",
+           "Send it again: the client library does. If it lasts, the disk is slow; raise "
+           "`--deadline`."},
           {kDataLoss,
            {{"session <session> is closed, and still recorded on the disk: <reason>",
              CloseWithoutRecords}},

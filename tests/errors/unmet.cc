@@ -162,9 +162,6 @@ std::vector<Unmet> UnmetErrors() {
       {"kv_node/session/session_branch.cc: session ...: ", wrapper},
       {"kv_node/session/session_waits.cc: : ", wrapper},
       {"kv_node/session/session.h: not gathered", initial},
-      {"kv_node/session/session.cc: operation ... of session ... waited too long for rows behind a "
-       "cut",
-       "The disk is slower than the deadline, as for attends, and the append follows a truncate."},
       {"kv_node/store/record_store.cc: : cannot be locked (...)", "The system's reason says it."},
   };
   unmet.insert(unmet.end(), others.begin(), others.end());

@@ -1,7 +1,6 @@
 #include "kv_node/store/record_store.h"
 
 #include <gtest/gtest.h>
-#include <rocksdb/db.h>
 
 #include <filesystem>
 #include <fstream>
@@ -10,6 +9,7 @@
 
 #include "common/base/check.h"
 #include "kv_node/store/unsynced_files.h"
+#include "tests/kv_node/store/raw_record.h"
 #include "tests/kv_node/store/record_values.h"
 #include "tests/kv_node/store/recorded_bytes.h"
 #include "tests/kv_node/store/scratch_folder.h"
@@ -147,18 +147,6 @@ TEST(RecordStoreTest, AFolderThatCannotBeMadeIsNamed) {
       << status.ToString();
 }
 
-// Puts a value under a key, past the store.
-void PutRaw(const std::string& folder, const std::string& key, const std::string& value) {
-  rocksdb::Options options;
-  options.create_if_missing = true;
-  rocksdb::DB* db = nullptr;
-  CHECK(rocksdb::DB::Open(options, folder, &db).ok());
-  rocksdb::WriteOptions write;
-  write.sync = true;
-  CHECK(db->Put(write, key, value).ok());
-  delete db;
-}
-
 // Of those with this extension.
 std::filesystem::path LargestFile(const std::string& folder, const std::string& extension) {
   std::filesystem::path largest;
@@ -184,13 +172,13 @@ void FlipBit(const std::filesystem::path& path, uint64_t at) {
 TEST(RecordStoreTest, OtherVersionsAndDatabasesAreRefused) {
   const ScratchFolder scratch, other;
   OpenStore(scratch.path());
-  PutRaw(scratch.path(), "V", "2");
+  PutRawRecord(scratch.path(), "V", "2");
   EXPECT_EQ(RecordStore::Open(scratch.path()).status().ToString(),
             "FAILED_PRECONDITION: " + scratch.path() +
                 ": a store of format version 2; this program reads version 1");
-  PutRaw(scratch.path(), "V", "1");
+  PutRawRecord(scratch.path(), "V", "1");
   OpenStore(scratch.path());
-  PutRaw(other.path(), "something", "else");
+  PutRawRecord(other.path(), "something", "else");
   EXPECT_EQ(RecordStore::Open(other.path()).status().ToString(),
             "FAILED_PRECONDITION: " + other.path() +
                 ": a database, but not one of records: it names no version");
@@ -215,11 +203,11 @@ TEST(RecordStoreTest, DamageOfASessionHidesNoOther) {
   }
   EncodedRecord tail = EncodeRecord(TestId(2), TestTail(3, 1, 8192, 8).record);
   tail.value[20] = static_cast<char>(tail.value[20] ^ 1);
-  PutRaw(folder, tail.key, tail.value);
+  PutRawRecord(folder, tail.key, tail.value);
   std::string newer = EncodeRecord(TestSession(TestId(6), 1)).value;
   newer[0] = 9;
-  PutRaw(folder, EncodeKey({TestId(6)}), newer);
-  PutRaw(folder, EncodeKey({TestId(8), RecordKind::kTokens, 0, 0, 4096}) + "x", "stray");
+  PutRawRecord(folder, EncodeKey({TestId(6)}), newer);
+  PutRawRecord(folder, EncodeKey({TestId(8), RecordKind::kTokens, 0, 0, 4096}) + "x", "stray");
 
   const auto store = OpenStore(folder);
   RecordedBytes bytes;
@@ -263,7 +251,7 @@ TEST(RecordStoreTest, StrayKeysOfASessionAreItsAndGoWithIt) {
         if (id.high < kAll) PutAll(&batch, &expected, {6, 0}, 1);
         ASSERT_TRUE(OpenStore(scratch.path())->Commit(batch).ok());
       }
-      PutRaw(scratch.path(), EncodeKey({id}).substr(0, 17) + rest, "stray");
+      PutRawRecord(scratch.path(), EncodeKey({id}).substr(0, 17) + rest, "stray");
       const auto store = OpenStore(scratch.path());
       RecordedBytes bytes;
       const auto result = store->Visit(bytes);
@@ -340,7 +328,7 @@ TEST(RecordStoreTest, RewrittenItHoldsWhatWasWhole) {
     batch.PutTail(TestId(1), TestTail(3, 0, 0, 1).record);
     ASSERT_TRUE(store->Commit(batch).ok());
   }
-  PutRaw(folder, "Stray", "of no session");
+  PutRawRecord(folder, "Stray", "of no session");
   const std::filesystem::path table = LargestFile(folder, ".sst");
   FlipBit(table, std::filesystem::file_size(table) / 2);
 
