@@ -98,7 +98,8 @@ struct AttendItem {
   queryDtype @9 :DType;
   rangeBegin @10 :Int64;      # positions wanted: exactly [rangeBegin, rangeEnd)
   rangeEnd @11 :Int64;
-  layoutPosition @12 :Int64;  # P: only seal marks at or before it divide rows into segments
+  layoutPosition @12 :Int64;  # P: only seal marks at or before it divide rows into segments, and of
+                              # those within a block of sealRows that is complete none
   causalFrom @13 :Int64 = -1; # position of the first query of the block; query t sees positions
                               # up to causalFrom + t. -1: no bound inside the range
   scale @14 :Float32;         # logits are scale * q.k
@@ -156,7 +157,8 @@ struct AppendItem {
   headDim @7 :UInt32;
   dtype @8 :DType;
   hasTokens @9 :Bool;       # token ids ride with one layer of a position
-  sealAfter @10 :Bool;      # the position after the last row is a seal mark (prefill ends here)
+  sealAfter @10 :Bool;      # the position after the last row is a seal mark (prefill ends here),
+                            # until the block of sealRows it lies in is complete
 }
 
 struct AppendItems { items @0 :List(AppendItem); }

@@ -20,6 +20,10 @@ void AddSessionGauges(metrics::Registry& registry, const SessionMap& sessions) {
       "sounder_node_index_backlog_rows",
       "Rows that wait for their index, counted per layer and kv head (--index-backlog-rows).",
       [&sessions] { return static_cast<double>(sessions.lane().waiting_rows()); });
+  registry.AddCounterCallback(
+      "sounder_node_merged_segments_total",
+      "Segments that were merged into a larger one when their block was complete.",
+      [&sessions] { return static_cast<double>(sessions.lane().merged_segments()); });
   registry.AddGaugeCallback(
       "sounder_node_queued_append_items",
       "Appends and truncates that wait in their session for an earlier operation.",

@@ -3,6 +3,8 @@
 #ifndef SOUNDER_KV_NODE_SESSION_INDEX_LANE_H_
 #define SOUNDER_KV_NODE_SESSION_INDEX_LANE_H_
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -34,6 +36,9 @@ class IndexLane {
 
   // No more rows than the bound wait for their build.
   bool CaughtUp() const { return waiting_rows() <= backlog_rows_; }
+  // Segments that became parts of a larger one, whose index takes the place of theirs.
+  void NoteMerged(size_t segments) { merged_segments_ += segments; }
+  uint64_t merged_segments() const { return merged_segments_; }
   // Rows whose build has not begun, and the bound.
   int64_t waiting_rows() const;
   int64_t backlog_rows() const { return backlog_rows_; }
@@ -43,6 +48,7 @@ class IndexLane {
   static void BuildNext(const std::shared_ptr<State>& state);
 
   const int64_t backlog_rows_;
+  std::atomic<uint64_t> merged_segments_{0};
   const std::shared_ptr<State> state_;  // shared with the builds
 };
 

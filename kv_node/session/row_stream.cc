@@ -11,7 +11,11 @@
 namespace sounder::kv_node {
 
 RowStream::RowStream(const StreamOptions& options, MemoryBudget* budget)
-    : options_(options), budget_(budget), index_to_come_(budget) {}
+    : options_(options),
+      budget_(budget),
+      index_to_come_(budget),
+      merged_rows_(budget),
+      merged_index_(budget) {}
 
 base::Position RowStream::first_position() const {
   if (!segments_.empty()) return segments_.front()->range().begin;
@@ -36,22 +40,6 @@ int64_t RowStream::rows() const {
   int64_t rows = tail_rows_;
   for (const auto& sealed : segments_) rows += sealed->shape().num_rows;
   return rows;
-}
-
-void RowStream::Count(HeldBytes* bytes, SharedBlocks* once) const {
-  const auto add = [bytes](uint64_t rows, uint64_t index, bool alone) {
-    bytes->rows += rows;
-    bytes->index += index;
-    if (!alone) bytes->shared += rows + index;
-  };
-  const auto add_segment = [&](const Held<SealedSegment>& segment) {
-    if (!HeldBytes::Counts(segment, once)) return;
-    add(segment->row_bytes(), segment->index_bytes(), segment.Alone());
-  };
-  for (const Held<SealedSegment>& segment : segments_) add_segment(segment);
-  if (cut_) add_segment(cut_);
-  if (tail_ && HeldBytes::Counts(tail_, once)) add(tail_->reservation.bytes(), 0, tail_.Alone());
-  bytes->other += index_to_come_.bytes();
 }
 
 absl::Status RowStream::CheckNext(base::Position first) const {
@@ -137,7 +125,7 @@ absl::Status RowStream::CopyTail(int64_t capacity, bool replaces) {
   copy->written = tail_rows_;
   if (tail_rows_ > 0) {
     const size_t used = static_cast<size_t>(tail_rows_) * RowBytes();
-    CHECK(!cut_ || cut_rows_ != nullptr) << "HoldCut comes before";
+    CHECK(!cut_ || cut_rows_ != nullptr) << "HoldCopied comes before";
     std::memcpy(copy->keys.data(), cut_ ? cut_rows_->keys().data : tail_->keys.data(), used);
     std::memcpy(copy->values.data(), cut_ ? cut_rows_->values().data : tail_->values.data(), used);
   }
@@ -176,6 +164,11 @@ absl::StatusOr<std::shared_ptr<SealedSegment>> RowStream::Seal() {
   auto sealed = std::make_shared<SealedSegment>(std::move(segment), options_.sampler,
                                                 std::move(rows), std::move(index_to_come_));
   segments_.emplace_back(sealed);
+  // The last part of its block, to be merged.
+  if (!part_rows_.empty() &&
+      BlockOf(part_rows_[0]->shape().first_position) == BlockOf(tail_first_)) {
+    part_rows_.push_back(sealed->View().rows);
+  }
   index_to_come_ = Reservation(budget_);
   tail_ = {};
   tail_rows_ = 0;
@@ -184,6 +177,7 @@ absl::StatusOr<std::shared_ptr<SealedSegment>> RowStream::Seal() {
 
 void RowStream::Truncate(base::Position position) {
   if (position >= end_position()) return;
+  unmerged_.end = std::min(unmerged_.end, position);
   if (tail_rows_ > 0 && position > tail_first_) {
     tail_rows_ = position - tail_first_;
     return;
@@ -193,7 +187,9 @@ void RowStream::Truncate(base::Position position) {
   cut_rows_ = nullptr;
   tail_rows_ = 0;
   CHECK(index_to_come_.Resize(0).ok());
+  part_rows_.clear();
   while (!segments_.empty() && segments_.back()->range().begin >= position) segments_.pop_back();
+  Unmerge(position);
   if (segments_.empty() || segments_.back()->range().end <= position) return;
   cut_ = std::move(segments_.back());
   segments_.pop_back();
@@ -208,95 +204,21 @@ RowStream RowStream::Share() const {
   other.tail_rows_ = tail_rows_;
   other.tail_ = tail_;
   other.cut_ = cut_;
+  other.merges_ = merges_;
+  other.first_kept_ = first_kept_;
+  other.appends_ = appends_;
   return other;
-}
-
-void RowStream::AddTo(size_t recorded, base::Position unchanged_before, StreamImage* image) const {
-  image->dim = options_.dim;
-  image->dtype = options_.dtype;
-  size_t first = std::min(recorded, segments_.size());
-  while (first > 0 && segments_[first - 1]->range().end > unchanged_before) --first;
-  image->first_segment = first;
-  for (size_t i = first; i < segments_.size(); ++i) {
-    image->segments.push_back(segments_[i].block());
-  }
-  if (tail_rows_ == 0) return;
-  image->tail_first = tail_first_;
-  image->tail_rows = tail_rows_;
-  if (cut_) {
-    image->cut = cut_.block();
-  } else {
-    image->tail = ReadTail(tail_.block());
-  }
 }
 
 void RowStream::StartFrom(std::vector<std::shared_ptr<SealedSegment>> segments, int64_t cut_rows) {
   CHECK(rows() == 0) << "a new stream";
-  for (auto& segment : segments) segments_.emplace_back(std::move(segment));
+  for (auto& segment : segments) {
+    if (!segment->marks().empty()) merges_.emplace_back().whole = segment;
+    segments_.emplace_back(std::move(segment));
+  }
+  first_kept_ = merges_.size();
+  recorded_ = true;
   if (cut_rows > 0) Truncate(segments_.back()->range().begin + cut_rows);
-}
-
-memory::RowsView RowStream::TailView(const memory::AlignedBuffer& buffer) const {
-  return {buffer.data(), tail_rows_, static_cast<int64_t>(RowBytes()), options_.dim,
-          options_.dtype};
-}
-
-absl::StatusOr<std::vector<Piece>> RowStream::Collect(base::PositionRange range,
-                                                      base::Position layout_position) const {
-  std::vector<Piece> pieces;
-  base::Position next = range.begin;
-  const auto add = [&](base::PositionRange held) {
-    const base::PositionRange part = Intersect(range, held);
-    if (part.empty() || part.begin != next) return false;
-    Piece& piece = pieces.emplace_back();
-    piece.first_position = held.begin;
-    piece.row_begin = part.begin - held.begin;
-    piece.row_end = part.end - held.begin;
-    next = part.end;
-    return true;
-  };
-  const auto fill = [](const Held<SealedSegment>& sealed, int64_t rows, Piece* piece) {
-    SegmentView view = sealed->View();
-    piece->holder = sealed.block();
-    piece->segment = std::move(view.segment);
-    piece->segment_rows = std::move(view.rows);
-    piece->store = std::move(view.store);
-    piece->ready = view.ready;
-    if (piece->segment_rows == nullptr) return;
-    piece->keys = piece->segment_rows->keys().Slice(0, rows);
-    piece->values = piece->segment_rows->values().Slice(0, rows);
-  };
-  for (const Held<SealedSegment>& sealed : segments_) {
-    if (!add(sealed->range())) continue;
-    Piece& piece = pieces.back();
-    piece.sealed = sealed->range().end <= layout_position;
-    fill(sealed, sealed->shape().num_rows, &piece);
-  }
-  if (tail_rows_ > 0 && add({tail_first_, tail_first_ + tail_rows_})) {
-    Piece& piece = pieces.back();
-    if (cut_) {
-      fill(cut_, tail_rows_, &piece);
-    } else {
-      piece.tail = ReadTail(tail_.block());
-      piece.keys = TailView(tail_->keys);
-      piece.values = TailView(tail_->values);
-    }
-  }
-  if (next < range.end) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("positions [", range.begin, ", ", range.end, ") were asked for, but position ",
-                     next, " is not held; held are [", std::max<int64_t>(first_position(), 0), ", ",
-                     end_position(), ")"));
-  }
-  return pieces;
-}
-
-void RowStream::ReleaseCut() { cut_rows_ = nullptr; }
-
-std::shared_ptr<SealedSegment> RowStream::HoldCut() {
-  if (!cut_) return nullptr;
-  if (cut_rows_ == nullptr) cut_rows_ = cut_->View().rows;
-  return cut_rows_ != nullptr ? nullptr : cut_.block();
 }
 
 }  // namespace sounder::kv_node

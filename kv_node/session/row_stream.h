@@ -4,10 +4,14 @@
 //   [ segment )[ segment )   gap   [ segment )[ tail ...
 //
 // Gaps lie between shards that are elsewhere; they start and end at seal marks, so the tail is
-// always one run. Rows may be shared with the streams of other sessions (shared_rows.h); what one
-// of them appends or cuts off changes nothing for the others. Not thread safe: the session's lock
-// guards it. What Collect returns stays valid and unchanged after the lock is released, also while
-// rows are appended.
+// always one run. Seal marks lie at multiples of seal_rows, which divide positions into blocks, and
+// wherever the writer wants them; but those within a block divide it only until it is complete:
+// the append that completes it merges its segments into one. At layout positions before its end it
+// is laid out as it was then, so the layout is a function of the rows, the marks and the layout
+// position; parts that are gone by then are made anew. Rows may be shared with the streams
+// of other sessions (shared_rows.h); what one of them appends or cuts off changes nothing for the
+// others. Not thread safe: the session's lock guards it. What Collect returns stays valid and
+// unchanged after the lock is released, also while rows are appended.
 #ifndef SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
 #define SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
 
@@ -20,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/dtype.h"
 #include "common/base/ids.h"
+#include "common/base/limits.h"
 #include "common/memory/aligned_buffer.h"
 #include "common/memory/rows_view.h"
 #include "kv_node/sampler/sampler.h"
@@ -79,30 +84,50 @@ class RowStream {
   // to see to. RESOURCE_EXHAUSTED at the memory cap, for a tail that other sessions hold too; else
   // there is room.
   absl::StatusOr<std::shared_ptr<SealedSegment>> Seal();
+  // Once rows from `first` on have been appended: room to merge the segments of its block, if that
+  // is complete and they are several. RESOURCE_EXHAUSTED at the memory cap.
+  absl::Status ReserveMerge(base::Position first);
+  // Merges what there is room for: the segment, which is not ready yet either, or null. Ends the
+  // append: parts are kept for a few of them after they were last wanted, and until what they were
+  // merged into is built.
+  std::shared_ptr<SealedSegment> FinishAppend();
+  // What the last segment was merged from.
+  const std::vector<Held<SealedSegment>>& last_parts() const { return merges_.back().parts; }
 
+  // Before a Truncate to `position` within a merged segment whose parts are gone, or a Collect as
+  // laid out there: its rows stay in memory from now on (null), or must be loaded first (the
+  // segment).
+  std::shared_ptr<SealedSegment> HoldSplit(base::Position position);
+  // Then: makes the parts anew. They are not ready yet. RESOURCE_EXHAUSTED at the memory cap.
+  absl::StatusOr<std::vector<std::shared_ptr<SealedSegment>>> Split(base::Position position);
   // Forgets rows and seal marks from `position` on. A mark at `position` stays: it is the end of
-  // the rows before it. A segment that is cut becomes the tail. Copies nothing.
+  // the rows before it. A segment that is cut becomes the tail; one that was merged is its parts
+  // again, unless they are gone (then its marks are forgotten). Copies nothing.
   void Truncate(base::Position position);
   // Another stream of the same rows.
   RowStream Share() const;
 
   // Fills in what lies behind the first `recorded` segments, or behind fewer where
-  // `unchanged_before` says so (SessionImage).
-  void AddTo(size_t recorded, base::Position unchanged_before, StreamImage* image) const;
+  // `unchanged_before` says so (SessionImage), or segments have been merged.
+  void AddTo(size_t recorded, base::Position unchanged_before, StreamImage* image);
   // A new stream of these segments, in order of position. `cut_rows` > 0: only the first
   // so many rows of the last one are the stream's.
   void StartFrom(std::vector<std::shared_ptr<SealedSegment>> segments, int64_t cut_rows);
 
+  // Whether Collect for a sample wants parts of a merged segment that are gone: what Split makes of
+  // `layout_position`. Those that it wants and that are there are kept on.
+  bool WantsSplit(base::PositionRange range, base::Position layout_position);
   // The pieces that hold `range` in order of position, as laid out at `layout_position`, each as
-  // its segment was at some moment of the call.
+  // its segment was at some moment of the call. `sampled`: pieces that are sealed will be.
   // FAILED_PRECONDITION naming the first missing position unless they hold all of it.
   absl::StatusOr<std::vector<Piece>> Collect(base::PositionRange range,
-                                             base::Position layout_position) const;
-  // Before rows are appended: a segment that was cut and is to be copied keeps its rows in memory
-  // from now on. The segment whose rows are not there and must be loaded first, or null.
-  std::shared_ptr<SealedSegment> HoldCut();
-  // Afterwards: a cut that is still there may leave memory.
-  void ReleaseCut();
+                                             base::Position layout_position, bool sampled) const;
+  // Before rows `coming` are appended: segments that are to be copied, because they were cut or
+  // will be merged, keep their rows in memory from now on. One whose rows are not there and must be
+  // loaded first, or null.
+  std::shared_ptr<SealedSegment> HoldCopied(base::PositionRange coming);
+  // Afterwards: those that are still there may leave memory.
+  void ReleaseCopied();
 
   base::Position first_position() const;  // -1: no rows
   base::Position end_position() const;    // one past the youngest row; 0: no rows
@@ -115,6 +140,31 @@ class RowStream {
   void Count(HeldBytes* bytes, SharedBlocks* once) const;
 
  private:
+  // A block that explicit marks divided, and its one segment since it is complete.
+  struct MergedBlock {
+    std::shared_ptr<SealedSegment> whole;
+    std::vector<Held<SealedSegment>> parts;  // as its marks divide it; empty: they are gone
+    bool rebuilt = false;                    // the parts were, by Split
+    uint64_t kept_until = 0;                 // parts, by number of the append
+  };
+  // Rows that were split from a merged segment, which is recorded until their indexes are built.
+  struct Unmerged {
+    Held<SealedSegment> whole;  // or none
+    base::Position end = 0;     // of the rows
+  };
+  base::Position BlockOf(base::Position position) const {
+    return position / options_.seal_rows * options_.seal_rows;
+  }
+  // Segments [first, second) of the block that holds the position.
+  std::pair<size_t, size_t> SegmentsOfBlock(base::Position position) const;
+  std::shared_ptr<SealedSegment> Merge();
+  std::unique_ptr<Segment> CopyParts() const;
+  void DropParts();
+  MergedBlock* ToSplit(base::Position position);
+  absl::StatusOr<Held<SealedSegment>> CopyPart(const SegmentRows& rows, base::PositionRange part);
+  void Unmerge(base::Position position);
+  bool UnmergedBuilt() const;
+  const MergedBlock* MergeOf(base::Position first) const;
   absl::Status GrowTail(int64_t rows);
   absl::Status CopyTail(int64_t capacity, bool replaces);
   uint64_t IndexBytes(int64_t rows) const {
@@ -130,8 +180,20 @@ class RowStream {
   int64_t tail_rows_ = 0;
   Held<TailRows> tail_;                          // where they lie, or
   Held<SealedSegment> cut_;                      // they are the first rows of this segment
-  std::shared_ptr<const SegmentRows> cut_rows_;  // of cut_, from HoldCut to the append
-  Reservation index_to_come_;                    // of the tail
+  std::shared_ptr<const SegmentRows> cut_rows_;  // of cut_, from HoldCopied to the append
+  std::vector<std::shared_ptr<const SegmentRows>> part_rows_;  // likewise, of what is to be merged
+  std::vector<MergedBlock> merges_;                            // in order of position
+  Unmerged unmerged_;
+  bool recorded_ = false;                          // there are images, or was a record
+  std::shared_ptr<const SegmentRows> split_rows_;  // from HoldSplit to Split
+  // Segments from there on are not as the last image had them.
+  base::Position changed_from_ = base::kMaxPositions;
+  size_t first_kept_ = 0;  // of merges_, whose parts are kept
+  uint64_t appends_ = 0;
+  Reservation index_to_come_;  // of the tail
+  // Of a merge, from ReserveMerge on.
+  Reservation merged_rows_;
+  Reservation merged_index_;
 };
 
 }  // namespace sounder::kv_node

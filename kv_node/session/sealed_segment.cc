@@ -35,9 +35,10 @@ std::vector<std::byte> IndexToStore(const Segment& segment, const Sampler* sampl
 
 SealedSegment::SealedSegment(std::unique_ptr<Segment> segment,
                              std::shared_ptr<const Sampler> sampler, Reservation rows,
-                             Reservation index)
+                             Reservation index, std::vector<base::Position> marks)
     : shape_(segment->shape()),
       sampler_(std::move(sampler)),
+      marks_(std::move(marks)),
       segment_(std::move(segment)),
       rows_(std::move(rows)),
       index_(std::move(index)) {}
@@ -45,9 +46,10 @@ SealedSegment::SealedSegment(std::unique_ptr<Segment> segment,
 SealedSegment::SealedSegment(const SegmentShape& shape, std::shared_ptr<const Sampler> sampler,
                              std::shared_ptr<const StoredSegment> stored,
                              const ContentHash& content_hash, SegmentStore* store,
-                             MemoryBudget* budget)
+                             MemoryBudget* budget, std::vector<base::Position> marks)
     : shape_(shape),
       sampler_(std::move(sampler)),
+      marks_(std::move(marks)),
       stored_(std::move(stored)),
       store_(store),
       content_hash_(content_hash),
@@ -64,6 +66,11 @@ Residency SealedSegment::residency() const {
   std::lock_guard lock(mutex_);
   if (segment_ == nullptr) return Residency::kCold;
   return segment_->rows() == nullptr ? Residency::kWarm : Residency::kHot;
+}
+
+bool SealedSegment::built() const {
+  std::lock_guard lock(mutex_);
+  return PhaseLocked() != SegmentPhase::kBuilding;
 }
 
 SegmentPhase SealedSegment::PhaseLocked() const {

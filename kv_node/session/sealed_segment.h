@@ -46,23 +46,26 @@ enum class SegmentPhase : uint8_t { kBuilding, kOpen, kCold };
 class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
  public:
   // A hot segment. `sampler` builds and reads its index; null: it gets none. `index` is room for
-  // the index, which the segment has not got yet.
+  // the index, which the segment has not got yet. `marks`: the ends of what it was merged from, but
+  // for its own.
   SealedSegment(std::unique_ptr<Segment> segment, std::shared_ptr<const Sampler> sampler,
-                Reservation rows, Reservation index);
+                Reservation rows, Reservation index, std::vector<base::Position> marks = {});
   // A cold one. `store` and `budget` outlive the segment.
   SealedSegment(const SegmentShape& shape, std::shared_ptr<const Sampler> sampler,
                 std::shared_ptr<const StoredSegment> stored, const ContentHash& content_hash,
-                SegmentStore* store, MemoryBudget* budget);
+                SegmentStore* store, MemoryBudget* budget, std::vector<base::Position> marks = {});
 
   const SegmentShape& shape() const { return shape_; }
   base::PositionRange range() const {
     return {shape_.first_position, shape_.first_position + shape_.num_rows};
   }
+  const std::vector<base::Position>& marks() const { return marks_; }
   SegmentView View() const;
   Residency residency() const;
 
   // The index has been built, or none is needed, and is in memory. A segment that became cold is
-  // not ready until it is opened.
+  // not ready until it is opened; it stays built.
+  bool built() const;
   bool ready() const { return ready_.load(std::memory_order_acquire); }
   // Once. Accounts the index (none: attended exactly) and its copies of rows: together within the
   // room there was. Calls those who wait.
@@ -143,6 +146,7 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
 
   const SegmentShape shape_;
   const std::shared_ptr<const Sampler> sampler_;
+  const std::vector<base::Position> marks_;
   std::atomic<bool> ready_{false};
   std::atomic<bool> loading_{false};
   std::atomic<int64_t> last_use_{0};

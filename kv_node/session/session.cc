@@ -109,7 +109,7 @@ absl::Status Session::Enqueue(const wire::AppendItem& item,
   Operation operation(budget_);
   operation.item = item;
   operation.truncate_to = truncate_to;
-  if (item.sequence != applied_ + 1 || !HoldCuts(item)) {
+  if (item.sequence != applied_ + 1 || !HoldCopied(operation)) {
     const std::span<const std::byte> parts[] = {item.keys, item.values, std::as_bytes(item.tokens)};
     const size_t bytes = parts[0].size() + parts[1].size() + parts[2].size();
     RETURN_IF_ERROR(operation.reservation.Resize(memory::AlignedBuffer::Allocated(bytes)));
@@ -167,7 +167,7 @@ void Session::GiveUp(uint64_t sequence, uint64_t serial) {
     if (found == queued_.end() || found->second.serial != serial) return;
     Operation operation = std::move(found->second);
     queued_.erase(found);
-    ReleaseCuts(operation.item);
+    ReleaseCopied(operation);
     Answer(&operation, LateError(sequence), 0, &calls);
   }
   for (const auto& call : calls) call();
@@ -187,7 +187,7 @@ void Session::Answer(Operation* operation, const absl::Status& status, uint64_t 
 void Session::ApplyQueued(Calls* calls) {
   while (!queued_.empty()) {
     const auto first = queued_.begin();
-    if (failed_.ok() && (first->first != applied_ + 1 || !HoldCuts(first->second.item))) break;
+    if (failed_.ok() && (first->first != applied_ + 1 || !HoldCopied(first->second))) break;
     Operation operation = std::move(first->second);
     queued_.erase(first);
     if (operation.timer != 0) executor_->Cancel(operation.timer);
@@ -202,7 +202,7 @@ void Session::ApplyQueued(Calls* calls) {
         ++applied_;
         NoteAppended(operation.item);
       }
-      ReleaseCuts(operation.item);
+      ReleaseCopied(operation);
     }
     Answer(&operation, failed_, rows, calls);
   }
@@ -226,9 +226,29 @@ absl::Status Session::Apply(const wire::AppendItem& item, uint64_t* rows) {
       return status;
     }
   }
-  const absl::Status status = tokens_.Put(item.first_position, item.tokens);
-  if (!status.ok()) half_done_ = attempt;
-  return status;
+  absl::Status status;
+  for (uint32_t head = 0; head < item.kv_head_count && status.ok(); ++head) {
+    status = Stream(item.layer, item.kv_head_begin + head).ReserveMerge(item.first_position);
+  }
+  if (status.ok()) status = tokens_.Put(item.first_position, item.tokens);
+  if (!status.ok()) {
+    half_done_ = attempt;
+    return status;
+  }
+  // From here on nothing fails: what is merged depends on what was applied alone.
+  for (uint32_t head = 0; head < item.kv_head_count; ++head) {
+    FinishHead(item.layer, item.kv_head_begin + head);
+  }
+  return absl::OkStatus();
+}
+
+void Session::FinishHead(uint32_t layer, uint32_t head) {
+  RowStream& stream = Stream(layer, head);
+  const std::shared_ptr<SealedSegment> merged = stream.FinishAppend();
+  if (merged == nullptr) return;
+  for (const Held<SealedSegment>& part : stream.last_parts()) unbuilt_.erase(part.block().get());
+  lane_->NoteMerged(stream.last_parts().size());
+  StartSegment(layer, merged);
 }
 
 absl::Status Session::ApplyHead(const wire::AppendItem& item, uint32_t head, bool resuming,
@@ -262,7 +282,12 @@ absl::Status Session::ApplyHead(const wire::AppendItem& item, uint32_t head, boo
 absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   RowStream& stream = Stream(layer, head);
   ASSIGN_OR_RETURN(const std::shared_ptr<SealedSegment> segment, stream.Seal());
-  if (segment == nullptr) return absl::OkStatus();
+  if (segment != nullptr) StartSegment(layer, segment);
+  return absl::OkStatus();
+}
+
+// A new segment becomes ready, some time, and whatever else its session wants of it.
+void Session::StartSegment(uint32_t layer, const std::shared_ptr<SealedSegment>& segment) {
   segment->PinUntil(pinned_until_, soft_pin_);
   segment->AddLife(life_);
   // Whoever may take it from memory, or writes it.
@@ -274,8 +299,7 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
   };
   if (!IndexedLayer(layer)) {
     segment->SetReady({});
-    done(segment);
-    return absl::OkStatus();
+    return done(segment);
   }
   Await(*segment);
   // For whoever holds the segment by then; nobody may.
@@ -290,7 +314,6 @@ absl::Status Session::SealStream(uint32_t layer, uint32_t head) {
         held->SetReady(*std::move(index));
         done(held);
       });
-  return absl::OkStatus();
 }
 
 void Session::Await(SealedSegment& segment) {

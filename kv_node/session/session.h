@@ -240,6 +240,7 @@ class Session : public std::enable_shared_from_this<Session> {
     absl::flat_hash_set<const SealedSegment*> asked;   // to be opened
     std::vector<const SealedSegment*> awaited;         // of these, when it looked last
     std::vector<std::shared_ptr<const Segment>> held;  // what is open stays so until all is
+    bool loads = false;                                // rows of what is to be split
     absl::StatusOr<Pieces> pieces = absl::UnknownError("not gathered");
   };
 
@@ -262,7 +263,9 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::Status Apply(const wire::AppendItem& item, uint64_t* rows);
   absl::Status ApplyHead(const wire::AppendItem& item, uint32_t head, bool resuming,
                          uint64_t* rows);
+  void FinishHead(uint32_t layer, uint32_t head);
   absl::Status SealStream(uint32_t layer, uint32_t head);
+  void StartSegment(uint32_t layer, const std::shared_ptr<SealedSegment>& segment);
   absl::Status ApplyTruncate(uint64_t sequence, base::Position position);
   // Counts a segment among those whose index is awaited, unless it is ready.
   void Await(SealedSegment& segment);
@@ -271,13 +274,20 @@ class Session : public std::enable_shared_from_this<Session> {
   // wanted, indexed. Those that are cold come.
   bool Gather(const Wanted& wanted, Gathering* gathering);
   enum class Look { kComplete, kWaits, kAgain };  // the later one decides
+  absl::StatusOr<Look> SplitFor(const Wanted& wanted, Gathering* gathering);
   absl::StatusOr<Look> LookAt(const Pieces& pieces, bool indexed, Gathering* gathering);
   absl::StatusOr<Look> AwaitOpen(const std::shared_ptr<SealedSegment>& segment,
                                  Gathering* gathering);
-  // Whether the rows that an append has to copy are in memory; those that are not come.
-  bool HoldCuts(const wire::AppendItem& item);
-  void ReleaseCuts(const wire::AppendItem& item);
-  void OnCutsLoaded(const absl::Status& status);
+  // Whether the rows that an operation has to copy are in memory; those that are not come.
+  bool HoldCopied(const Operation& operation);
+  void ReleaseCopied(const Operation& operation);
+  // The same of rows that a cut to that position splits.
+  bool HoldSplits(base::Position position);
+  absl::Status Split(base::Position position);
+  absl::Status SplitStream(size_t stream, base::Position position);
+  void LoadCopied(std::shared_ptr<SealedSegment> away);
+  void OnCopiedLoaded(const absl::Status& status);
+  absl::StatusOr<ForkedRows> ForkAt(uint64_t sequence, base::Position position);
   void LoadForJournal(const std::shared_ptr<SealedSegment>& segment);
   void PushWatch(Calls* calls);
   void WatchRoom();
@@ -323,7 +333,8 @@ class Session : public std::enable_shared_from_this<Session> {
   std::vector<Cut> cuts_;  // the later, the further on: each hides those before it and beyond
   absl::flat_hash_set<const SealedSegment*> unbuilt_;  // its index is awaited
   absl::flat_hash_set<const SealedSegment*> opening_;  // for a request that waits
-  size_t loading_cuts_ = 0;                            // for an append that waits
+  size_t loading_ = 0;                                 // segments, to be copied for what waits
+  absl::Status load_error_;                            // of those loaded last
   bool no_room_ = false;                               // somebody waits for it
   bool watching_room_ = false;                         // and will be told
   base::Time pinned_until_{};

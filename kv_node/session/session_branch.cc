@@ -50,9 +50,24 @@ absl::Status Session::CheckEnd(base::Position position) const {
   return absl::OkStatus();
 }
 
+// Segments that were merged are their parts again, before a cut within them.
+absl::Status Session::Split(base::Position position) {
+  for (size_t i = 0; i < streams_.size(); ++i) RETURN_IF_ERROR(SplitStream(i, position));
+  return absl::OkStatus();
+}
+
+absl::Status Session::SplitStream(size_t stream, base::Position position) {
+  ASSIGN_OR_RETURN(const auto parts, streams_[stream].Split(position));
+  for (const auto& part : parts) {
+    StartSegment(static_cast<uint32_t>(stream) / spec_.kv_head_count, part);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Session::ApplyTruncate(uint64_t sequence, base::Position position) {
   constexpr size_t kMostCuts = 64;
   RETURN_IF_ERROR(CheckEnd(position));
+  RETURN_IF_ERROR(Split(position));
   half_done_ = Attempt{};
   absl::flat_hash_set<const SealedSegment*> awaited;  // nobody waits for an index that is gone
   for (RowStream& stream : streams_) {
@@ -87,36 +102,46 @@ absl::Status Session::CheckCuts(uint64_t sequence, base::Position end) const {
   return absl::OkStatus();
 }
 
+absl::StatusOr<ForkedRows> Session::ForkAt(uint64_t sequence, base::Position position) {
+  RETURN_IF_ERROR(Split(position));
+  ForkedRows forked(tokens_);
+  forked.tokens.Truncate(position);
+  forked.streams.reserve(streams_.size());
+  for (const RowStream& stream : streams_) {
+    forked.streams.push_back(stream.Share());
+    forked.streams.back().Truncate(position);
+  }
+  forked.parent = spec_.session.id;
+  forked.position = position;
+  forked.sequence = sequence;
+  return forked;
+}
+
 void Session::Fork(const wire::SessionRef& ref, uint64_t sequence, base::Position position,
                    base::Time deadline, ForkDone done) {
-  auto rows = std::make_shared<absl::StatusOr<ForkedRows>>(absl::UnknownError("not forked"));
+  struct Forking {
+    absl::StatusOr<ForkedRows> rows = absl::UnknownError("not forked");
+    bool waited = false;  // for rows
+  };
+  auto fork = std::make_shared<Forking>();
   // In the hold of the lock that finds the operations applied.
   Wait(
       &ref, sequence,
-      [this, sequence, position, rows] {
+      [this, sequence, position, fork] {
         absl::Status status = CheckPosition(position);
         if (status.ok()) status = CheckEnd(position);
         if (status.ok()) status = CheckCuts(sequence, position);
-        if (!status.ok()) {
-          *rows = std::move(status);
-          return true;
+        if (status.ok() && fork->waited) status = load_error_;
+        if (status.ok() && !HoldSplits(position)) {
+          fork->waited = true;
+          return false;
         }
-        ForkedRows forked(tokens_);
-        forked.tokens.Truncate(position);
-        forked.streams.reserve(streams_.size());
-        for (const RowStream& stream : streams_) {
-          forked.streams.push_back(stream.Share());
-          forked.streams.back().Truncate(position);
-        }
-        forked.parent = spec_.session.id;
-        forked.position = position;
-        forked.sequence = sequence;
-        *rows = std::move(forked);
+        fork->rows = status.ok() ? ForkAt(sequence, position) : std::move(status);
         return true;
       },
       deadline, "for operations in flight",
-      [rows, done = std::move(done)](const absl::Status& waited) {
-        done(waited.ok() ? std::move(*rows) : waited);
+      [fork, done = std::move(done)](const absl::Status& waited) {
+        done(waited.ok() ? std::move(fork->rows) : waited);
       });
 }
 
@@ -200,7 +225,7 @@ absl::Status Session::Adopt(uint64_t epoch, uint64_t holder) {
     half_done_ = Attempt{};
     for (auto& [sequence, operation] : queued_) {
       if (operation.timer != 0) executor_->Cancel(operation.timer);
-      ReleaseCuts(operation.item);
+      ReleaseCopied(operation);
       Answer(&operation, CheckOpen(operation.item.session), 0, &calls);
     }
     queued_.clear();

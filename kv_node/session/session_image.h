@@ -24,6 +24,9 @@ struct StreamImage {
   base::DType dtype = base::DType::kBF16;
   size_t first_segment = 0;
   std::vector<std::shared_ptr<SealedSegment>> segments;  // the others
+  // What the last of them are being merged into, with rows behind them; then nothing follows.
+  std::shared_ptr<SealedSegment> merging;
+  std::shared_ptr<const SegmentRows> merging_rows;
   // Behind them: the first rows of a segment that was cut, or a tail, or nothing.
   std::shared_ptr<SealedSegment> cut;
   std::shared_ptr<const TailRows> tail;

@@ -164,6 +164,7 @@ absl::Status SessionJournal::MakeDurable(const Write& write) {
 
 // Segments as far as their indexes are built; the others follow when they are. What was durable of
 // those is recorded as a tail until then, and no more: that would lose where the seal mark lies.
+// What is being merged is recorded as it was before.
 absl::Status SessionJournal::AddStream(const SessionImage& image, size_t i, Write* write) {
   const StreamImage& of = image.streams[i];
   Stream& stream = streams_[i];
@@ -198,12 +199,18 @@ absl::Status SessionJournal::AddStream(const SessionImage& image, size_t i, Writ
     stream.cut_first = of.tail_first;
     stream.cut_end = end;
   }
+  if (unbuilt == nullptr && of.merging != nullptr) {
+    unbuilt = of.merging;
+    unbuilt_rows = of.merging_rows;
+  }
   Tail tail;
   if (unbuilt != nullptr) {
     AwaitBuilt(i, *unbuilt);
     const base::PositionRange range = unbuilt->range();
-    tail = {range.begin, std::max<int64_t>(0, std::min(kept_[i], range.end) - range.begin),
-            unbuilt_rows->keys().data, unbuilt_rows->values().data};
+    tail.first = std::max(range.begin, stream.segments.empty() ? 0 : stream.segments.back().end);
+    tail.rows = std::max<int64_t>(0, std::min(kept_[i], range.end) - tail.first);
+    tail.keys = unbuilt_rows->keys().Row(tail.first - range.begin);
+    tail.values = unbuilt_rows->values().Row(tail.first - range.begin);
   } else if (of.tail != nullptr && of.tail_rows > 0) {
     tail = {of.tail_first, of.tail_rows, of.tail->keys.data(), of.tail->values.data()};
   }
@@ -287,6 +294,9 @@ absl::StatusOr<std::shared_ptr<const StoredSegment>> SessionJournal::PutSegment(
   record.rows_used = rows;
   record.indexed = record.shape.index_bytes > 0;
   record.content_hash = segment->content_hash();
+  for (const base::Position mark : segment->marks()) {
+    record.marks.push_back(static_cast<uint16_t>(mark - segment->range().begin));
+  }
   names_.Add(stored);
   write->batch.PutSegment(session_, record);
   write->changes = true;

@@ -47,9 +47,11 @@ std::shared_ptr<SealedSegment> SessionRestorer::SegmentOf(const SegmentRecord& r
   if (segment != nullptr) return segment;
   const StoredShape& stored = record.shape;
   const SegmentShape shape = {stored.first_position, stored.num_rows, stored.dim, stored.dtype};
+  std::vector<base::Position> marks;
+  for (const uint16_t mark : record.marks) marks.push_back(shape.first_position + mark);
   segment = std::make_shared<SealedSegment>(
       shape, record.indexed ? loading_->session->sampler() : nullptr,
-      store_->Adopt(stored, record.place), record.content_hash, store_, budget_);
+      store_->Adopt(stored, record.place), record.content_hash, store_, budget_, std::move(marks));
   if (tiers_ != nullptr) tiers_->Add(segment);
   return segment;
 }

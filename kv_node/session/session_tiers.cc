@@ -14,7 +14,10 @@ bool Session::Gather(const Wanted& wanted, Gathering* gathering) {
     if (opening_.contains(gathering->awaited.back())) return false;
   }
   for (;;) {
-    absl::StatusOr<Pieces> pieces = Collect(wanted);
+    const absl::StatusOr<Look> split =
+        wanted.indexed ? SplitFor(wanted, gathering) : Look::kComplete;
+    if (split.ok() && *split == Look::kWaits) return false;
+    absl::StatusOr<Pieces> pieces = split.ok() ? Collect(wanted) : split.status();
     if (pieces.ok()) {
       const absl::StatusOr<Look> look = LookAt(*pieces, wanted.indexed, gathering);
       if (look.ok() && *look == Look::kAgain) continue;
@@ -25,6 +28,31 @@ bool Session::Gather(const Wanted& wanted, Gathering* gathering) {
     gathering->held.clear();
     return true;
   }
+}
+
+// A merged block, as laid out before its end, is its parts; those that are gone are made anew, once
+// the block's rows are in memory.
+absl::StatusOr<Session::Look> Session::SplitFor(const Wanted& wanted, Gathering* gathering) {
+  const base::Position position = wanted.layout_position;
+  std::vector<size_t> streams;
+  for (uint32_t head = 0; head < wanted.kv_head_count; ++head) {
+    RowStream& stream = Stream(wanted.layer, wanted.kv_head_begin + head);
+    if (stream.WantsSplit(wanted.range, position)) {
+      streams.push_back(static_cast<size_t>(&stream - streams_.data()));
+    }
+  }
+  if (streams.empty()) return Look::kComplete;
+  if (gathering->loads) RETURN_IF_ERROR(load_error_);
+  const bool busy = loading_ > 0;
+  for (const size_t i : streams) {
+    if (!busy) LoadCopied(streams_[i].HoldSplit(position));
+  }
+  if (loading_ > 0) {
+    gathering->loads = true;
+    return Look::kWaits;
+  }
+  for (const size_t i : streams) RETURN_IF_ERROR(SplitStream(i, position));
+  return Look::kComplete;
 }
 
 absl::StatusOr<Session::Look> Session::LookAt(const Pieces& pieces, bool indexed,
@@ -74,34 +102,51 @@ absl::StatusOr<Session::Look> Session::AwaitOpen(const std::shared_ptr<SealedSeg
   return Look::kWaits;
 }
 
-bool Session::HoldCuts(const wire::AppendItem& item) {
-  if (loading_cuts_ > 0) return false;
+bool Session::HoldCopied(const Operation& operation) {
+  if (operation.truncate_to.has_value()) return HoldSplits(*operation.truncate_to);
+  if (loading_ > 0) return false;
+  const wire::AppendItem& item = operation.item;
   for (uint32_t head = 0; head < item.kv_head_count; ++head) {
-    std::shared_ptr<SealedSegment> away = Stream(item.layer, item.kv_head_begin + head).HoldCut();
-    if (away == nullptr) continue;
-    CHECK(tiers_ != nullptr);
-    ++loading_cuts_;
-    executor_->Run([tiers = tiers_, away = std::move(away), weak = weak_from_this()]() mutable {
-      tiers->Load(std::move(away), [weak](const absl::Status& status) {
-        if (const auto self = weak.lock()) self->OnCutsLoaded(status);
-      });
-    });
+    LoadCopied(Stream(item.layer, item.kv_head_begin + head).HoldCopied(item.range()));
   }
-  return loading_cuts_ == 0;
+  return loading_ == 0;
 }
 
-void Session::ReleaseCuts(const wire::AppendItem& item) {
+bool Session::HoldSplits(base::Position position) {
+  if (loading_ > 0) return false;
+  for (RowStream& stream : streams_) LoadCopied(stream.HoldSplit(position));
+  return loading_ == 0;
+}
+
+void Session::LoadCopied(std::shared_ptr<SealedSegment> away) {
+  if (away == nullptr) return;
+  CHECK(tiers_ != nullptr);
+  ++loading_;
+  load_error_ = absl::OkStatus();
+  executor_->Run([tiers = tiers_, away = std::move(away), weak = weak_from_this()]() mutable {
+    tiers->Load(std::move(away), [weak](const absl::Status& status) {
+      if (const auto self = weak.lock()) self->OnCopiedLoaded(status);
+    });
+  });
+}
+
+void Session::ReleaseCopied(const Operation& operation) {
+  if (operation.truncate_to.has_value()) {
+    for (RowStream& stream : streams_) stream.ReleaseCopied();
+  }
+  const wire::AppendItem& item = operation.item;
   for (uint32_t head = 0; head < item.kv_head_count; ++head) {
-    Stream(item.layer, item.kv_head_begin + head).ReleaseCut();
+    Stream(item.layer, item.kv_head_begin + head).ReleaseCopied();
   }
 }
 
 // They may have been dropped again: then they are loaded again.
-void Session::OnCutsLoaded(const absl::Status& status) {
+void Session::OnCopiedLoaded(const absl::Status& status) {
   Calls calls;
   {
     std::lock_guard lock(mutex_);
-    --loading_cuts_;
+    --loading_;
+    load_error_.Update(status);
     if (!closed_.ok()) return;
     const bool waited_for = !queued_.empty() && queued_.begin()->first == applied_ + 1;
     if (!status.ok() && waited_for && failed_.ok()) failed_ = status;
@@ -156,8 +201,7 @@ std::vector<std::shared_ptr<SealedSegment>> Session::Segments() const {
   std::lock_guard lock(mutex_);
   for (const RowStream& stream : streams_) {
     for (const Held<SealedSegment>& segment : stream.segments()) {
-      const bool built = segment->ready() || segment->residency() == Residency::kCold;
-      if (built) segments.push_back(segment.block());
+      if (segment->built()) segments.push_back(segment.block());
     }
   }
   return segments;

@@ -23,8 +23,9 @@ absl::StatusOr<Session::Pieces> Session::Collect(const Wanted& wanted) const {
   Pieces all;
   all.reserve(wanted.kv_head_count);
   for (uint32_t head = 0; head < wanted.kv_head_count; ++head) {
-    absl::StatusOr<std::vector<Piece>> pieces = Stream(wanted.layer, wanted.kv_head_begin + head)
-                                                    .Collect(wanted.range, wanted.layout_position);
+    absl::StatusOr<std::vector<Piece>> pieces =
+        Stream(wanted.layer, wanted.kv_head_begin + head)
+            .Collect(wanted.range, wanted.layout_position, wanted.indexed);
     if (!pieces.ok()) {
       return absl::Status(pieces.status().code(),
                           absl::StrCat(Name(spec_.session.id), ": ", pieces.status().message()));

@@ -167,6 +167,19 @@ absl::StatusOr<std::string_view> OpenRecord(const RecordKey& key, std::string_vi
   return front;
 }
 
+namespace {
+
+bool MarksFit(const SegmentRecord& record) {
+  int64_t last = 0;
+  for (const uint16_t mark : record.marks) {
+    if (mark <= last) return false;
+    last = mark;
+  }
+  return last < record.shape.num_rows;
+}
+
+}  // namespace
+
 EncodedRecord EncodeRecord(const base::SessionId& session, const SegmentRecord& record) {
   const StoredShape& shape = record.shape;
   CHECK(CheckShape(shape).ok()) << CheckShape(shape).ToString();
@@ -185,14 +198,17 @@ EncodedRecord EncodeRecord(const base::SessionId& session, const SegmentRecord& 
   Put(body, record.place.offset);
   body.append(AsText(record.content_hash));
   CHECK(body.size() == kSegmentBytes) << body.size();
+  CHECK(MarksFit(record));
+  for (const uint16_t mark : record.marks) Put(body, mark);
   return {EncodeKey(key), SealRecord(key, body)};
 }
 
 absl::StatusOr<SegmentRecord> ParseSegment(const RecordKey& key, std::string_view value) {
   CHECK(key.kind == RecordKind::kSegment);
   ASSIGN_OR_RETURN(std::string_view body, OpenRecord(key, value));
-  if (body.size() != kSegmentBytes) {
-    return Damaged("of a segment has ", body.size(), " bytes, expected ", kSegmentBytes);
+  if (body.size() < kSegmentBytes || (body.size() - kSegmentBytes) % sizeof(uint16_t) != 0) {
+    return Damaged("of a segment has ", body.size(), " bytes, expected ", kSegmentBytes,
+                   " and two for each mark");
   }
   SegmentRecord record;
   record.layer = key.layer;
@@ -209,12 +225,14 @@ absl::StatusOr<SegmentRecord> ParseSegment(const RecordKey& key, std::string_vie
   record.place.file = Take<uint64_t>(body);
   record.place.offset = Take<uint64_t>(body);
   record.content_hash = Take<ContentHash>(body);
+  while (!body.empty()) record.marks.push_back(Take<uint16_t>(body));
   if (const absl::Status status = CheckShape(record.shape); !status.ok()) {
     return Damaged("of a segment: ", status.message());
   }
   if (record.rows_used < 1 || record.rows_used > record.shape.num_rows) {
     return Damaged("of a segment: ", record.rows_used, " rows used of ", record.shape.num_rows);
   }
+  if (!MarksFit(record)) return Damaged("of a segment has marks that do not divide it");
   if ((flags & ~kIndexedFlag) != 0) {
     return Damaged("of a segment has flags that this version does not know");
   }

@@ -75,6 +75,8 @@ struct SegmentRecord {
   int64_t rows_used = 0;  // in [1, shape.num_rows]
   bool indexed = false;   // attended through the index that is stored with it
   ContentHash content_hash{};
+  // Where it was divided before it was merged: rows, ascending, in (0, shape.num_rows).
+  std::vector<uint16_t> marks = {};
 
   LiveSegment live() const { return {place, SegmentLayout(shape).bytes()}; }
   friend bool operator==(const SegmentRecord&, const SegmentRecord&) = default;

@@ -57,10 +57,13 @@ absl::Status Append(NodeRun& run, Session& session, uint64_t sequence, base::Pos
 }
 
 absl::Status Truncate(NodeRun& run, Session& session, uint64_t sequence, base::Position position) {
-  absl::Status status = absl::UnknownError("no answer");
+  std::optional<absl::Status> status;
   session.Truncate({session.spec().session.id, session.epoch()}, sequence, position,
-                   run.executor.clock().Now(), [&](const AppendResult& r) { status = r.status; });
-  return status;
+                   run.executor.clock().Now() + std::chrono::seconds(5),
+                   [&](const AppendResult& result) { status = result.status; });
+  while (!status.has_value() && run.executor.Step()) {
+  }
+  return status.value_or(absl::UnknownError("no answer"));
 }
 
 // The generations of the rows of a session, read back with their token ids.
@@ -285,6 +288,38 @@ TEST(RestartTest, ATailThatIsBeingIndexedStaysDurable) {
   session = nullptr;
   driver.Crash();
   EXPECT_EQ(Generations(driver, Spec(1).session.id), std::vector<int>(40, 1));
+}
+
+// A block that is complete, and whose segments are being merged, is recorded as it was before.
+TEST(RestartTest, ABlockThatIsBeingMergedStaysAsItWas) {
+  for (const bool built : {false, true}) {
+    RestartDriver driver(14);
+    auto session = driver.run().Open(Spec(1));
+    ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 20, 1, /*seal=*/true).ok());
+    ASSERT_TRUE(Append(driver.run(), *session, 2, 20, 20, 1).ok());
+    WaitUntilDurable(driver.run(), *session, 40);
+    ASSERT_EQ(session->Counts().segments, 2u) << "and a tail";
+    ASSERT_TRUE(Append(driver.run(), *session, 3, 40, 30, 1).ok());
+    ASSERT_EQ(session->Counts().segments, 2u) << "merged, and a tail";
+    ASSERT_TRUE(session->MakeDurable().ok());
+    EXPECT_EQ(session->Info().durable_position, 40);
+    uint64_t one_block = 0;
+    if (built) {
+      WaitUntilDurable(driver.run(), *session, 70);
+      for (uint64_t i = 0; i < 5; ++i) {  // then the parts go
+        ASSERT_TRUE(Append(driver.run(), *session, 4 + i, 70 + static_cast<int>(i), 1, 1).ok());
+      }
+      WaitUntilDurable(driver.run(), *session, 75);
+      one_block = driver.disks().log->counts().live_bytes;
+    }
+    session = nullptr;
+    driver.Crash();
+    EXPECT_EQ(Generations(driver, Spec(1).session.id), std::vector<int>(built ? 75 : 40, 1));
+    EXPECT_EQ((*driver.run().map.Find(Spec(1).session.id))->Counts().segments, 2u);
+    if (built) {
+      EXPECT_EQ(driver.disks().log->counts().live_bytes, one_block);
+    }
+  }
 }
 
 // The same of a segment that was cut before its index was built, and of one that follows a cut.

@@ -44,12 +44,19 @@ absl::Status ParseAny(const RecordKey& key, std::string_view value) {
   return absl::InternalError("no kind");
 }
 
+SegmentRecord MarkedSegment(std::vector<uint16_t> marks) {
+  SegmentRecord record = TestSegmentRecord(31, 7, 1 << 21);
+  record.marks = std::move(marks);
+  return record;
+}
+
 std::vector<EncodedRecord> OneOfEach() {
   const base::SessionId id{0x0123456789abcdef, 0xfedcba9876543210};
   return {EncodeRecord(TestSession(id, 18446744073709551615u)),
           EncodeRecord(id, TestSegmentRecord(31, 7, 1 << 20)),
           EncodeRecord(id, TestTail(31, 7, 1052672, 5).record),
-          EncodeRecord(id, TestTokens(2048, 100, 103, 1))};
+          EncodeRecord(id, TestTokens(2048, 100, 103, 1)),
+          EncodeRecord(id, MarkedSegment({1000, 3000, 4095}))};
 }
 
 // FORMAT.md's tables, by hand.
@@ -265,7 +272,17 @@ TEST(RecordsTest, FieldsOutOfTheirRangeAreNamed) {
   EXPECT_EQ(message(segment, [](auto& b) { b[44] = 1; }),
             "DATA_LOSS: the record of a segment: no segment lies at 315393 of file 2");
   EXPECT_EQ(message(segment, [](auto& b) { b += 'a'; }),
-            "DATA_LOSS: the record of a segment has 69 bytes, expected 68");
+            "DATA_LOSS: the record of a segment has 69 bytes, expected 68 and two for each mark");
+  const EncodedRecord marked = EncodeRecord({1, 2}, MarkedSegment({1, 4095}));
+  for (const auto& [first, second] : {std::pair(0, 1), std::pair(5, 5), std::pair(1, 4096)}) {
+    EXPECT_EQ(
+        message(marked,
+                [&](auto& b) {
+                  const auto marks = {static_cast<uint16_t>(first), static_cast<uint16_t>(second)};
+                  std::copy(marks.begin(), marks.end(), reinterpret_cast<uint16_t*>(b.data() + 68));
+                }),
+        "DATA_LOSS: the record of a segment has marks that do not divide it");
+  }
   EXPECT_EQ(message(tail, [](auto& b) { b[1] = 6; }),
             "DATA_LOSS: the record of a tail has 160 bytes of rows, expected 192");
   EXPECT_EQ(message(tail, [](auto& b) { b[5] = 9; }),
