@@ -175,12 +175,12 @@ absl::StatusOr<std::shared_ptr<SealedSegment>> RowStream::Seal() {
   return sealed;
 }
 
-void RowStream::Truncate(base::Position position) {
-  if (position >= end_position()) return;
+size_t RowStream::Truncate(base::Position position) {
+  if (position >= end_position()) return 0;
   unmerged_.end = std::min(unmerged_.end, position);
   if (tail_rows_ > 0 && position > tail_first_) {
     tail_rows_ = position - tail_first_;
-    return;
+    return 0;
   }
   tail_ = {};
   cut_ = {};
@@ -189,12 +189,13 @@ void RowStream::Truncate(base::Position position) {
   CHECK(index_to_come_.Resize(0).ok());
   part_rows_.clear();
   while (!segments_.empty() && segments_.back()->range().begin >= position) segments_.pop_back();
-  Unmerge(position);
-  if (segments_.empty() || segments_.back()->range().end <= position) return;
+  const size_t back = Unmerge(position);
+  if (segments_.empty() || segments_.back()->range().end <= position) return back;
   cut_ = std::move(segments_.back());
   segments_.pop_back();
   tail_first_ = cut_->range().begin;
   tail_rows_ = position - tail_first_;
+  return back == 0 ? 0 : back - 1;
 }
 
 RowStream RowStream::Share() const {
@@ -206,7 +207,7 @@ RowStream RowStream::Share() const {
   other.cut_ = cut_;
   other.merges_ = merges_;
   other.first_kept_ = first_kept_;
-  other.appends_ = appends_;
+  other.clock_ = clock_;
   return other;
 }
 

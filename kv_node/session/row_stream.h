@@ -15,6 +15,7 @@
 #ifndef SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
 #define SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -84,8 +85,8 @@ class RowStream {
   // to see to. RESOURCE_EXHAUSTED at the memory cap, for a tail that other sessions hold too; else
   // there is room.
   absl::StatusOr<std::shared_ptr<SealedSegment>> Seal();
-  // Once rows from `first` on have been appended: room to merge the segments of its block, if that
-  // is complete and they are several. RESOURCE_EXHAUSTED at the memory cap.
+  // Once rows from `first` on have been appended: room to merge the segments of the block before it
+  // or around it, if that is complete and they are several. RESOURCE_EXHAUSTED at the memory cap.
   absl::Status ReserveMerge(base::Position first);
   // Merges what there is room for: the segment, which is not ready yet either, or null. Ends the
   // append: parts are kept for a few of them after they were last wanted, and until what they were
@@ -95,21 +96,23 @@ class RowStream {
   const std::vector<Held<SealedSegment>>& last_parts() const { return merges_.back().parts; }
 
   // Before a Truncate to `position` within a merged segment whose parts are gone, or a Collect as
-  // laid out there: its rows stay in memory from now on (null), or must be loaded first (the
-  // segment).
-  std::shared_ptr<SealedSegment> HoldSplit(base::Position position);
-  // Then: makes the parts anew. They are not ready yet. RESOURCE_EXHAUSTED at the memory cap.
-  absl::StatusOr<std::vector<std::shared_ptr<SealedSegment>>> Split(base::Position position);
+  // laid out there: makes the parts anew. They are not ready yet. Nothing, and `away` is the
+  // segment, if its rows are not in memory. RESOURCE_EXHAUSTED at the memory cap.
+  absl::StatusOr<std::vector<std::shared_ptr<SealedSegment>>> Split(
+      base::Position position, std::shared_ptr<SealedSegment>* away);
   // Forgets rows and seal marks from `position` on. A mark at `position` stays: it is the end of
   // the rows before it. A segment that is cut becomes the tail; one that was merged is its parts
-  // again, unless they are gone (then its marks are forgotten). Copies nothing.
-  void Truncate(base::Position position);
+  // again, unless they are gone (then its marks are forgotten). Copies nothing. How many of the
+  // last segments came back so.
+  size_t Truncate(base::Position position);
   // Another stream of the same rows.
   RowStream Share() const;
 
   // Fills in what lies behind the first `recorded` segments, or behind fewer where
-  // `unchanged_before` says so (SessionImage), or segments have been merged.
-  void AddTo(size_t recorded, base::Position unchanged_before, StreamImage* image);
+  // `unchanged_before` says so (SessionImage), or segments have been merged: those only before
+  // `whole_before`, up to where the whole session can be recorded.
+  void AddTo(size_t recorded, base::Position unchanged_before, base::Position whole_before,
+             StreamImage* image);
   // A new stream of these segments, in order of position. `cut_rows` > 0: only the first
   // so many rows of the last one are the stream's.
   void StartFrom(std::vector<std::shared_ptr<SealedSegment>> segments, int64_t cut_rows);
@@ -145,7 +148,7 @@ class RowStream {
     std::shared_ptr<SealedSegment> whole;
     std::vector<Held<SealedSegment>> parts;  // as its marks divide it; empty: they are gone
     bool rebuilt = false;                    // the parts were, by Split
-    uint64_t kept_until = 0;                 // parts, by number of the append
+    uint64_t kept_until = 0;                 // parts, by clock_
   };
   // Rows that were split from a merged segment, which is recorded until their indexes are built.
   struct Unmerged {
@@ -155,14 +158,18 @@ class RowStream {
   base::Position BlockOf(base::Position position) const {
     return position / options_.seal_rows * options_.seal_rows;
   }
-  // Segments [first, second) of the block that holds the position.
-  std::pair<size_t, size_t> SegmentsOfBlock(base::Position position) const;
+  // Where the last row before `first` lies, or would.
+  base::Position BlockBefore(base::Position first) const {
+    return BlockOf(std::max(first, base::Position{1}) - 1);
+  }
+  // Segments [first, second) of the block.
+  std::pair<size_t, size_t> SegmentsOfBlock(base::Position block) const;
   std::shared_ptr<SealedSegment> Merge();
   std::unique_ptr<Segment> CopyParts() const;
   void DropParts();
   MergedBlock* ToSplit(base::Position position);
   absl::StatusOr<Held<SealedSegment>> CopyPart(const SegmentRows& rows, base::PositionRange part);
-  void Unmerge(base::Position position);
+  size_t Unmerge(base::Position position);
   bool UnmergedBuilt() const;
   const MergedBlock* MergeOf(base::Position first) const;
   absl::Status GrowTail(int64_t rows);
@@ -184,12 +191,11 @@ class RowStream {
   std::vector<std::shared_ptr<const SegmentRows>> part_rows_;  // likewise, of what is to be merged
   std::vector<MergedBlock> merges_;                            // in order of position
   Unmerged unmerged_;
-  bool recorded_ = false;                          // there are images, or was a record
-  std::shared_ptr<const SegmentRows> split_rows_;  // from HoldSplit to Split
+  bool recorded_ = false;  // there are images, or was a record
   // Segments from there on are not as the last image had them.
   base::Position changed_from_ = base::kMaxPositions;
-  size_t first_kept_ = 0;  // of merges_, whose parts are kept
-  uint64_t appends_ = 0;
+  size_t first_kept_ = 0;      // of merges_, whose parts are kept
+  uint64_t clock_ = 0;         // of appends and splits
   Reservation index_to_come_;  // of the tail
   // Of a merge, from ReserveMerge on.
   Reservation merged_rows_;

@@ -29,7 +29,8 @@ void RowStream::Count(HeldBytes* bytes, SharedBlocks* once) const {
   bytes->other += index_to_come_.bytes();
 }
 
-void RowStream::AddTo(size_t recorded, base::Position unchanged_before, StreamImage* image) {
+void RowStream::AddTo(size_t recorded, base::Position unchanged_before, base::Position whole_before,
+                      StreamImage* image) {
   recorded_ = true;
   image->dim = options_.dim;
   image->dtype = options_.dtype;
@@ -44,8 +45,12 @@ void RowStream::AddTo(size_t recorded, base::Position unchanged_before, StreamIm
     if (unmerged_.whole && begin >= unmerged_.whole->range().begin) break;
     SegmentView view = begin >= changed_from_ ? segment->View() : SegmentView();
     const MergedBlock* const merge = MergeOf(begin);
-    if (view.segment != nullptr && !view.ready && merge != nullptr) {
-      for (const Held<SealedSegment>& part : merge->parts) image->segments.push_back(part.block());
+    const bool whole =
+        view.segment == nullptr || (view.ready && segment->range().end <= whole_before);
+    if (merge != nullptr && !merge->parts.empty() && !whole && view.rows != nullptr) {
+      for (size_t k = 0; k + 1 < merge->parts.size(); ++k) {  // the last one completed it
+        image->segments.push_back(merge->parts[k].block());
+      }
       image->merging = segment.block();
       image->merging_rows = std::move(view.rows);
       changed_from_ = begin;

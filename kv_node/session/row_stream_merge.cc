@@ -16,8 +16,7 @@ constexpr uint64_t kKeptAppends = 4;
 
 }  // namespace
 
-std::pair<size_t, size_t> RowStream::SegmentsOfBlock(base::Position position) const {
-  const base::Position block = BlockOf(position);
+std::pair<size_t, size_t> RowStream::SegmentsOfBlock(base::Position block) const {
   size_t end = segments_.size();
   while (end > 0 && segments_[end - 1]->range().begin >= block + options_.seal_rows) --end;
   size_t begin = end;
@@ -30,9 +29,12 @@ std::shared_ptr<SealedSegment> RowStream::HoldCopied(base::PositionRange coming)
     if (cut_rows_ == nullptr) cut_rows_ = cut_->View().rows;
     if (cut_rows_ == nullptr) return cut_.block();
   }
-  const base::Position block_end = BlockOf(coming.begin) + options_.seal_rows;
+  const base::Position block = BlockBefore(coming.begin);
+  const base::Position block_end = block + options_.seal_rows;
   if (std::max(coming.end, end_position()) < block_end) return nullptr;
-  const auto [begin, end] = SegmentsOfBlock(coming.begin);
+  const auto [begin, end] = SegmentsOfBlock(block);
+  const bool complete = end > begin && segments_[end - 1]->range().end == block_end;
+  if (end == begin || (complete && end - begin == 1)) return nullptr;
   part_rows_.resize(end - begin);
   for (size_t i = begin; i < end; ++i) {
     std::shared_ptr<const SegmentRows>& rows = part_rows_[i - begin];
@@ -44,14 +46,15 @@ std::shared_ptr<SealedSegment> RowStream::HoldCopied(base::PositionRange coming)
 
 void RowStream::ReleaseCopied() {
   cut_rows_ = nullptr;
-  split_rows_ = nullptr;
   part_rows_.clear();
   CHECK(merged_rows_.Resize(0).ok() && merged_index_.Resize(0).ok());
 }
 
 absl::Status RowStream::ReserveMerge(base::Position first) {
-  const auto [begin, end] = SegmentsOfBlock(first);
-  const base::Position block_end = BlockOf(first) + options_.seal_rows;
+  const base::Position block = BlockBefore(first);
+  const base::Position block_end = block + options_.seal_rows;
+  if (end_position() < block_end) return absl::OkStatus();
+  const auto [begin, end] = SegmentsOfBlock(block);
   if (end - begin < 2 || segments_[end - 1]->range().end != block_end) return absl::OkStatus();
   const int64_t num_rows = block_end - segments_[begin]->range().begin;
   const size_t bytes = static_cast<size_t>(num_rows) * RowBytes();
@@ -60,13 +63,13 @@ absl::Status RowStream::ReserveMerge(base::Position first) {
 }
 
 std::shared_ptr<SealedSegment> RowStream::FinishAppend() {
-  ++appends_;
+  ++clock_;
   DropParts();
   return merged_rows_.bytes() > 0 ? Merge() : nullptr;
 }
 
 std::shared_ptr<SealedSegment> RowStream::Merge() {
-  const auto [begin, end] = SegmentsOfBlock(part_rows_[0]->shape().first_position);
+  const auto [begin, end] = SegmentsOfBlock(BlockOf(part_rows_[0]->shape().first_position));
   CHECK(end - begin == part_rows_.size()) << "HoldCopied comes before";
   MergedBlock merge;
   std::vector<base::Position> marks;
@@ -77,13 +80,16 @@ std::shared_ptr<SealedSegment> RowStream::Merge() {
   merge.whole = std::make_shared<SealedSegment>(
       CopyParts(), options_.sampler, std::exchange(merged_rows_, Reservation(budget_)),
       std::exchange(merged_index_, Reservation(budget_)), std::move(marks));
-  merge.kept_until = appends_ + kKeptAppends;
+  merge.kept_until = clock_ + kKeptAppends;
   segments_[begin] = Held<SealedSegment>(merge.whole);
   const auto at = segments_.begin() + static_cast<std::ptrdiff_t>(begin);
   segments_.erase(at + 1, at + static_cast<std::ptrdiff_t>(end - begin));
   changed_from_ = std::min(changed_from_, merge.whole->range().begin);
-  merges_.push_back(std::move(merge));
-  return merges_.back().whole;
+  const auto behind = std::find_if(merges_.begin(), merges_.end(), [&](const MergedBlock& other) {
+    return other.whole->range().begin > merge.whole->range().begin;
+  });
+  first_kept_ = std::min(first_kept_, static_cast<size_t>(behind - merges_.begin()));
+  return merges_.insert(behind, std::move(merge))->whole;
 }
 
 std::unique_ptr<Segment> RowStream::CopyParts() const {
@@ -110,7 +116,11 @@ std::unique_ptr<Segment> RowStream::CopyParts() const {
 void RowStream::DropParts() {
   for (size_t i = first_kept_; i < merges_.size(); ++i) {
     MergedBlock& merge = merges_[i];
-    if (appends_ > merge.kept_until && merge.whole->built()) merge.parts.clear();
+    const auto built = [](const Held<SealedSegment>& part) { return part->built(); };
+    if (clock_ > merge.kept_until && merge.whole->built() &&
+        std::all_of(merge.parts.begin(), merge.parts.end(), built)) {
+      merge.parts.clear();
+    }
     if (i == first_kept_ && merge.parts.empty()) ++first_kept_;
   }
 }
@@ -121,7 +131,7 @@ bool RowStream::WantsSplit(base::PositionRange range, base::Position layout_posi
     if (block.end <= layout_position) return false;
     if (merge->whole->marks().front() > layout_position) continue;
     if (Intersect(block, range).empty()) return false;
-    merge->kept_until = appends_ + kKeptAppends;
+    merge->kept_until = clock_ + kKeptAppends;
     return merge->parts.empty();
   }
   return false;
@@ -136,22 +146,16 @@ RowStream::MergedBlock* RowStream::ToSplit(base::Position position) {
   return nullptr;
 }
 
-std::shared_ptr<SealedSegment> RowStream::HoldSplit(base::Position position) {
-  MergedBlock* const merge = ToSplit(position);
-  if (merge == nullptr) return nullptr;
-  if (split_rows_ == nullptr || split_rows_->shape() != merge->whole->shape()) {
-    split_rows_ = merge->whole->View().rows;
-  }
-  return split_rows_ != nullptr ? nullptr : merge->whole;
-}
-
 absl::StatusOr<std::vector<std::shared_ptr<SealedSegment>>> RowStream::Split(
-    base::Position position) {
+    base::Position position, std::shared_ptr<SealedSegment>* away) {
   std::vector<std::shared_ptr<SealedSegment>> made;
   MergedBlock* const merge = ToSplit(position);
   if (merge == nullptr) return made;
-  const auto rows = std::exchange(split_rows_, nullptr);
-  CHECK(rows != nullptr && rows->shape() == merge->whole->shape()) << "HoldSplit comes before";
+  const std::shared_ptr<const SegmentRows> rows = merge->whole->View().rows;
+  if (rows == nullptr) {
+    *away = merge->whole;
+    return made;
+  }
   std::vector<base::Position> ends = merge->whole->marks();
   ends.push_back(merge->whole->range().end);
   base::Position begin = merge->whole->range().begin;
@@ -163,9 +167,9 @@ absl::StatusOr<std::vector<std::shared_ptr<SealedSegment>>> RowStream::Split(
     begin = end;
   }
   merge->parts = std::move(parts);
-  merge->rebuilt = true;
-  merge->kept_until = appends_ + kKeptAppends;
+  merge->kept_until = ++clock_ + kKeptAppends;
   first_kept_ = std::min(first_kept_, static_cast<size_t>(merge - merges_.data()));
+  DropParts();
   return made;
 }
 
@@ -188,22 +192,26 @@ absl::StatusOr<Held<SealedSegment>> RowStream::CopyPart(const SegmentRows& rows,
 }
 
 // Of segments that begin before `position`: the last one, where it is cut and was merged.
-void RowStream::Unmerge(base::Position position) {
+size_t RowStream::Unmerge(base::Position position) {
   while (!merges_.empty() && merges_.back().whole->range().begin >= position) merges_.pop_back();
   if (unmerged_.whole && position <= unmerged_.whole->range().begin) unmerged_ = {};
+  size_t back = 0;
   if (!merges_.empty() && merges_.back().whole->range().end > position) {
     MergedBlock merge = std::move(merges_.back());
     merges_.pop_back();
     if (!merge.parts.empty()) segments_.pop_back();
     for (Held<SealedSegment>& part : merge.parts) {
-      if (part->range().begin < position) segments_.push_back(std::move(part));
+      if (part->range().begin >= position) break;
+      segments_.push_back(std::move(part));
+      ++back;
     }
     changed_from_ = std::min(changed_from_, merge.whole->range().begin);
-    if (merge.rebuilt && recorded_) {
+    if (back > 0 && recorded_ && merge.whole->built()) {
       unmerged_ = {Held<SealedSegment>(std::move(merge.whole)), position};
     }
   }
   first_kept_ = std::min(first_kept_, merges_.size());
+  return back;
 }
 
 bool RowStream::UnmergedBuilt() const {

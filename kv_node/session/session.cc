@@ -109,7 +109,9 @@ absl::Status Session::Enqueue(const wire::AppendItem& item,
   Operation operation(budget_);
   operation.item = item;
   operation.truncate_to = truncate_to;
-  if (item.sequence != applied_ + 1 || !HoldCopied(operation)) {
+  const absl::StatusOr<bool> held =
+      item.sequence == applied_ + 1 ? HoldCopied(operation) : absl::StatusOr<bool>(false);
+  if (held.ok() && !*held) {
     const std::span<const std::byte> parts[] = {item.keys, item.values, std::as_bytes(item.tokens)};
     const size_t bytes = parts[0].size() + parts[1].size() + parts[2].size();
     RETURN_IF_ERROR(operation.reservation.Resize(memory::AlignedBuffer::Allocated(bytes)));
@@ -187,7 +189,12 @@ void Session::Answer(Operation* operation, const absl::Status& status, uint64_t 
 void Session::ApplyQueued(Calls* calls) {
   while (!queued_.empty()) {
     const auto first = queued_.begin();
-    if (failed_.ok() && (first->first != applied_ + 1 || !HoldCopied(first->second))) break;
+    if (failed_.ok() && first->first != applied_ + 1) break;
+    if (failed_.ok()) {
+      const absl::StatusOr<bool> held = HoldCopied(first->second);
+      if (held.ok() && !*held) break;
+      failed_ = held.status();
+    }
     Operation operation = std::move(first->second);
     queued_.erase(first);
     if (operation.timer != 0) executor_->Cancel(operation.timer);
@@ -202,8 +209,8 @@ void Session::ApplyQueued(Calls* calls) {
         ++applied_;
         NoteAppended(operation.item);
       }
-      ReleaseCopied(operation);
     }
+    ReleaseCopied(operation);
     Answer(&operation, failed_, rows, calls);
   }
   WakeWaiters(calls);
@@ -316,12 +323,15 @@ void Session::StartSegment(uint32_t layer, const std::shared_ptr<SealedSegment>&
       });
 }
 
-void Session::Await(SealedSegment& segment) {
-  if (segment.Watch(SegmentPhase::kBuilding, [weak = weak_from_this(), watched = &segment] {
+bool Session::Await(SealedSegment& segment) {
+  if (unbuilt_.contains(&segment)) return true;
+  if (!segment.Watch(SegmentPhase::kBuilding, [weak = weak_from_this(), watched = &segment] {
         if (const auto self = weak.lock()) self->OnIndexed(watched);
       })) {
-    unbuilt_.insert(&segment);
+    return false;
   }
+  unbuilt_.emplace(&segment, segment.range().begin);
+  return true;
 }
 
 void Session::OnIndexed(const SealedSegment* segment) {

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "common/base/executor.h"
@@ -235,12 +236,17 @@ class Session : public std::enable_shared_from_this<Session> {
     bool indexed = false;
   };
   static constexpr char kForRows[] = "for rows in flight, being indexed or being read";
+  // Rows that something waits for, to be copied. Shared with the loading.
+  struct Load : public std::enable_shared_from_this<Load> {
+    absl::flat_hash_set<const SealedSegment*> segments;  // being loaded
+    absl::Status error;                                  // the first
+  };
   // What it has asked for, and found, so far.
   struct Gathering {
-    absl::flat_hash_set<const SealedSegment*> asked;   // to be opened
-    std::vector<const SealedSegment*> awaited;         // of these, when it looked last
-    std::vector<std::shared_ptr<const Segment>> held;  // what is open stays so until all is
-    bool loads = false;                                // rows of what is to be split
+    absl::flat_hash_set<const SealedSegment*> asked;        // to be opened
+    std::vector<const SealedSegment*> awaited;              // of these, when it looked last
+    std::vector<std::shared_ptr<const Segment>> held;       // what is open stays so until all is
+    std::shared_ptr<Load> load = std::make_shared<Load>();  // of what is to be split
     absl::StatusOr<Pieces> pieces = absl::UnknownError("not gathered");
   };
 
@@ -267,8 +273,8 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::Status SealStream(uint32_t layer, uint32_t head);
   void StartSegment(uint32_t layer, const std::shared_ptr<SealedSegment>& segment);
   absl::Status ApplyTruncate(uint64_t sequence, base::Position position);
-  // Counts a segment among those whose index is awaited, unless it is ready.
-  void Await(SealedSegment& segment);
+  // Counts a segment among those whose index is awaited; false if it is built.
+  bool Await(SealedSegment& segment);
   void OnIndexed(const SealedSegment* segment);
   // Whether the pieces are there, or an error: with segments that are open and, where that is
   // wanted, indexed. Those that are cold come.
@@ -279,15 +285,13 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::StatusOr<Look> AwaitOpen(const std::shared_ptr<SealedSegment>& segment,
                                  Gathering* gathering);
   // Whether the rows that an operation has to copy are in memory; those that are not come.
-  bool HoldCopied(const Operation& operation);
+  absl::StatusOr<bool> HoldCopied(const Operation& operation);
   void ReleaseCopied(const Operation& operation);
-  // The same of rows that a cut to that position splits.
-  bool HoldSplits(base::Position position);
-  absl::Status Split(base::Position position);
-  absl::Status SplitStream(size_t stream, base::Position position);
-  void LoadCopied(std::shared_ptr<SealedSegment> away);
-  void OnCopiedLoaded(const absl::Status& status);
-  absl::StatusOr<ForkedRows> ForkAt(uint64_t sequence, base::Position position);
+  // Splits what is merged around `position` in streams [first, last): false while rows are loaded.
+  absl::StatusOr<bool> Split(size_t first, size_t last, base::Position position, Load& load);
+  void LoadCopied(std::shared_ptr<SealedSegment> away, Load& load);
+  void OnCopiedLoaded(Load& load, const SealedSegment* segment, const absl::Status& status);
+  ForkedRows ForkAt(uint64_t sequence, base::Position position);
   void LoadForJournal(const std::shared_ptr<SealedSegment>& segment);
   void PushWatch(Calls* calls);
   void WatchRoom();
@@ -331,12 +335,12 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::Status failed_;    // why the operation after applied_ was refused
   Attempt half_done_;      // of that operation, if rows of it were taken
   std::vector<Cut> cuts_;  // the later, the further on: each hides those before it and beyond
-  absl::flat_hash_set<const SealedSegment*> unbuilt_;  // its index is awaited
-  absl::flat_hash_set<const SealedSegment*> opening_;  // for a request that waits
-  size_t loading_ = 0;                                 // segments, to be copied for what waits
-  absl::Status load_error_;                            // of those loaded last
-  bool no_room_ = false;                               // somebody waits for it
-  bool watching_room_ = false;                         // and will be told
+  // Whose index is awaited, and where they begin.
+  absl::flat_hash_map<const SealedSegment*, base::Position> unbuilt_;
+  absl::flat_hash_set<const SealedSegment*> opening_;      // for a request that waits
+  std::shared_ptr<Load> load_ = std::make_shared<Load>();  // of the operation whose turn it is
+  bool no_room_ = false;                                   // somebody waits for it
+  bool watching_room_ = false;                             // and will be told
   base::Time pinned_until_{};
   bool soft_pin_ = false;
   base::Position unchanged_before_ = base::kMaxPositions;  // since the last image

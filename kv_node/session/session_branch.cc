@@ -50,31 +50,22 @@ absl::Status Session::CheckEnd(base::Position position) const {
   return absl::OkStatus();
 }
 
-// Segments that were merged are their parts again, before a cut within them.
-absl::Status Session::Split(base::Position position) {
-  for (size_t i = 0; i < streams_.size(); ++i) RETURN_IF_ERROR(SplitStream(i, position));
-  return absl::OkStatus();
-}
-
-absl::Status Session::SplitStream(size_t stream, base::Position position) {
-  ASSIGN_OR_RETURN(const auto parts, streams_[stream].Split(position));
-  for (const auto& part : parts) {
-    StartSegment(static_cast<uint32_t>(stream) / spec_.kv_head_count, part);
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Session::ApplyTruncate(uint64_t sequence, base::Position position) {
   constexpr size_t kMostCuts = 64;
   RETURN_IF_ERROR(CheckEnd(position));
-  RETURN_IF_ERROR(Split(position));
   half_done_ = Attempt{};
-  absl::flat_hash_set<const SealedSegment*> awaited;  // nobody waits for an index that is gone
+  absl::flat_hash_map<const SealedSegment*, base::Position>
+      awaited;  // nobody waits for an index that is gone
   for (RowStream& stream : streams_) {
-    stream.Truncate(position);
-    for (const Held<SealedSegment>& segment : stream.segments()) {
+    const size_t back = stream.Truncate(position);
+    const std::vector<Held<SealedSegment>>& left = stream.segments();
+    for (const Held<SealedSegment>& segment : left) {
       const SealedSegment* const held = segment.block().get();
-      if (unbuilt_.contains(held)) awaited.insert(held);
+      if (unbuilt_.contains(held)) awaited.emplace(held, held->range().begin);
+    }
+    for (size_t i = left.size() - back; i < left.size(); ++i) {
+      SealedSegment& segment = *left[i].block();
+      if (Await(segment)) awaited.emplace(&segment, segment.range().begin);
     }
   }
   unbuilt_.swap(awaited);
@@ -102,8 +93,7 @@ absl::Status Session::CheckCuts(uint64_t sequence, base::Position end) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ForkedRows> Session::ForkAt(uint64_t sequence, base::Position position) {
-  RETURN_IF_ERROR(Split(position));
+ForkedRows Session::ForkAt(uint64_t sequence, base::Position position) {
   ForkedRows forked(tokens_);
   forked.tokens.Truncate(position);
   forked.streams.reserve(streams_.size());
@@ -121,7 +111,7 @@ void Session::Fork(const wire::SessionRef& ref, uint64_t sequence, base::Positio
                    base::Time deadline, ForkDone done) {
   struct Forking {
     absl::StatusOr<ForkedRows> rows = absl::UnknownError("not forked");
-    bool waited = false;  // for rows
+    std::shared_ptr<Load> load = std::make_shared<Load>();
   };
   auto fork = std::make_shared<Forking>();
   // In the hold of the lock that finds the operations applied.
@@ -131,12 +121,14 @@ void Session::Fork(const wire::SessionRef& ref, uint64_t sequence, base::Positio
         absl::Status status = CheckPosition(position);
         if (status.ok()) status = CheckEnd(position);
         if (status.ok()) status = CheckCuts(sequence, position);
-        if (status.ok() && fork->waited) status = load_error_;
-        if (status.ok() && !HoldSplits(position)) {
-          fork->waited = true;
-          return false;
+        const absl::StatusOr<bool> split =
+            status.ok() ? Split(0, streams_.size(), position, *fork->load) : std::move(status);
+        if (split.ok() && !*split) return false;
+        if (split.ok()) {
+          fork->rows = ForkAt(sequence, position);
+        } else {
+          fork->rows = split.status();
         }
-        fork->rows = status.ok() ? ForkAt(sequence, position) : std::move(status);
         return true;
       },
       deadline, "for operations in flight",

@@ -205,7 +205,7 @@ absl::Status SessionJournal::AddStream(const SessionImage& image, size_t i, Writ
   }
   Tail tail;
   if (unbuilt != nullptr) {
-    AwaitBuilt(i, *unbuilt);
+    if (!unbuilt->built()) AwaitBuilt(i, *unbuilt);
     const base::PositionRange range = unbuilt->range();
     tail.first = std::max(range.begin, stream.segments.empty() ? 0 : stream.segments.back().end);
     tail.rows = std::max<int64_t>(0, std::min(kept_[i], range.end) - tail.first);

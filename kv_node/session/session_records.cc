@@ -40,13 +40,18 @@ SessionImage Session::TakeImage(const RecordedExtent& recorded) {
   image.record.fork_sequence = fork_sequence_;
   image.unchanged_before = std::exchange(unchanged_before_, base::kMaxPositions);
   journal_->OnChanged(image.unchanged_before);
+  base::Position whole_before = base::kMaxPositions;
+  for (const RowStream& stream : streams_) {
+    whole_before = std::min(whole_before, stream.end_position());
+  }
+  for (const auto& [segment, begin] : unbuilt_) whole_before = std::min(whole_before, begin);
   image.streams.reserve(streams_.size());
   for (size_t i = 0; i < streams_.size(); ++i) {
     StreamImage& stream = image.streams.emplace_back();
     stream.layer = static_cast<uint32_t>(i) / spec_.kv_head_count;
     stream.kv_head = spec_.kv_head_begin + static_cast<uint32_t>(i) % spec_.kv_head_count;
     streams_[i].AddTo(recorded.segments.empty() ? 0 : recorded.segments[i], image.unchanged_before,
-                      &stream);
+                      whole_before, &stream);
   }
   image.tokens_from = std::min(recorded.tokens, image.unchanged_before) / kTokenBlock * kTokenBlock;
   image.tokens = tokens_.From(image.tokens_from);

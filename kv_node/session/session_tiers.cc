@@ -33,26 +33,16 @@ bool Session::Gather(const Wanted& wanted, Gathering* gathering) {
 // A merged block, as laid out before its end, is its parts; those that are gone are made anew, once
 // the block's rows are in memory.
 absl::StatusOr<Session::Look> Session::SplitFor(const Wanted& wanted, Gathering* gathering) {
-  const base::Position position = wanted.layout_position;
-  std::vector<size_t> streams;
+  RETURN_IF_ERROR(CheckCuts(wanted.sequence, wanted.range.end));
+  bool complete = true;
   for (uint32_t head = 0; head < wanted.kv_head_count; ++head) {
     RowStream& stream = Stream(wanted.layer, wanted.kv_head_begin + head);
-    if (stream.WantsSplit(wanted.range, position)) {
-      streams.push_back(static_cast<size_t>(&stream - streams_.data()));
-    }
+    if (!stream.WantsSplit(wanted.range, wanted.layout_position)) continue;
+    const auto i = static_cast<size_t>(&stream - streams_.data());
+    ASSIGN_OR_RETURN(const bool split, Split(i, i + 1, wanted.layout_position, *gathering->load));
+    complete &= split;
   }
-  if (streams.empty()) return Look::kComplete;
-  if (gathering->loads) RETURN_IF_ERROR(load_error_);
-  const bool busy = loading_ > 0;
-  for (const size_t i : streams) {
-    if (!busy) LoadCopied(streams_[i].HoldSplit(position));
-  }
-  if (loading_ > 0) {
-    gathering->loads = true;
-    return Look::kWaits;
-  }
-  for (const size_t i : streams) RETURN_IF_ERROR(SplitStream(i, position));
-  return Look::kComplete;
+  return complete ? Look::kComplete : Look::kWaits;
 }
 
 absl::StatusOr<Session::Look> Session::LookAt(const Pieces& pieces, bool indexed,
@@ -69,7 +59,7 @@ absl::StatusOr<Session::Look> Session::LookAt(const Pieces& pieces, bool indexed
         ASSIGN_OR_RETURN(here, AwaitOpen(piece.holder, gathering));
         if (here == Look::kWaits) gathering->awaited.push_back(piece.holder.get());
       } else if (indexed && piece.sealed && !piece.ready) {
-        here = Look::kWaits;
+        here = Await(*piece.holder) ? Look::kWaits : Look::kAgain;
       }
       look = std::max(look, here);
     }
@@ -102,54 +92,62 @@ absl::StatusOr<Session::Look> Session::AwaitOpen(const std::shared_ptr<SealedSeg
   return Look::kWaits;
 }
 
-bool Session::HoldCopied(const Operation& operation) {
-  if (operation.truncate_to.has_value()) return HoldSplits(*operation.truncate_to);
-  if (loading_ > 0) return false;
+absl::StatusOr<bool> Session::HoldCopied(const Operation& operation) {
+  if (const std::optional<base::Position>& position = operation.truncate_to) {
+    if (!CheckEnd(*position).ok()) return true;  // it will be refused
+    return Split(0, streams_.size(), *position, *load_);
+  }
+  RETURN_IF_ERROR(load_->error);
   const wire::AppendItem& item = operation.item;
   for (uint32_t head = 0; head < item.kv_head_count; ++head) {
-    LoadCopied(Stream(item.layer, item.kv_head_begin + head).HoldCopied(item.range()));
+    LoadCopied(Stream(item.layer, item.kv_head_begin + head).HoldCopied(item.range()), *load_);
   }
-  return loading_ == 0;
+  return load_->segments.empty();
 }
 
-bool Session::HoldSplits(base::Position position) {
-  if (loading_ > 0) return false;
-  for (RowStream& stream : streams_) LoadCopied(stream.HoldSplit(position));
-  return loading_ == 0;
+absl::StatusOr<bool> Session::Split(size_t first, size_t last, base::Position position,
+                                    Load& load) {
+  RETURN_IF_ERROR(load.error);
+  for (size_t i = first; i < last; ++i) {
+    std::shared_ptr<SealedSegment> away;
+    ASSIGN_OR_RETURN(const auto parts, streams_[i].Split(position, &away));
+    for (const auto& part : parts) {
+      StartSegment(static_cast<uint32_t>(i) / spec_.kv_head_count, part);
+    }
+    LoadCopied(std::move(away), load);
+  }
+  return load.segments.empty();
 }
 
-void Session::LoadCopied(std::shared_ptr<SealedSegment> away) {
-  if (away == nullptr) return;
+// What was loaded may have been dropped again when it is looked at: then it is loaded again.
+void Session::LoadCopied(std::shared_ptr<SealedSegment> away, Load& load) {
+  if (away == nullptr || !load.segments.insert(away.get()).second) return;
   CHECK(tiers_ != nullptr);
-  ++loading_;
-  load_error_ = absl::OkStatus();
-  executor_->Run([tiers = tiers_, away = std::move(away), weak = weak_from_this()]() mutable {
-    tiers->Load(std::move(away), [weak](const absl::Status& status) {
-      if (const auto self = weak.lock()) self->OnCopiedLoaded(status);
+  executor_->Run([tiers = tiers_, away = std::move(away), weak = weak_from_this(),
+                  shared = load.shared_from_this()]() mutable {
+    const SealedSegment* const segment = away.get();
+    tiers->Load(std::move(away), [weak, shared, segment](const absl::Status& status) {
+      if (const auto self = weak.lock()) self->OnCopiedLoaded(*shared, segment, status);
     });
   });
 }
 
 void Session::ReleaseCopied(const Operation& operation) {
-  if (operation.truncate_to.has_value()) {
-    for (RowStream& stream : streams_) stream.ReleaseCopied();
-  }
   const wire::AppendItem& item = operation.item;
   for (uint32_t head = 0; head < item.kv_head_count; ++head) {
     Stream(item.layer, item.kv_head_begin + head).ReleaseCopied();
   }
+  // What is still being loaded for it is of no concern to the next one.
+  if (!load_->segments.empty() || !load_->error.ok()) load_ = std::make_shared<Load>();
 }
 
-// They may have been dropped again: then they are loaded again.
-void Session::OnCopiedLoaded(const absl::Status& status) {
+void Session::OnCopiedLoaded(Load& load, const SealedSegment* segment, const absl::Status& status) {
   Calls calls;
   {
     std::lock_guard lock(mutex_);
-    --loading_;
-    load_error_.Update(status);
+    load.segments.erase(segment);
+    load.error.Update(status);
     if (!closed_.ok()) return;
-    const bool waited_for = !queued_.empty() && queued_.begin()->first == applied_ + 1;
-    if (!status.ok() && waited_for && failed_.ok()) failed_ = status;
     ApplyQueued(&calls);
   }
   for (const auto& call : calls) call();

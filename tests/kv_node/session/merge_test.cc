@@ -243,6 +243,36 @@ TEST(MergeTierTest, PartsThatAreNotInMemoryAreReadFirst) {
   }
 }
 
+// Whoever comes after an append that was refused for rows that cannot be read starts anew.
+TEST(MergeTierTest, WhatARefusedAppendHeldIsLetGo) {
+  TierDriver driver(uint64_t{8} << 20);
+  const auto session = driver.Open(TierDriver::Spec(1));
+  const auto append = [&](uint64_t sequence, base::Position first, uint32_t rows, bool seal) {
+    wire::AppendItem item = driver.Item(*session, sequence, 0, first, rows);
+    item.seal_after = seal;
+    const auto answer = driver.Send(*session, item);
+    while (!answer->has_value() && driver.executor.Step()) {
+    }
+    return answer->has_value() ? (*answer)->status : absl::UnknownError("no answer");
+  };
+  ASSERT_TRUE(append(1, 0, 20, true).ok());
+  ASSERT_TRUE(append(2, 20, 20, true).ok());
+  driver.RunFor(milliseconds(5));
+  std::optional<absl::Status> spilled;
+  driver.map.tiers()->Spill(session->Segments(), [&](absl::Status status) { spilled = status; });
+  while (!spilled.has_value()) driver.executor.Step();
+  driver.disk->Arm(DiskFault::kReadError);
+  EXPECT_EQ(append(3, 40, 30, false).code(), absl::StatusCode::kDataLoss);
+  driver.RunFor(milliseconds(5));  // other reads end
+  EXPECT_TRUE(append(3, 40, 1, true).ok()) << "needs none of them";
+  EXPECT_TRUE(append(4, 41, 30, false).ok());
+  for (uint32_t head = 0; head < 2; ++head) {
+    const auto read = driver.Read(*session, 4, head, {0, 71});
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(*read, TierDriver::Expected(head, {0, 71}));
+  }
+}
+
 // Spills a session of 100 rows, marked at 20 and 40 of 64, whose parts are gone.
 std::shared_ptr<Session> OpenSpilled(TierDriver& driver) {
   auto session = driver.Open(TierDriver::Spec(1));
@@ -289,6 +319,7 @@ TEST(MergeTierTest, AnAttendReadsWhatItSplits) {
     while (!plan->has_value() && driver.executor.Step()) {
     }
     ASSERT_TRUE(plan->has_value());
+    driver.RunFor(milliseconds(5));  // other reads end
     ASSERT_EQ((*plan)->ok(), !fails) << (*plan)->status();
     if (!fails) {
       EXPECT_EQ((**plan)->pieces[1].size(), 2u);
@@ -308,6 +339,7 @@ TEST(MergeTierTest, AForkReadsWhatItSplits) {
     EXPECT_FALSE(forked.has_value()) << "the rows are not there yet";
     while (!forked.has_value() && driver.executor.Step()) {
     }
+    driver.RunFor(milliseconds(5));  // other reads end
     ASSERT_TRUE(forked.has_value());
     ASSERT_EQ(forked->ok(), !fails) << *forked;
     if (fails) continue;

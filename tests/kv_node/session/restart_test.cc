@@ -322,6 +322,32 @@ TEST(RestartTest, ABlockThatIsBeingMergedStaysAsItWas) {
   }
 }
 
+// However many of the indexes are built when it is recorded.
+TEST(RestartTest, ABlockIsWholeOrAsItWas) {
+  size_t whole = 0;
+  for (int steps = 0; steps < 16; ++steps) {
+    SCOPED_TRACE(steps);
+    RestartDriver driver(15);
+    auto session = driver.run().Open(Spec(1));
+    ASSERT_TRUE(Append(driver.run(), *session, 1, 0, 20, 1, /*seal=*/true).ok());
+    ASSERT_TRUE(Append(driver.run(), *session, 2, 20, 20, 1).ok());
+    WaitUntilDurable(driver.run(), *session, 40);
+    ASSERT_TRUE(Append(driver.run(), *session, 3, 40, 30, 1).ok());
+    for (int i = 0; i < steps; ++i) driver.run().executor.Step();
+    ASSERT_TRUE(session->MakeDurable().ok());
+    const base::Position durable = session->Info().durable_position;
+    session = nullptr;
+    driver.Crash();
+    const size_t rows = Generations(driver, Spec(1).session.id).size();
+    EXPECT_EQ(rows, static_cast<size_t>(durable));
+    EXPECT_TRUE(rows == 40 || rows == 70) << rows;
+    whole += rows == 70;
+    EXPECT_EQ((*driver.run().map.Find(Spec(1).session.id))->Counts().segments, 2u);
+  }
+  EXPECT_GT(whole, 1u);
+  EXPECT_LT(whole, 15u);
+}
+
 // The same of a segment that was cut before its index was built, and of one that follows a cut.
 TEST(RestartTest, ACutThatIsBeingIndexedStaysDurable) {
   for (const bool sealed_again : {false, true}) {
@@ -411,7 +437,7 @@ class Chaos {
       const uint32_t rows = 1 + random_.NextBelow(100);
       ++generation_;
       const absl::Status status = Append(driver_.run(), *session_, ++sequence_, end, rows,
-                                         generation_, random_.NextBelow(5) == 0);
+                                         generation_, random_.NextBelow(3) == 0);
       ASSERT_TRUE(status.ok()) << status;
       now_.insert(now_.end(), rows, generation_);
     } else if (kind < 8) {
