@@ -52,6 +52,17 @@ bool HaveAllTokens(const policy::Placement& placement, base::Position end,
 
 }  // namespace
 
+uint64_t KvClient::NextEpoch(const base::SessionId& id) const {
+  std::lock_guard lock(epochs_mutex_);
+  const auto found = epochs_.find(id);
+  return found == epochs_.end() ? 0 : found->second + 1;
+}
+
+void KvClient::NoteEpoch(const RemoteSession& session) {
+  std::lock_guard lock(epochs_mutex_);
+  epochs_[session.id()] = session.ref().epoch;
+}
+
 absl::Status KvClient::Truncate(RemoteSession* session, base::Position position) {
   // A node waits with it for the appends before it: after a lost one for as long as it ever does.
   RETURN_IF_ERROR(WaitAppended(session, base::kMaxPositions));
@@ -189,6 +200,7 @@ absl::StatusOr<AdoptedSession> KvClient::Adopt(const base::SessionId& id, uint32
     ASSIGN_OR_RETURN(adopted.tokens, FetchTokens(adopted.session.get(), {0, start.end}));
   }
   Remember(adopted.session);
+  NoteEpoch(*adopted.session);
   return adopted;
 }
 

@@ -69,15 +69,18 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
   if (options.id.empty()) options.id = RandomId();
   ASSIGN_OR_RETURN(policy::Placement placement, PlacementOf(options, options.id, nodes_.size()));
   ASSIGN_OR_RETURN(auto projection, MakeProjection(options));
+  RemoteSessionStart start;
+  if (!given.id.empty()) start.epoch = NextEpoch(given.id);
   auto session = std::make_shared<RemoteSession>(options, std::move(placement),
                                                  std::move(projection), nodes_.size(), executor_,
-                                                 CreditOf(policy::kFirstAppendCredit));
+                                                 CreditOf(policy::kFirstAppendCredit), start);
   const int first = session->placement().Nodes().front();
   RETURN_IF_ERROR(wire::CheckSpec(SpecOf(*session, first, nodes_.size())));
   RETURN_IF_ERROR(MakeOnNodes(*session, [&](Node& node, int index) {
     return node.control->Open(SpecOf(*session, index, nodes_.size())).status();
   }));
   Remember(session);
+  if (!given.id.empty()) NoteEpoch(*session);
   return session;
 }
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/base/executor.h"
 #include "common/base/limits.h"
@@ -234,6 +235,10 @@ class KvClient {
   using OnFetched = std::function<void(const FetchPart&, const wire::FetchReplyItem&)>;
   absl::Status FetchParts(const RemoteSession& session, std::span<const FetchPart> parts,
                           const OnFetched& done);
+  // An id that is used again starts behind the epochs it had: what is still on its way of the
+  // session that it was must not be taken for the new one's.
+  uint64_t NextEpoch(const base::SessionId& id) const;
+  void NoteEpoch(const RemoteSession& session);
   void Remember(const std::shared_ptr<RemoteSession>& session);
   void Forget(const RemoteSession* session);
   absl::Status CloseOn(Node& node, const wire::SessionOp& op);
@@ -264,6 +269,8 @@ class KvClient {
   std::mutex away_mutex_;
   std::mutex open_mutex_;
   std::vector<OpenSession> open_;  // guarded by open_mutex_; those with a TTL
+  mutable std::mutex epochs_mutex_;
+  absl::flat_hash_map<base::SessionId, uint64_t> epochs_;  // the last, of ids that callers chose
   wire::DataClient data_;
 };
 

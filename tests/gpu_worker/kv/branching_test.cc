@@ -225,6 +225,29 @@ TEST_F(BranchingTest, ASessionOpenedAnewIsNotClosedAsALeftOver) {
 }
 
 // The worker ends with appends on the way: one node has them, another not, or some layers only.
+// What is on its way of the session that an id belonged to is not taken for the next one's.
+TEST_F(BranchingTest, AnIdThatIsUsedAgainStartsBehindItsEpochs) {
+  Start(3);
+  BranchContent content;
+  const auto session = Open(Options(1));
+  Append(session.get(), 20, 0, &content);
+  ASSERT_TRUE(client().WaitAppended(session.get(), 20).ok());
+  ASSERT_TRUE(client().Close(session.get()).ok());
+  const auto again = Open(Options(1));
+  EXPECT_EQ(again->ref().epoch, 1u);
+  BranchContent lost = content;
+  absl::Status stale = AppendVersion(client(), session.get(), rows_, 1, 20, false, &lost);
+  stale.Update(client().WaitAppended(session.get(), 40));
+  EXPECT_THAT(stale.ToString(), HasSubstr("is at epoch 1, the request at epoch 0"));
+  BranchContent other;
+  Append(again.get(), 30, 2, &other);
+  EXPECT_EQ(Fault(again.get(), other), "");
+  ASSERT_TRUE(client().Close(again.get()).ok());
+  const auto third = Open(Options(1));
+  EXPECT_EQ(third->ref().epoch, 2u);
+  EXPECT_EQ(Open(Options(2))->ref().epoch, 0u);
+}
+
 TEST_F(BranchingTest, ASecondWorkerContinuesFromWhatAllNodesHave) {
   Start(3);
   BranchContent content;
