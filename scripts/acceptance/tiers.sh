@@ -49,7 +49,7 @@ check_crash_power() {
   cases kv_node_session_restart_test '*'
   figure "$(value losses_of_power) losses, $(grep -c '^\[       OK \]' \
     "$results/$current.output") cases"
-  passed 7
+  passed 16
   at_least "$(value losses_of_power)" 100
 }
 
