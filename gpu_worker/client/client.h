@@ -186,7 +186,8 @@ struct Rows {
   Position first = 0;
   int64_t count = 0;
   const int32_t* tokens = nullptr;  // [count], kept on the nodes with the rows; or null
-  // A segment ends here, until seal_rows of them are complete (say so at the end of a prompt).
+  // A segment ends here; say so at the end of a prompt. Once the seal_rows positions around it are
+  // complete they are one segment again.
   bool seal_after = false;
   // Called inside Append on its thread, several times for one head where rows travel in several
   // messages, always for the rows from `first` on. What it points to is read before the next call.

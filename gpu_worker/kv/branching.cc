@@ -53,13 +53,13 @@ bool HaveAllTokens(const policy::Placement& placement, base::Position end,
 }  // namespace
 
 uint64_t KvClient::NextEpoch(const base::SessionId& id) const {
-  std::lock_guard lock(epochs_mutex_);
+  std::lock_guard lock(open_mutex_);
   const auto found = epochs_.find(id);
   return found == epochs_.end() ? 0 : found->second + 1;
 }
 
 void KvClient::NoteEpoch(const RemoteSession& session) {
-  std::lock_guard lock(epochs_mutex_);
+  std::lock_guard lock(open_mutex_);
   epochs_[session.id()] = session.ref().epoch;
 }
 
@@ -107,6 +107,7 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Fork(RemoteSession* ses
     return NameNodeOfSession(node.control->Fork(call), node.control->address());
   }));
   Remember(child);
+  if (!id.empty()) NoteEpoch(*child);
   return child;
 }
 

@@ -267,9 +267,8 @@ class KvClient {
   base::Executor* const executor_;
   std::vector<Node> nodes_;
   std::mutex away_mutex_;
-  std::mutex open_mutex_;
-  std::vector<OpenSession> open_;  // guarded by open_mutex_; those with a TTL
-  mutable std::mutex epochs_mutex_;
+  mutable std::mutex open_mutex_;
+  std::vector<OpenSession> open_;  // guarded by open_mutex_, as the next; those with a TTL
   absl::flat_hash_map<base::SessionId, uint64_t> epochs_;  // the last, of ids that callers chose
   wire::DataClient data_;
 };

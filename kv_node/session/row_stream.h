@@ -8,10 +8,10 @@
 // wherever the writer wants them; but those within a block divide it only until it is complete:
 // the append that completes it merges its segments into one. At layout positions before its end it
 // is laid out as it was then, so the layout is a function of the rows, the marks and the layout
-// position; parts that are gone by then are made anew. Rows may be shared with the streams
-// of other sessions (shared_rows.h); what one of them appends or cuts off changes nothing for the
-// others. Not thread safe: the session's lock guards it. What Collect returns stays valid and
-// unchanged after the lock is released, also while rows are appended.
+// position; parts that are gone by then are made anew. Rows may be shared with the streams of other
+// sessions (shared_rows.h); what one of them appends or cuts off changes nothing for the others.
+// Not thread safe: the session's lock guards it. What Collect returns stays valid and unchanged
+// after the lock is released, also while rows are appended.
 #ifndef SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
 #define SOUNDER_KV_NODE_SESSION_ROW_STREAM_H_
 
@@ -89,11 +89,13 @@ class RowStream {
   // or around it, if that is complete and they are several. RESOURCE_EXHAUSTED at the memory cap.
   absl::Status ReserveMerge(base::Position first);
   // Merges what there is room for: the segment, which is not ready yet either, or null. Ends the
-  // append: parts are kept for a few of them after they were last wanted, and until what they were
-  // merged into is built.
+  // append: parts are kept for a few of them after they were last wanted, and until all indexes are
+  // built.
   std::shared_ptr<SealedSegment> FinishAppend();
-  // What the last segment was merged from.
-  const std::vector<Held<SealedSegment>>& last_parts() const { return merges_.back().parts; }
+  // What FinishAppend merged.
+  const std::vector<Held<SealedSegment>>& PartsOf(const SealedSegment& merged) const {
+    return MergeOf(merged.range().begin)->parts;
+  }
 
   // Before a Truncate to `position` within a merged segment whose parts are gone, or a Collect as
   // laid out there: makes the parts anew. They are not ready yet. Nothing, and `away` is the
@@ -147,7 +149,6 @@ class RowStream {
   struct MergedBlock {
     std::shared_ptr<SealedSegment> whole;
     std::vector<Held<SealedSegment>> parts;  // as its marks divide it; empty: they are gone
-    bool rebuilt = false;                    // the parts were, by Split
     uint64_t kept_until = 0;                 // parts, by clock_
   };
   // Rows that were split from a merged segment, which is recorded until their indexes are built.

@@ -10,8 +10,7 @@
 namespace sounder::kv_node {
 namespace {
 
-// Attends may be overtaken by so many appends to their layer, or lie behind by a window, before
-// parts have to be made anew for them.
+// Parts are kept for so many appends and splits after they were last wanted.
 constexpr uint64_t kKeptAppends = 4;
 
 }  // namespace

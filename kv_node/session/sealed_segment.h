@@ -63,9 +63,9 @@ class SealedSegment : public std::enable_shared_from_this<SealedSegment> {
   SegmentView View() const;
   Residency residency() const;
 
-  // The index has been built, or none is needed, and is in memory. A segment that became cold is
-  // not ready until it is opened; it stays built.
+  // The index has been built, or none is needed.
   bool built() const;
+  // And is in memory: a segment that became cold is not ready until it is opened.
   bool ready() const { return ready_.load(std::memory_order_acquire); }
   // Once. Accounts the index (none: attended exactly) and its copies of rows: together within the
   // room there was. Calls those who wait.

@@ -253,8 +253,9 @@ void Session::FinishHead(uint32_t layer, uint32_t head) {
   RowStream& stream = Stream(layer, head);
   const std::shared_ptr<SealedSegment> merged = stream.FinishAppend();
   if (merged == nullptr) return;
-  for (const Held<SealedSegment>& part : stream.last_parts()) unbuilt_.erase(part.block().get());
-  lane_->NoteMerged(stream.last_parts().size());
+  const std::vector<Held<SealedSegment>>& parts = stream.PartsOf(*merged);
+  for (const Held<SealedSegment>& part : parts) unbuilt_.erase(part.block().get());
+  lane_->NoteMerged(parts.size());
   StartSegment(layer, merged);
 }
 

@@ -284,7 +284,8 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::StatusOr<Look> LookAt(const Pieces& pieces, bool indexed, Gathering* gathering);
   absl::StatusOr<Look> AwaitOpen(const std::shared_ptr<SealedSegment>& segment,
                                  Gathering* gathering);
-  // Whether the rows that an operation has to copy are in memory; those that are not come.
+  // Whether the rows that an operation has to copy are in memory, and what it cuts is split; those
+  // that are not come.
   absl::StatusOr<bool> HoldCopied(const Operation& operation);
   void ReleaseCopied(const Operation& operation);
   // Splits what is merged around `position` in streams [first, last): false while rows are loaded.

@@ -54,18 +54,14 @@ absl::Status Session::ApplyTruncate(uint64_t sequence, base::Position position) 
   constexpr size_t kMostCuts = 64;
   RETURN_IF_ERROR(CheckEnd(position));
   half_done_ = Attempt{};
-  absl::flat_hash_map<const SealedSegment*, base::Position>
-      awaited;  // nobody waits for an index that is gone
+  decltype(unbuilt_) awaited;  // nobody waits for an index that is gone
   for (RowStream& stream : streams_) {
     const size_t back = stream.Truncate(position);
     const std::vector<Held<SealedSegment>>& left = stream.segments();
+    for (size_t i = left.size() - back; i < left.size(); ++i) Await(*left[i].block());
     for (const Held<SealedSegment>& segment : left) {
-      const SealedSegment* const held = segment.block().get();
-      if (unbuilt_.contains(held)) awaited.emplace(held, held->range().begin);
-    }
-    for (size_t i = left.size() - back; i < left.size(); ++i) {
-      SealedSegment& segment = *left[i].block();
-      if (Await(segment)) awaited.emplace(&segment, segment.range().begin);
+      const auto found = unbuilt_.find(segment.block().get());
+      if (found != unbuilt_.end()) awaited.insert(*found);
     }
   }
   unbuilt_.swap(awaited);
@@ -131,7 +127,7 @@ void Session::Fork(const wire::SessionRef& ref, uint64_t sequence, base::Positio
         }
         return true;
       },
-      deadline, "for operations in flight",
+      deadline, kForRows,
       [fork, done = std::move(done)](const absl::Status& waited) {
         done(waited.ok() ? std::move(fork->rows) : waited);
       });

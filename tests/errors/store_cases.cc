@@ -199,8 +199,8 @@ ErrorGroup StoreErrors() {
           {kDeadlineExceeded,
            {{"operation <n> of session <session> waited too long for rows being read",
              AppendBehindSlowDisk}},
-           "The append follows a truncate, and the rows before it are read back from the disk, "
-           "which took longer than the deadline.",
+           "The append or truncate needs rows that are on the disk (behind an earlier truncate, or "
+           "of segments that are merged or split), and reading them took longer than the deadline.",
            "Send it again: the client library does. If it lasts, the disk is slow; raise "
            "`--deadline`."},
           {kDataLoss,

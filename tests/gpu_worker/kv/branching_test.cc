@@ -242,6 +242,9 @@ TEST_F(BranchingTest, AnIdThatIsUsedAgainStartsBehindItsEpochs) {
   BranchContent other;
   Append(again.get(), 30, 2, &other);
   EXPECT_EQ(Fault(again.get(), other), "");
+  const auto fork = client().Fork(again.get(), 16, Options(7).id);
+  ASSERT_TRUE(fork.ok() && client().Close(fork->get()).ok());
+  EXPECT_EQ(Open(Options(7))->ref().epoch, 1u) << "behind the fork's";
   ASSERT_TRUE(client().Close(again.get()).ok());
   const auto third = Open(Options(1));
   EXPECT_EQ(third->ref().epoch, 2u);

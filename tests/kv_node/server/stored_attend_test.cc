@@ -111,7 +111,7 @@ TEST_P(StoredAttendTest, TheSameBitsAsWithTheRowsInMemory) {
   uint64_t number = 0;
   std::vector<std::string> levels = kernels::SimdLevels();
 #ifdef __SANITIZE_ADDRESS__
-  levels = {levels.front(), levels.back()};  // the time of the others
+  levels = {levels.front(), levels.back()};  // all of them take a minute here
 #endif
   for (const std::string& level : levels) {
     ASSERT_TRUE(kernels::ForceSimdLevel(level).ok());

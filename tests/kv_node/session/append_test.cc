@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 // "[0,16) [16,20)t": runs of rows of one stream, t for the tail. Checks the rows too.
 std::string LayoutOf(SessionDriver& driver, Session& session, uint32_t layer,
                      base::PositionRange range, base::Position layout_position = 1 << 20) {
-  wire::AttendItem item = driver.Query(session, session.Info().applied_sequence, layer, range);
+  wire::AttendItem item = driver.Query(session, 0, layer, range);
   item.layout_position = layout_position;
   const auto plan = driver.Plan(session, item);
   if (!plan->has_value()) return "no answer";
