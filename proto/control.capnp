@@ -145,11 +145,11 @@ interface Node {
   # Frees the session. `sequence` = operations issued before; the node applies those first.
 
   fork @2 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, position :Int64,
-           childHigh :UInt64, childLow :UInt64, tenant :UInt32, ttlSeconds :UInt32)
-      -> (status :Status);
+           childHigh :UInt64, childLow :UInt64, tenant :UInt32, ttlSeconds :UInt32,
+           childEpoch :UInt64) -> (status :Status);
   # A session of its own, `child`, with the rows and token ids before `position`, which both share.
-  # It has the parent's spec but for its id, its epoch (0) and its TTL. `sequence` as in close. The
-  # same fork again succeeds; a child that is another session is ALREADY_EXISTS.
+  # It has the parent's spec but for its id, its epoch and its TTL. `sequence` as in close. The same
+  # fork again succeeds; a child that is another session, or at another epoch, is ALREADY_EXISTS.
 
   truncate @3 (idHigh :UInt64, idLow :UInt64, epoch :UInt64, sequence :UInt64, position :Int64,
                tenant :UInt32) -> (status :Status);

@@ -278,8 +278,9 @@ absl::Status ControlClient::Fork(const ForkCall& call) {
         auto request = client.forkRequest();
         PutOp(request, call.op);
         request.setPosition(call.position);
-        request.setChildHigh(call.child.high);
-        request.setChildLow(call.child.low);
+        request.setChildHigh(call.child.id.high);
+        request.setChildLow(call.child.id.low);
+        request.setChildEpoch(call.child.epoch);
         request.setTtlSeconds(call.ttl_seconds);
         return request;
       })));

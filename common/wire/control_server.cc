@@ -89,9 +89,8 @@ class NodeAdapter final : public proto::Node::Server {
   kj::Promise<void> fork(ForkContext context) override {
     const auto in = context.getParams();
     auto [promise, reply] = PromiseStatus(inbox_);
-    service_->Fork(
-        {OpOf(in), in.getPosition(), {in.getChildHigh(), in.getChildLow()}, in.getTtlSeconds()},
-        std::move(reply));
+    const SessionRef child{{in.getChildHigh(), in.getChildLow()}, in.getChildEpoch()};
+    service_->Fork({OpOf(in), in.getPosition(), child, in.getTtlSeconds()}, std::move(reply));
     return Finish(kj::mv(promise), context);
   }
 

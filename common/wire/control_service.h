@@ -101,7 +101,7 @@ struct SessionOp {
 struct ForkCall {
   SessionOp op;
   base::Position position = 0;
-  base::SessionId child;
+  SessionRef child;
   uint32_t ttl_seconds = 0;  // of the child
 };
 

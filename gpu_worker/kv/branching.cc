@@ -52,17 +52,6 @@ bool HaveAllTokens(const policy::Placement& placement, base::Position end,
 
 }  // namespace
 
-uint64_t KvClient::NextEpoch(const base::SessionId& id) const {
-  std::lock_guard lock(open_mutex_);
-  const auto found = epochs_.find(id);
-  return found == epochs_.end() ? 0 : found->second + 1;
-}
-
-void KvClient::NoteEpoch(const RemoteSession& session) {
-  std::lock_guard lock(open_mutex_);
-  epochs_[session.id()] = session.ref().epoch;
-}
-
 absl::Status KvClient::Truncate(RemoteSession* session, base::Position position) {
   // A node waits with it for the appends before it: after a lost one for as long as it ever does.
   RETURN_IF_ERROR(WaitAppended(session, base::kMaxPositions));
@@ -95,6 +84,7 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Fork(RemoteSession* ses
   RemoteSessionStart start;
   start.placed_by = session->placed_by();
   start.end = position;
+  start.epoch = FirstEpoch(id);
   auto child = std::make_shared<RemoteSession>(
       options, session->placement(), session->shared_projection(), nodes_.size(), executor_,
       CreditOf(policy::kFirstAppendCredit), start);
@@ -102,12 +92,11 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Fork(RemoteSession* ses
     wire::ForkCall call;
     call.op = {session->ref(), session->IssuedSequence(index), options.tenant};
     call.position = position;
-    call.child = options.id;
+    call.child = child->ref();
     call.ttl_seconds = options.ttl_seconds;
     return NameNodeOfSession(node.control->Fork(call), node.control->address());
   }));
   Remember(child);
-  if (!id.empty()) NoteEpoch(*child);
   return child;
 }
 
@@ -201,7 +190,8 @@ absl::StatusOr<AdoptedSession> KvClient::Adopt(const base::SessionId& id, uint32
     ASSIGN_OR_RETURN(adopted.tokens, FetchTokens(adopted.session.get(), {0, start.end}));
   }
   Remember(adopted.session);
-  NoteEpoch(*adopted.session);
+  std::lock_guard lock(open_mutex_);
+  last_epoch_ = std::max(last_epoch_, start.epoch);
   return adopted;
 }
 

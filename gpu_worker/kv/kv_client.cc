@@ -64,13 +64,23 @@ base::SessionId KvClient::RandomId() {
   return {draw(), draw()};
 }
 
+uint64_t KvClient::FirstEpoch(const base::SessionId& chosen) {
+  if (chosen.empty()) return 0;
+  const auto age =
+      std::chrono::duration_cast<std::chrono::microseconds>(executor_->clock().Now() - created_);
+  std::lock_guard lock(open_mutex_);
+  last_epoch_ =
+      std::max(last_epoch_ + 1, options_.first_epoch + static_cast<uint64_t>(age.count()));
+  return last_epoch_;
+}
+
 absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessionOptions& given) {
   RemoteSessionOptions options = given;
   if (options.id.empty()) options.id = RandomId();
   ASSIGN_OR_RETURN(policy::Placement placement, PlacementOf(options, options.id, nodes_.size()));
   ASSIGN_OR_RETURN(auto projection, MakeProjection(options));
   RemoteSessionStart start;
-  if (!given.id.empty()) start.epoch = NextEpoch(given.id);
+  start.epoch = FirstEpoch(given.id);
   auto session = std::make_shared<RemoteSession>(options, std::move(placement),
                                                  std::move(projection), nodes_.size(), executor_,
                                                  CreditOf(policy::kFirstAppendCredit), start);
@@ -80,7 +90,6 @@ absl::StatusOr<std::shared_ptr<RemoteSession>> KvClient::Open(const RemoteSessio
     return node.control->Open(SpecOf(*session, index, nodes_.size())).status();
   }));
   Remember(session);
-  if (!given.id.empty()) NoteEpoch(*session);
   return session;
 }
 
@@ -92,11 +101,11 @@ absl::Status KvClient::MakeOnNodes(const RemoteSession& session,
     Node& node = nodes_[static_cast<size_t>(index)];
     absl::Status status = data_.Reachable(node.data);
     const bool reachable = status.ok();
-    if (reachable) status = make(node, index);
+    if (reachable && IsLeftBehind(node, session.id())) status = CloseLeftBehind(node);
+    if (status.ok()) status = make(node, index);
     if (status.ok()) {
       made.push_back(index);
-      KeepFromLeftBehind(node, session.id());
-      CloseLeftBehind(node);
+      CloseLeftBehind(node).IgnoreError();
       continue;
     }
     // Only what is ours: a node that refuses may have a session of that id that is not.
@@ -110,10 +119,10 @@ absl::Status KvClient::MakeOnNodes(const RemoteSession& session,
   return absl::OkStatus();
 }
 
-// A session of an id that was to be closed is there anew.
-void KvClient::KeepFromLeftBehind(Node& node, const base::SessionId& id) {
+bool KvClient::IsLeftBehind(const Node& node, const base::SessionId& id) {
   std::lock_guard lock(away_mutex_);
-  std::erase_if(node.left_behind, [&id](const wire::SessionOp& op) { return op.session.id == id; });
+  return std::any_of(node.left_behind.begin(), node.left_behind.end(),
+                     [&id](const wire::SessionOp& op) { return op.session.id == id; });
 }
 
 void KvClient::Remember(const std::shared_ptr<RemoteSession>& session) {
@@ -185,7 +194,7 @@ absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
   if (IsAway(status)) {
     LeaveBehind(node, op);
   } else {
-    CloseLeftBehind(node);
+    CloseLeftBehind(node).IgnoreError();
   }
   return status;
 }
@@ -216,7 +225,7 @@ bool KvClient::IsAway(const absl::Status& status) {
 // UNAVAILABLE comes at once, so it is nothing to avoid; a node that drains answers with it too.
 void KvClient::NoteAnswer(Node& node, const absl::Status& status) {
   NoteTimeout(node, status);
-  if (!IsAway(status)) CloseLeftBehind(node);
+  if (!IsAway(status)) CloseLeftBehind(node).IgnoreError();
 }
 
 void KvClient::NoteTimeout(Node& node, const absl::Status& status) {
@@ -232,23 +241,24 @@ void KvClient::LeaveBehind(Node& node, const wire::SessionOp& op) {
 }
 
 // After the node has answered.
-void KvClient::CloseLeftBehind(Node& node) {
+absl::Status KvClient::CloseLeftBehind(Node& node) {
   std::vector<wire::SessionOp> ops;
   {
     std::lock_guard lock(away_mutex_);
     node.away_until = base::Time{};
     ops = std::exchange(node.left_behind, {});
   }
-  bool answers = true;
+  absl::Status away;
   for (wire::SessionOp& op : ops) {
     op.sequence = 0;  // nothing of it is in flight any more
-    if (answers) {
+    if (away.ok()) {
       const absl::Status status = node.control->Close(op);
       NoteTimeout(node, status);
-      answers = !IsAway(status);
+      if (IsAway(status)) away = status;
     }
-    if (!answers) LeaveBehind(node, op);
+    if (!away.ok()) LeaveBehind(node, op);
   }
+  return away;
 }
 
 absl::Status KvClient::Append(RemoteSession* session, const AppendRows& rows) {
@@ -374,7 +384,7 @@ std::vector<absl::StatusOr<wire::NodeStatus>> KvClient::NodeStatuses() {
   for (Node& node : nodes_) {
     const absl::Status away = data_.Reachable(node.data);
     statuses.push_back(away.ok() ? node.control->Status() : away);
-    if (statuses.back().ok()) CloseLeftBehind(node);
+    if (statuses.back().ok()) CloseLeftBehind(node).IgnoreError();
   }
   return statuses;
 }

@@ -13,7 +13,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/base/executor.h"
 #include "common/base/limits.h"
@@ -36,6 +35,10 @@ struct KvClientOptions {
   int64_t append_window_bytes = int64_t{64} << 20;
   size_t attend_message_bytes = base::kMaxPayloadBytes;  // most of one Attend, and of its answer
   uint64_t seed = 1;  // of the random part of delays; another one for each worker
+  // Sessions whose ids callers choose begin at this epoch, and a microsecond later at the next one:
+  // with the time of day as the first, at none that a session of that id had before, whoever opened
+  // it. So nothing that is still on its way of the one is taken for the other's.
+  uint64_t first_epoch = 0;
   // A node that falls silent is away after interval + timeout; then everything that is asked of it
   // fails at once, until it answers again.
   wire::LivenessOptions liveness{.heartbeat = {.interval = std::chrono::seconds(2)}};
@@ -222,7 +225,7 @@ class KvClient {
   // Makes a session on every node that may hold a part of it, by `make`; on none if one fails.
   absl::Status MakeOnNodes(const RemoteSession& session,
                            const std::function<absl::Status(Node&, int index)>& make);
-  void KeepFromLeftBehind(Node& node, const base::SessionId& id);
+  bool IsLeftBehind(const Node& node, const base::SessionId& id);
   // What the nodes know of a session, by node; those that do not know it have nothing.
   using Infos = std::vector<std::optional<wire::SessionInfo>>;
   absl::StatusOr<Infos> DescribeEverywhere(const base::SessionId& id, uint32_t tenant);
@@ -235,10 +238,8 @@ class KvClient {
   using OnFetched = std::function<void(const FetchPart&, const wire::FetchReplyItem&)>;
   absl::Status FetchParts(const RemoteSession& session, std::span<const FetchPart> parts,
                           const OnFetched& done);
-  // An id that is used again starts behind the epochs it had: what is still on its way of the
-  // session that it was must not be taken for the new one's.
-  uint64_t NextEpoch(const base::SessionId& id) const;
-  void NoteEpoch(const RemoteSession& session);
+  // Of a session to be opened. Ids that nobody chose are random: nothing had them before.
+  uint64_t FirstEpoch(const base::SessionId& chosen);
   void Remember(const std::shared_ptr<RemoteSession>& session);
   void Forget(const RemoteSession* session);
   absl::Status CloseOn(Node& node, const wire::SessionOp& op);
@@ -251,7 +252,8 @@ class KvClient {
   void NoteAnswer(Node& node, const absl::Status& status);
   void NoteTimeout(Node& node, const absl::Status& status);
   void LeaveBehind(Node& node, const wire::SessionOp& op);
-  void CloseLeftBehind(Node& node);
+  // UNAVAILABLE or DEADLINE_EXCEEDED where the node did not answer; what is left is kept.
+  absl::Status CloseLeftBehind(Node& node);
   absl::Status AppendToShard(RemoteSession* session, const AppendRows& rows,
                              const policy::Shard& shard);
   // The request to the node that has room for `bytes` more: an index into calls, or a new one.
@@ -265,11 +267,12 @@ class KvClient {
 
   const KvClientOptions options_;
   base::Executor* const executor_;
+  const base::Time created_ = executor_->clock().Now();
   std::vector<Node> nodes_;
   std::mutex away_mutex_;
-  mutable std::mutex open_mutex_;
+  std::mutex open_mutex_;
   std::vector<OpenSession> open_;  // guarded by open_mutex_, as the next; those with a TTL
-  absl::flat_hash_map<base::SessionId, uint64_t> epochs_;  // the last, of ids that callers chose
+  uint64_t last_epoch_ = 0;        // that a session began or was adopted at
   wire::DataClient data_;
 };
 

@@ -4,6 +4,7 @@
 
 #include "common/base/status_macros.h"
 #include "common/base/thread_executor.h"
+#include "common/base/time_of_day.h"
 #include "common/wire/control_client.h"
 
 namespace sounder::gpu_worker {
@@ -28,6 +29,7 @@ absl::StatusOr<std::unique_ptr<KvConnection>> KvConnection::Create(
     KvClientOptions options, std::vector<std::unique_ptr<wire::ControlChannel>> nodes,
     std::unique_ptr<transport::Transport> transport, base::Executor* executor) {
   std::unique_ptr<KvConnection> connection(new KvConnection);
+  if (options.first_epoch == 0) options.first_epoch = base::UnixMicros();
   connection->executor_ = executor;
   connection->transport_ = std::move(transport);
   ASSIGN_OR_RETURN(connection->client_, KvClient::Create(std::move(options), std::move(nodes),

@@ -26,7 +26,7 @@ class KvConnection {
       const std::vector<std::string>& nodes, KvClientOptions options,
       std::shared_ptr<transport::UcxEngine> engine);
 
-  // Of given parts. The executor outlives it.
+  // Of given parts. The executor outlives it. A first epoch of 0 is the time of day, in both.
   static absl::StatusOr<std::unique_ptr<KvConnection>> Create(
       KvClientOptions options, std::vector<std::unique_ptr<wire::ControlChannel>> nodes,
       std::unique_ptr<transport::Transport> transport, base::Executor* executor);

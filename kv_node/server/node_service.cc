@@ -73,7 +73,7 @@ void NodeService::Fork(const wire::ForkCall& call, wire::StatusReply reply) {
   sessions_->Fork(call, executor_->clock().Now() + close_deadline_,
                   [call, reply = std::move(reply)](absl::Status status) {
                     if (status.ok()) {
-                      config::LogInfo(absl::StrCat("session ", call.child.ToString(),
+                      config::LogInfo(absl::StrCat("session ", call.child.id.ToString(),
                                                    " forked from ", call.op.session.id.ToString(),
                                                    " at position ", call.position));
                     }

@@ -38,10 +38,16 @@ rocksdb::Slice SliceOf(std::string_view text) { return {text.data(), text.size()
 
 void CheckBatch(const rocksdb::Status& status) { CHECK(status.ok()) << status.ToString(); }
 
+// A disk, or a quota of it, for which RocksDB has no code.
+bool IsFull(const rocksdb::Status& status) {
+  return status.IsNoSpace() ||
+         (status.IsIOError() && status.ToString().find(std::strerror(EDQUOT)) != std::string::npos);
+}
+
 absl::Status FromRocks(const std::string& folder, const rocksdb::Status& status) {
   if (status.ok()) return absl::OkStatus();
   const std::string what = absl::StrCat(folder, ": ", status.ToString());
-  if (status.IsNoSpace()) return absl::ResourceExhaustedError(what);
+  if (IsFull(status)) return absl::ResourceExhaustedError(what);
   if (status.IsIOError() || status.IsCorruption() || status.IsNotFound()) {
     return absl::DataLossError(what);
   }
@@ -74,7 +80,7 @@ class FailureListener final : public rocksdb::EventListener {
   FailureListener(std::atomic<bool>* failed, std::atomic<bool>* full)
       : failed_(failed), full_(full) {}
   void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
-    full_->store(error->IsNoSpace());
+    full_->store(IsFull(*error));
     failed_->store(true);
   }
 
@@ -117,7 +123,7 @@ class FolderLock {
     rocksdb::FileLock* lock = nullptr;
     const rocksdb::IOStatus status = files->LockFile(folder + "/LOCK", {}, &lock, nullptr);
     if (status.ok()) return std::unique_ptr<FolderLock>(new FolderLock(files, lock));
-    if (status.IsNoSpace()) return FromRocks(folder, status);
+    if (IsFull(status)) return FromRocks(folder, status);
     const std::string text = status.ToString();
     // RocksDB has no code for it.
     const bool is_held = text.find("lock hold by current process") != text.npos ||

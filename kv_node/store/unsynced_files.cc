@@ -257,7 +257,7 @@ absl::StatusOr<std::unique_ptr<UnsyncedFiles>> UnsyncedFiles::Start(
   return std::unique_ptr<UnsyncedFiles>(new UnsyncedFiles(std::move(unsynced)));
 }
 
-void UnsyncedFiles::SetCapacity(uint64_t bytes) { folder_->SetCapacity(bytes); }
+void UnsyncedFiles::SetCapacity(uint64_t bytes, bool quota) { folder_->SetCapacity(bytes, quota); }
 void UnsyncedFiles::Arm(DiskFault fault, uint64_t nth) { folder_->Arm(fault, nth); }
 uint64_t UnsyncedFiles::Bytes() const { return folder_->Bytes(); }
 void UnsyncedFiles::Crash() { folder_->Crash(); }

@@ -31,8 +31,8 @@ class UnsyncedFiles {
       const std::string& folder, uint64_t seed, const DiskFaultProbabilities& probability = {});
   ~UnsyncedFiles();
 
-  // Writes beyond so many bytes of named files are kNoSpace.
-  void SetCapacity(uint64_t bytes);
+  // Writes beyond so many bytes of named files are kNoSpace; `quota`: as if a quota were used up.
+  void SetCapacity(uint64_t bytes, bool quota = false);
   // The operation that is the nth from now of those that can have the fault has it. nth >= 1.
   void Arm(DiskFault fault, uint64_t nth = 1);
   uint64_t Bytes() const;  // of named files

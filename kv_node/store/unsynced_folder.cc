@@ -133,6 +133,7 @@ IOStatus UnsyncedFolder::Append(Node& node, const std::string& name, const Slice
   const size_t most = std::min<uint64_t>(data.size(), room);
   node.bytes.append(data.data(), faults_.random().NextBelow(static_cast<uint32_t>(most + 1)));
   if (cut) return Injected(name);
+  if (quota_) return IOStatus::IOError(name, std::strerror(EDQUOT));
   IOStatus status = IOStatus::NoSpace(name, "no space left on device (injected)");
   status.SetRetryable(true);  // as that of a real disk
   return status;
@@ -169,8 +170,9 @@ IOStatus UnsyncedFolder::Read(const Node& node, uint64_t offset, size_t n, Slice
   return IOStatus::OK();
 }
 
-void UnsyncedFolder::SetCapacity(uint64_t bytes) {
+void UnsyncedFolder::SetCapacity(uint64_t bytes, bool quota) {
   const std::lock_guard lock(mutex_);
+  quota_ = quota;
   faults_.SetCapacity(bytes);
 }
 

@@ -38,7 +38,7 @@ class UnsyncedFolder {
   absl::Status Load();
   const std::string& path() const { return path_; }
 
-  void SetCapacity(uint64_t bytes);
+  void SetCapacity(uint64_t bytes, bool quota);
   void Arm(DiskFault fault, uint64_t nth);
   uint64_t Bytes();
   void Crash();
@@ -84,8 +84,9 @@ class UnsyncedFolder {
   const std::string path_;
   std::mutex mutex_;  // guards what follows, and all nodes
   DiskFaults faults_;
-  Names names_;    // as RocksDB sees them
-  Names durable_;  // as on the disk
+  bool quota_ = false;  // what a full disk is said to be
+  Names names_;         // as RocksDB sees them
+  Names durable_;       // as on the disk
   std::vector<Change> changes_;
   uint64_t crash_in_ = 0;  // changes; 0: not armed
   bool off_ = false;

@@ -143,8 +143,11 @@ Process::~Process() {
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
   }
+  // ThreadSanitizer reports and goes on; who is killed never says so by its exit status.
+  const std::string errors = Errors();
+  EXPECT_EQ(errors.find("Sanitizer: "), std::string::npos) << command_;
   if (testing::Test::HasFailure()) {
-    std::printf("-- stderr of %s\n%s", command_.c_str(), Errors().c_str());
+    std::printf("-- stderr of %s\n%s", command_.c_str(), errors.c_str());
   }
   Close(&process_);
   Close(&input_);

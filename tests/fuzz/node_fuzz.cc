@@ -289,8 +289,9 @@ class Node {
         const uint64_t sequence = values_.Bool() ? values_.Number(0, 4) : info.applied_sequence;
         const base::SessionId child = TakeId();
         ++made_[child];
-        return service_.Fork({{session, sequence, tenant}, position, child, values_.Below(20)},
-                             Answered());
+        return service_.Fork(
+            {{session, sequence, tenant}, position, {child, values_.Below(2)}, values_.Below(20)},
+            Answered());
       }
       case 1:
         return service_.Truncate({session, info.applied_sequence + values_.Number(1, 2), tenant},

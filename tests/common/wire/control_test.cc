@@ -54,7 +54,7 @@ TEST_P(ControlModesTest, EveryCallArrivesWithItsArgumentsAndBringsItsAnswer) {
   EXPECT_THAT(
       service.calls(),
       testing::ElementsAre("open" + Describe(spec), "close " + id + " 3 4 9",
-                           "fork " + id + " 3 4 9 77 " + base::SessionId{5, 6}.ToString() + " 80",
+                           "fork " + id + " 3 4 9 77 " + base::SessionId{5, 6}.ToString() + " 7 80",
                            "truncate " + id + " 3 4 9 78", "adopt " + id + " 3 9 81",
                            "describe " + id + " 3 9 alive", "list", "pin " + id + " 79 1",
                            "spill " + id, "load " + id, "drain on", "status"));

@@ -21,7 +21,7 @@ std::vector<std::string> CallEverything(ControlChannel* channel, const SessionSp
   ends.push_back(opened.ok() ? absl::StrCat(opened->seal_rows, " ", opened->min_indexed_rows)
                              : TextOf(opened.status()));
   ends.push_back(TextOf(channel->Close(op)));
-  ends.push_back(TextOf(channel->Fork({op, 77, {5, 6}, 80})));
+  ends.push_back(TextOf(channel->Fork({op, 77, {{5, 6}, 7}, 80})));
   ends.push_back(TextOf(channel->Truncate(op, 78)));
   ends.push_back(TextOf(channel->Adopt({op.session, 9, 81})));
   ends.push_back(TextOf(channel->Describe({op.session, 9, true})));

@@ -76,9 +76,10 @@ class FakeService : public ControlService {
     AnswerStatus(absl::StrCat("close ", Name(op)), std::move(reply));
   }
   void Fork(const ForkCall& call, StatusReply reply) override {
-    AnswerStatus(absl::StrCat("fork ", Name(call.op), " ", call.position, " ",
-                              call.child.ToString(), " ", call.ttl_seconds),
-                 std::move(reply));
+    AnswerStatus(
+        absl::StrCat("fork ", Name(call.op), " ", call.position, " ", call.child.id.ToString(), " ",
+                     call.child.epoch, " ", call.ttl_seconds),
+        std::move(reply));
   }
   void Truncate(const SessionOp& op, base::Position position, StatusReply reply) override {
     AnswerStatus(absl::StrCat("truncate ", Name(op), " ", position), std::move(reply));

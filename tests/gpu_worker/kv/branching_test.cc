@@ -22,6 +22,10 @@ using std::chrono::milliseconds;
 using testing::HasSubstr;
 using testing::Not;
 
+std::string Epochs(uint64_t held, uint64_t asked) {
+  return "is at epoch " + std::to_string(held) + ", the request at epoch " + std::to_string(asked);
+}
+
 class BranchingTest : public testing::Test {
  protected:
   void Start(int nodes) {
@@ -180,8 +184,9 @@ TEST_F(BranchingTest, AForkIsOnAllNodesOrNone) {
   EXPECT_THAT(draining.ToString(), HasSubstr(cluster_->Address(1)));
   EXPECT_EQ(cluster_->Sessions(), 2u) << "the parent's two parts";
   ASSERT_TRUE(cluster_->Control(1)->Drain(false).ok());
-  // A node that does it, but whose answer is lost, keeps it until it is heard of again; and not if
-  // the same child was made meanwhile.
+  for (const auto& node : client().NodeStatuses()) EXPECT_TRUE(node.ok());
+  // A node that does it, but whose answer is lost, keeps it until it is heard of again; what is
+  // made meanwhile takes its place.
   int calls = 0;
   cluster_->SetControlFate(
       [&calls] { return ++calls == 2 ? CallFate::kAnswerLost : CallFate::kDelivered; });
@@ -204,10 +209,10 @@ TEST_F(BranchingTest, AForkIsOnAllNodesOrNone) {
   for (const auto& node : client().NodeStatuses()) EXPECT_TRUE(node.ok());
   EXPECT_EQ(cluster_->Sessions(), 4u);
   // Somebody else's session of that id stays what it is.
-  const auto taken = client().Fork(session.get(), 40, (*again)->id()).status();
-  EXPECT_TRUE(taken.ok()) << "the same fork: " << taken;
-  const absl::Status other = client().Fork(session.get(), 39, (*again)->id()).status();
-  EXPECT_EQ(other.code(), absl::StatusCode::kAlreadyExists) << other;
+  for (const base::Position position : {40, 39}) {
+    const absl::Status taken = client().Fork(session.get(), position, (*again)->id()).status();
+    EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists) << taken;
+  }
   EXPECT_EQ(Fault(again->get(), content), "");
 }
 
@@ -226,7 +231,7 @@ TEST_F(BranchingTest, ASessionOpenedAnewIsNotClosedAsALeftOver) {
 
 // The worker ends with appends on the way: one node has them, another not, or some layers only.
 // What is on its way of the session that an id belonged to is not taken for the next one's.
-TEST_F(BranchingTest, AnIdThatIsUsedAgainStartsBehindItsEpochs) {
+TEST_F(BranchingTest, AnIdThatIsUsedAgainBeginsAtAnotherEpoch) {
   Start(3);
   BranchContent content;
   const auto session = Open(Options(1));
@@ -234,21 +239,30 @@ TEST_F(BranchingTest, AnIdThatIsUsedAgainStartsBehindItsEpochs) {
   ASSERT_TRUE(client().WaitAppended(session.get(), 20).ok());
   ASSERT_TRUE(client().Close(session.get()).ok());
   const auto again = Open(Options(1));
-  EXPECT_EQ(again->ref().epoch, 1u);
+  EXPECT_GT(again->ref().epoch, session->ref().epoch);
   BranchContent lost = content;
   absl::Status stale = AppendVersion(client(), session.get(), rows_, 1, 20, false, &lost);
   stale.Update(client().WaitAppended(session.get(), 40));
-  EXPECT_THAT(stale.ToString(), HasSubstr("is at epoch 1, the request at epoch 0"));
+  EXPECT_THAT(stale.ToString(), HasSubstr(Epochs(again->ref().epoch, session->ref().epoch)));
   BranchContent other;
   Append(again.get(), 30, 2, &other);
   EXPECT_EQ(Fault(again.get(), other), "");
-  const auto fork = client().Fork(again.get(), 16, Options(7).id);
-  ASSERT_TRUE(fork.ok() && client().Close(fork->get()).ok());
-  EXPECT_EQ(Open(Options(7))->ref().epoch, 1u) << "behind the fork's";
+  // A fork of that id likewise.
   ASSERT_TRUE(client().Close(again.get()).ok());
-  const auto third = Open(Options(1));
-  EXPECT_EQ(third->ref().epoch, 2u);
-  EXPECT_EQ(Open(Options(2))->ref().epoch, 0u);
+  const auto parent = Open(Options(2));
+  BranchContent parents;
+  Append(parent.get(), 40, 3, &parents);
+  const auto fork = client().Fork(parent.get(), 30, again->id());
+  ASSERT_TRUE(fork.ok()) << fork.status();
+  stale = AppendVersion(client(), again.get(), rows_, 1, 10, false, &other);
+  stale.Update(client().WaitAppended(again.get(), 40));
+  EXPECT_THAT(stale.ToString(), HasSubstr(Epochs((*fork)->ref().epoch, again->ref().epoch)));
+  parents.Truncate(30);
+  EXPECT_EQ(Fault(fork->get(), parents), "");
+  // One of that id that is there is not taken for the one that is opened.
+  const absl::Status there = client().Open(Options(2)).status();
+  EXPECT_EQ(there.code(), absl::StatusCode::kAlreadyExists) << there;
+  EXPECT_THAT(there.ToString(), HasSubstr("epoch"));
 }
 
 TEST_F(BranchingTest, ASecondWorkerContinuesFromWhatAllNodesHave) {
@@ -267,7 +281,7 @@ TEST_F(BranchingTest, ASecondWorkerContinuesFromWhatAllNodesHave) {
   ASSERT_TRUE(adopted.ok()) << adopted.status();
   gpu_worker::RemoteSession* const mine = adopted->session.get();
   EXPECT_EQ(mine->end(), 70);
-  EXPECT_EQ(mine->ref().epoch, 1u);
+  EXPECT_EQ(mine->ref().epoch, session->ref().epoch + 1);
   ASSERT_EQ(adopted->tokens.size(), 70u);
   EXPECT_EQ(adopted->tokens[69], RowVersions::Token(69, 0));
   EXPECT_EQ(Fault(mine, content), "");
@@ -276,7 +290,7 @@ TEST_F(BranchingTest, ASecondWorkerContinuesFromWhatAllNodesHave) {
   // The old worker can do nothing any more.
   const absl::Status stale = client().Close(session.get());
   EXPECT_EQ(stale.code(), absl::StatusCode::kFailedPrecondition) << stale;
-  EXPECT_THAT(stale.ToString(), HasSubstr("is at epoch 1, the request at epoch 0"));
+  EXPECT_THAT(stale.ToString(), HasSubstr(Epochs(mine->ref().epoch, session->ref().epoch)));
   EXPECT_EQ(Fault(mine, content), "");
   const auto third = client().Adopt(session->id(), 0);
   ASSERT_TRUE(third.ok());
@@ -284,7 +298,8 @@ TEST_F(BranchingTest, ASecondWorkerContinuesFromWhatAllNodesHave) {
        {AttendStatus(mine, {0, 20}), client().Fetch(mine, 0, {0, 20}).status(),
         client().Fork(mine, 20).status(), client().Truncate(mine, 10)}) {
     EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition) << refused;
-    EXPECT_THAT(refused.ToString(), HasSubstr("epoch 2"));
+    const uint64_t epoch = third->session->ref().epoch;
+    EXPECT_THAT(refused.ToString(), HasSubstr(Epochs(epoch, mine->ref().epoch)));
     EXPECT_THAT(refused.ToString(), HasSubstr("node"));
   }
   EXPECT_EQ(Fault(third->session.get(), content), "");
@@ -332,7 +347,7 @@ TEST_F(BranchingTest, AdoptionsThatCannotBe) {
   cluster_->SetControlFate(nullptr);
   const auto adopted = client().Adopt(session->id(), 4);
   ASSERT_TRUE(adopted.ok()) << adopted.status();
-  EXPECT_EQ(adopted->session->ref().epoch, 2u);
+  EXPECT_EQ(adopted->session->ref().epoch, session->ref().epoch + 2);
   EXPECT_EQ(Fault(adopted->session.get(), content), "");
   cluster_->Kill(1);
   EXPECT_EQ(client().Adopt(session->id(), 4).status().code(), absl::StatusCode::kUnavailable);
@@ -384,11 +399,13 @@ TEST_F(BranchingTest, AnAdoptionThatIsOvertakenWhileItReadsTokenIdsFails) {
   Append(session.get(), 20, 0, &content);
   ASSERT_TRUE(client().WaitAppended(session.get(), 20).ok());
   before_fetch_ = [&] {
-    EXPECT_TRUE(cluster_->sessions(0).Adopt({{session->id(), 7}, 0, 1}).ok());
+    const uint64_t later = session->ref().epoch + 7;
+    EXPECT_TRUE(cluster_->sessions(0).Adopt({{session->id(), later}, 0, 1}).ok());
   };
   const absl::Status overtaken = client().Adopt(session->id(), 0).status();
   EXPECT_EQ(overtaken.code(), absl::StatusCode::kFailedPrecondition) << overtaken;
-  EXPECT_THAT(overtaken.ToString(), HasSubstr("is at epoch 7, the request at epoch 1"));
+  EXPECT_THAT(overtaken.ToString(),
+              HasSubstr(Epochs(session->ref().epoch + 7, session->ref().epoch + 1)));
 }
 
 // Ids beyond what all nodes have do not count.

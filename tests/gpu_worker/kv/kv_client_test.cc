@@ -163,7 +163,7 @@ TEST_F(KvClientTest, ASessionThatIsGoneIsClosed) {
   gpu_worker::RemoteSessionOptions session_options = SessionOptions(kShape, 1, 16);
   session_options.head_shards = 2;
   const auto session = Open(session_options);
-  ASSERT_TRUE(cluster_->Control(0)->Close({{session->id(), 0}, 0}).ok());
+  ASSERT_TRUE(cluster_->Control(0)->Close({session->ref(), 0}).ok());
   const absl::Status closed = cluster_->client().Close(session.get());
   EXPECT_TRUE(closed.ok()) << closed;
   EXPECT_EQ(cluster_->Sessions(), 0u);

@@ -158,7 +158,7 @@ class Replay {
   void Sampled(const gpu_worker::AttendQuery& query, const std::vector<uint64_t>& signatures,
                const policy::Shard& shard, Answer* answer) {
     wire::AttendItem item;
-    item.session.id = session_->id();
+    item.session = session_->ref();
     item.kv_head_begin = static_cast<uint32_t>(shard.kv_head_begin);
     item.kv_head_count = static_cast<uint32_t>(shard.kv_heads());
     item.group = work_.shape.group;

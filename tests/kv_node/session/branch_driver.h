@@ -81,11 +81,11 @@ class BranchDriver : public SessionDriver {
     wire::ForkCall call;
     call.op = {parent.spec().session, sequence, parent.spec().tenant};
     call.position = position;
-    call.child = {1, child};
+    call.child.id = {1, child};
     absl::Status forked = absl::UnknownError("no answer");
     map.Fork(call, executor.clock().Now(), [&](absl::Status status) { forked = status; });
     if (!forked.ok()) return forked;
-    return map.Find(call.child);
+    return map.Find(call.child.id);
   }
 
   static wire::FetchItem FetchItem(const Session& session, uint64_t sequence, uint32_t layer,

@@ -320,7 +320,7 @@ TEST_F(BranchTest, AForkWaitsForOperationsInFlight) {
   call.op.session = parent->spec().session;
   call.op.sequence = 2;
   call.position = 18;
-  call.child = {1, 2};
+  call.child = {{1, 2}, 6};
   call.ttl_seconds = 9;
   std::optional<absl::Status> forked;
   driver_.map.Fork(call, driver_.executor.clock().Now() + seconds(1),
@@ -330,11 +330,12 @@ TEST_F(BranchTest, AForkWaitsForOperationsInFlight) {
   ASSERT_TRUE(forked.has_value());
   ASSERT_TRUE(forked->ok()) << *forked;
   const auto child = *driver_.map.Find({1, 2});
-  EXPECT_EQ(Rows(*child), "[0,16)s [16,18) = 1:18");
+  EXPECT_EQ(driver_.RowsText(*child, 0, 6), "[0,16)s [16,18) = 1:18");
   EXPECT_EQ(child->spec().ttl_seconds, 9u);
+  EXPECT_EQ(child->epoch(), 6u);
   EXPECT_EQ(child->Info().ttl_remaining_seconds, 9u);
   call.op.sequence = 9;
-  call.child = {1, 3};
+  call.child.id = {1, 3};
   forked.reset();
   driver_.map.Fork(call, driver_.executor.clock().Now() + seconds(1),
                    [&](absl::Status status) { forked = std::move(status); });

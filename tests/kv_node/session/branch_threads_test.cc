@@ -129,11 +129,11 @@ class Writer {
     call.op.session = parent.spec().session;
     call.op.sequence = sequence;
     call.position = position;
-    call.child = {static_cast<uint64_t>(place_) + 2, ++children_};
+    call.child.id = {static_cast<uint64_t>(place_) + 2, ++children_};
     absl::Status forked;
     map_->Fork(call, executor_->clock().Now(), [&](absl::Status status) { forked = status; });
     if (!forked.ok()) return nullptr;
-    return *map_->Find(call.child);
+    return *map_->Find(call.child.id);
   }
   // Of whatever another thread has just now: the child must hold what it was made of.
   void ForkOfAnother() {

@@ -230,7 +230,7 @@ TEST(RestartTest, ForksShareTheirSegmentsAlsoAfterwards) {
     WaitUntilDurable(driver.run(), *session, 256);
     const uint64_t before = driver.disks().log->counts().live_bytes;
     std::optional<absl::Status> forked;
-    wire::ForkCall call{{session->spec().session, 1, 0}, 200, child, 0};
+    wire::ForkCall call{{session->spec().session, 1, 0}, 200, {child, 0}, 0};
     driver.run().map.Fork(call, driver.run().executor.clock().Now(),
                           [&](absl::Status status) { forked = status; });
     driver.run().RunFor(milliseconds(100));

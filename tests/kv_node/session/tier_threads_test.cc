@@ -157,7 +157,7 @@ void ReadSome(Node& node, uint64_t number, const std::atomic<uint64_t>& appended
     const bool forks = random.NextBelow(8) == 0;
     if (forks) {
       Answer<absl::Status> forked;
-      node.map->Fork({{session->spec().session, sequence, 0}, end, child, 0},
+      node.map->Fork({{session->spec().session, sequence, 0}, end, {child, 0}, 0},
                      node.executor->clock().Now() + std::chrono::seconds(20),
                      [&](absl::Status status) { forked.Set(std::move(status)); });
       const absl::Status status = forked.Get();

@@ -280,8 +280,8 @@ TEST(RecordFaultsTest, AFullDiskIsSaidAndLeftBehindWithoutARestart) {
     const auto store = RecordStore::Open(scratch.path(), On(files.get()));
     ASSERT_TRUE(store.ok()) << store.status().ToString();
     Records records;
-    for (int times = 0; times < 2; ++times) {
-      files->SetCapacity(files->Bytes() + room);
+    for (const bool quota : {false, true}) {
+      files->SetCapacity(files->Bytes() + room, quota);
       const int commits = FillUp(**store, &records);
       if (room > 2000) {
         EXPECT_GT(commits, 0);
