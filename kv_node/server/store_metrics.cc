@@ -75,6 +75,9 @@ void AddRowSourceMetrics(metrics::Registry& registry, const RowSource& rows) {
       [](const Counts& counts) { return counts.rows; });
   add("sounder_store_cached_rows_total", "Of those, rows that the row cache had.",
       [](const Counts& counts) { return counts.cached; });
+  add("sounder_store_joined_rows_total",
+      "Of those, rows that were being read already, for another request.",
+      [](const Counts& counts) { return counts.joined; });
   add("sounder_store_failed_rows_total",
       "Of those, rows that could not be read or were not what had been written.",
       [](const Counts& counts) { return counts.failed; });

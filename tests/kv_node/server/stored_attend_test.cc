@@ -214,9 +214,33 @@ TEST_F(StoredReadsTest, ReadsAreInFlightTogether) {
   for (size_t i : {0, 1}) EXPECT_TRUE(StoredRows::SameAnswer(hot.items[i], replies[0].items[i]));
   EXPECT_EQ(executor_.clock().Now() - begin, milliseconds(5)) << "the time of one read";
   EXPECT_EQ(node.watched.most_in_flight(), node.watched.batches());
-  EXPECT_GE(node.watched.batches(), 8u) << "what is read first need not wait for all";
-  EXPECT_LE(node.watched.batches(), 20u) << "160 units";
+  EXPECT_GE(node.watched.batches(), 4u) << "what is read first need not wait for all";
+  EXPECT_LE(node.watched.batches(), 10u) << "80 units, and as many that want some of the same rows";
   executor_.RunFor(milliseconds(1));
+}
+
+// Two workers, one document: what the first asks for is on its way when the second comes.
+TEST_F(StoredReadsTest, WhatTwoWantAtOnceIsReadOnce) {
+  for (const bool sampled : {true, false}) {
+    StoredRows node(&executor_, Timed(milliseconds(5)));
+    const auto session = Open(node, Sketched(1), 4000);
+    const std::vector<Question> questions{StoredRows::Ask(*session, {0, 4000}, 1, sampled)};
+    const wire::AttendReply hot = Answer(node, questions);
+    node.MakeWarm(*session, {0, 4000});
+    const wire::AttendReply alone = Answer(node, questions);
+    const RowSourceCounts one = node.source.counts();
+    std::vector<Question> first = questions, second = questions;
+    node.Send(first, 0, 1);
+    node.Send(second, 0, 2);
+    const std::vector<wire::AttendReply> replies = Replies(node);
+    ASSERT_EQ(replies.size(), 2u);
+    for (const wire::AttendReply* reply : {&alone, &replies[0], &replies[1]}) {
+      EXPECT_TRUE(StoredRows::SameAnswer(hot.items[0], reply->items.at(0)));
+    }
+    EXPECT_EQ(node.source.counts().pages, 2 * one.pages);
+    EXPECT_EQ(node.source.counts().rows, 3 * one.rows);
+    EXPECT_EQ(node.source.counts().joined, one.rows);
+  }
 }
 
 // However many attends and fetches there are: together they have the room of one.
@@ -273,7 +297,10 @@ TEST_F(StoredReadsTest, AttendsBeginWithRoomForTheirPartialOutputs) {
   std::vector<Question> block{StoredRows::Ask(*session, {0, 4096}, 1900, false)};
   for (int i = 0; i < 6; ++i) node.Send(block, 0, 1 + i);
   executor_.RunFor(milliseconds(1));
-  EXPECT_EQ(node.watched.in_flight(), 2 * 2u) << "two of them have begun";
+  const RowSourceCounts counts = node.source.counts();
+  EXPECT_EQ(counts.rows - counts.joined, 2 * 4096u) << "what one reads is not read by another";
+  EXPECT_GT(counts.rows, 2 * 4096u);
+  EXPECT_LE(counts.rows, 2 * 2 * 4096u) << "two of them have begun";
   std::vector<wire::AttendReply> replies = Replies(node);
   ASSERT_EQ(replies.size(), 6u);
   for (const wire::AttendReply& reply : replies) {
@@ -308,11 +335,12 @@ TEST_F(StoredReadsTest, APieceSaysWhatItTakes) {
 // The end of a node whose start failed: before its executor's.
 TEST_F(StoredReadsTest, WaitIdleWaitsForReadsInFlight) {
   StoredRows node(&executor_, Timed(milliseconds(5)));
-  const auto session = Open(node, Sketched(1), 1000);
+  const auto session = Open(node, Sketched(1), 1000), other = Open(node, Sketched(2), 1000);
   node.MakeWarm(*session, {0, 1000});
+  node.MakeWarm(*other, {0, 1000});
   std::vector<Question> questions{StoredRows::Ask(*session, {0, 1000}, 1, true)};
   node.Send(questions);
-  node.SendFetch(*session, {0, 1000});
+  node.SendFetch(*other, {0, 1000});
   node.driver.transport.Block(1);  // whether answers go does not matter
   executor_.RunFor(milliseconds(1));
   EXPECT_GE(node.watched.in_flight(), 2u);
@@ -323,6 +351,7 @@ TEST_F(StoredReadsTest, WaitIdleWaitsForReadsInFlight) {
   EXPECT_FALSE(node.driver.server.WaitAnswered(executor_.clock().Now()));
   node.driver.transport.Unblock();
   EXPECT_TRUE(node.driver.server.WaitAnswered(executor_.clock().Now()));
+  executor_.RunFor(milliseconds(1));  // a runner that finds nothing to do
 }
 
 TEST_F(StoredReadsTest, NoThreadWaitsForTheDisk) {
@@ -337,7 +366,8 @@ TEST_F(StoredReadsTest, NoThreadWaitsForTheDisk) {
   }
   executor_.RunFor(milliseconds(1));
   EXPECT_EQ(node.watched.in_flight(), node.watched.batches());
-  EXPECT_GE(node.watched.in_flight(), 10u);
+  EXPECT_GE(node.watched.in_flight(), 1u);
+  EXPECT_GT(node.source.counts().rows, 5 * 2 * 900u) << "all ten wait, for much the same rows";
   std::vector<Question> questions{StoredRows::Ask(*in_memory, {0, 1000}, 1, true)};
   node.Send(questions, 0, 2);
   executor_.RunFor(milliseconds(1));
