@@ -12,12 +12,13 @@
 #include "common/base/absl_text.h"
 #include "common/base/check.h"
 #include "common/config/host_port.h"
-#include "common/wire/control_client.h"
 
 namespace sounder::bench {
 namespace {
 
 using std::chrono::seconds;
+
+constexpr int64_t kBlock = 1024;  // rows of an append
 
 double Micros(base::Duration duration) { return static_cast<double>(duration.count()) / 1000; }
 
@@ -31,16 +32,23 @@ void SleepUntil(base::Time when) {
 
 Load::Load(const LoadSpec& spec, const std::string& control)
     : spec_(spec), engine_(transport::MakeUcxEngine({.tls = "tcp", .net_devices = "lo"})) {
-  Fill(control);
+  wire::ControlClient channel(control, seconds(10));
+  const absl::StatusOr<wire::NodeStatus> node = channel.Status();
+  CHECK(node.ok()) << base::MessageOf(node.status());
+  Connect(config::ReachableData(control, node->data_address));
+  rows_ = memory::AlignedBuffer(size_t{spec.kv_heads} * kBlock * spec.dim * 2);
+  for (size_t at = 0; at < rows_.size(); at += 2) {
+    base::StoreElement(static_cast<float>(random_.NextGaussian()), rows_.data() + at,
+                       base::DType::kBF16);
+  }
+  for (int i = 0; i < spec.sessions; ++i) Fill(channel);
+  queries_.resize(size_t{spec_.kv_heads} * spec_.group * spec_.dim);
+  for (float& element : queries_) element = static_cast<float>(random_.NextGaussian());
 }
 
 Load::~Load() { clients_.clear(); }
 
-void Load::Fill(const std::string& control) {
-  wire::ControlClient channel(control, seconds(10));
-  const absl::StatusOr<wire::NodeStatus> node = channel.Status();
-  CHECK(node.ok()) << base::MessageOf(node.status());
-  const std::string address = config::ReachableData(control, node->data_address);
+void Load::Connect(const std::string& address) {
   for (int i = 0; i < spec_.connections; ++i) {
     Client& client = clients_.emplace_back();
     client.transport = std::make_unique<transport::UcxTransport>(engine_);
@@ -50,6 +58,9 @@ void Load::Fill(const std::string& control) {
     CHECK(client.transport->Start(client.data.get()).ok());
     client.data->AddNode(address);
   }
+}
+
+void Load::Fill(wire::ControlClient& channel) {
   wire::SessionSpec open;
   open.session.id = {0x10ad, random_.Next64()};
   open.model = {"synthetic", "", 1, spec_.kv_heads, spec_.kv_heads * spec_.group,
@@ -58,22 +69,28 @@ void Load::Fill(const std::string& control) {
   open.kv_head_count = spec_.kv_heads;
   const absl::StatusOr<wire::OpenResult> opened = channel.Open(open);
   CHECK(opened.ok()) << base::MessageOf(opened.status());
-  session_ = open.session;
-  for (int64_t first = 0; first < spec_.rows; first += 1024) {
+  sessions_.push_back(open.session);
+  operations_ = 0;
+  for (int64_t first = 0; first < spec_.rows; first += kBlock) {
+    const absl::Status status = Append(open.session, first);
+    CHECK(status.ok()) << base::MessageOf(status);
+  }
+}
+
+// Again where the node has no room at the moment: its rows go to the disk.
+absl::Status Load::Append(const wire::SessionRef& session, int64_t first) {
+  ++operations_;
+  for (;;) {
     wire::AppendRequest request;
     wire::AppendItem& item = request.items.emplace_back();
-    item.session = session_;
-    item.sequence = ++operations_;
+    item.session = session;
+    item.sequence = operations_;
     item.kv_head_count = spec_.kv_heads;
     item.first_position = first;
-    item.row_count = static_cast<uint32_t>(std::min<int64_t>(1024, spec_.rows - first));
+    item.row_count = static_cast<uint32_t>(std::min(kBlock, spec_.rows - first));
     item.head_dim = spec_.dim;
-    item.dtype = open.dtype;
-    memory::AlignedBuffer rows(item.kv_head_count * item.head_bytes());
-    for (size_t at = 0; at < rows.size(); at += 2) {
-      base::StoreElement(static_cast<float>(random_.NextGaussian()), rows.data() + at, item.dtype);
-    }
-    item.keys = item.values = rows.bytes();
+    item.dtype = base::DType::kBF16;
+    item.keys = item.values = rows_.bytes().first(item.kv_head_count * item.head_bytes());
     std::promise<absl::Status> done;
     clients_[0].data->Append(0, std::move(request), seconds(10),
                              [&](const absl::StatusOr<wire::AppendReply>& reply) {
@@ -82,16 +99,18 @@ void Load::Fill(const std::string& control) {
                                                                      : reply->items[0].status);
                              });
     const absl::Status status = done.get_future().get();
-    CHECK(status.ok()) << base::MessageOf(status);
+    if (!absl::IsResourceExhausted(status)) return status;
+    SleepUntil(executor_.clock().Now() + std::chrono::milliseconds(20));
   }
-  queries_.resize(size_t{spec_.kv_heads} * spec_.group * spec_.dim);
-  for (float& element : queries_) element = static_cast<float>(random_.NextGaussian());
 }
 
 wire::AttendRequest Load::Request() {
   wire::AttendRequest request;
   wire::AttendItem& item = request.items.emplace_back();
-  item.session = session_;
+  {
+    std::lock_guard lock(mutex_);
+    item.session = sessions_[turn_++ % sessions_.size()];
+  }
   item.sequence = operations_;
   item.kv_head_count = spec_.kv_heads;
   item.group = spec_.group;

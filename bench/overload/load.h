@@ -12,7 +12,9 @@
 
 #include "common/base/philox.h"
 #include "common/base/thread_executor.h"
+#include "common/memory/aligned_buffer.h"
 #include "common/transport/ucx_transport.h"
+#include "common/wire/control_client.h"
 #include "common/wire/data_client.h"
 
 namespace sounder::bench {
@@ -22,6 +24,7 @@ struct LoadSpec {
   uint32_t group = 4;
   uint32_t dim = 128;
   int64_t rows = 4096;
+  int sessions = 1;  // asked in turn
   int connections = 4;
   base::Duration deadline = std::chrono::milliseconds(50);
 };
@@ -39,11 +42,11 @@ struct LoadResult {
   double PerSecond() const { return static_cast<double>(good) / seconds; }
 };
 
-// A session of synthetic rows on a node, and connections that attend to it, each with a client of
+// Sessions of synthetic rows on a node, and connections that attend to it, each with a client of
 // its own that sends nothing twice. Used from one thread.
 class Load {
  public:
-  // CHECKs that the session could be opened and filled. control: the node's address.
+  // CHECKs that the sessions could be opened and filled. control: the node's address.
   Load(const LoadSpec& spec, const std::string& control);
   ~Load();
   Load(const Load&) = delete;
@@ -60,7 +63,9 @@ class Load {
     std::unique_ptr<wire::DataClient> data;
     std::unique_ptr<transport::UcxTransport> transport;  // destroyed before the client
   };
-  void Fill(const std::string& control);
+  void Connect(const std::string& address);
+  void Fill(wire::ControlClient& channel);
+  absl::Status Append(const wire::SessionRef& session, int64_t first);
   wire::AttendRequest Request();
   void Send(Client& client, base::Duration deadline, std::function<void()> then);
   void WaitForAll();
@@ -69,12 +74,14 @@ class Load {
   base::ThreadExecutor executor_{1, "load"};
   std::shared_ptr<transport::UcxEngine> engine_;
   std::vector<Client> clients_;
-  wire::SessionRef session_;
-  uint64_t operations_ = 0;
+  std::vector<wire::SessionRef> sessions_;
+  size_t turn_ = 0;             // in sessions_
+  uint64_t operations_ = 0;     // of each
+  memory::AlignedBuffer rows_;  // of every append
   std::vector<float> queries_;
   base::PhiloxStream random_{1, 0};
 
-  std::mutex mutex_;  // guards everything below
+  std::mutex mutex_;  // guards everything below, and turn_
   std::condition_variable ended_;
   uint64_t in_flight_ = 0;
   LoadResult result_;

@@ -1,8 +1,10 @@
 // node_overload: a node process under one, two and three times the load it can carry, over UCX and
 // TCP on this machine.
 //
-//   node_overload [ROUNDS [SECONDS]]       default: 3 rounds of 2 s for each load
+//   node_overload [ROUNDS [SECONDS [stored]]]       default: 3 rounds of 2 s for each load
 //
+// stored: of sessions that are four times larger than the node's memory, and lie on the disk of
+// the folder for temporary files; each attend reads all rows of one.
 // The node (one attend thread) has CPU 0 and the generator the last one, so neither takes the
 // other's core; what others on the machine take is seen in the CPU seconds of both. Each round
 // measures the capacity with a closed loop and then offers one, two and three times of it at random
@@ -18,6 +20,7 @@
 #include <cstdlib>
 #include <map>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -138,16 +141,24 @@ void Print(const std::string& name, const Phase& phase) {
   line("failed", static_cast<double>(phase.failed), 0);
 }
 
-int Main(int rounds, base::Duration duration) {
+int Main(int rounds, base::Duration duration, bool stored) {
   config::SetLogLevel(config::LogLevel::kError);
   const auto cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+  const e2e::TemporaryFolder folder;
+  e2e::Arguments options = {"--threads=1", "--memory=" + std::to_string(kMemoryBytes) + "B",
+                            "--message-memory=" + std::to_string(kMessageBytes) + "B",
+                            "--max-attends=" + std::to_string(kMaxAttends), "--log-level=warning"};
+  LoadSpec spec;
+  if (stored) {
+    options.insert(options.end(), {"--store", folder.Path("store")});
+    spec.rows = 16384;  // 32 MiB a session
+    spec.sessions = 32;
+    spec.deadline = std::chrono::seconds(2);
+  }
   Pin(0);
-  e2e::Node node({"--threads=1", "--memory=" + std::to_string(kMemoryBytes) + "B",
-                  "--message-memory=" + std::to_string(kMessageBytes) + "B",
-                  "--max-attends=" + std::to_string(kMaxAttends), "--log-level=warning"});
+  e2e::Node node(options);
   Pin(cpus - 1);
   const std::string http = node.addresses().http;
-  const LoadSpec spec;
   Load load(spec, node.control());
   load.Closed(16, std::chrono::milliseconds(500));  // warms up
 
@@ -208,5 +219,6 @@ int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 3;
   const double seconds = argc > 2 ? std::atof(argv[2]) : 2;
   return sounder::bench::Main(std::max(1, rounds),
-                              sounder::base::Duration(static_cast<int64_t>(1e9 * seconds)));
+                              sounder::base::Duration(static_cast<int64_t>(1e9 * seconds)),
+                              argc > 3 && std::string_view(argv[3]) == "stored");
 }

@@ -94,6 +94,7 @@ class AttendSchedule {
   // measured.
   void End(uint64_t job, const WorkTimes& took, base::Time now);
 
+  FlowId FlowOf(uint64_t job) const { return jobs_.at(job).flow; }
   double share() const { return share_; }           // in (0, 1], see above
   size_t admitted() const { return jobs_.size(); }  // and not ended
   size_t ready() const { return ready_; }

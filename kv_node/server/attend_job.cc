@@ -11,16 +11,6 @@
 #include "kv_node/server/work_split.h"
 
 namespace sounder::kv_node {
-namespace {
-
-// Reads of so many units, or bytes, are in flight as one batch: enough for one call of the disk to
-// be cheap, and few enough that the first are attended while the others are on their way.
-constexpr size_t kUnitsPerRead = 16;
-constexpr uint64_t kBytesPerRead = uint64_t{8} << 20;
-// A unit of which not yet is known what it reads asks for no more than this part of the room.
-constexpr uint64_t kUnknownRoomShare = 16;
-
-}  // namespace
 
 AttendJob::AttendJob(wire::AttendRequest request, base::Time arrival, uint64_t number,
                      SessionMap* sessions, RowSource* rows, base::Executor* executor,
@@ -92,6 +82,12 @@ void AttendJob::Begin() {
   unfinished_ = units_.size();
   if (units_.empty()) {
     Finish();
+    queue_->RunnerEnded();
+    return;
+  }
+  if (!TakeReads()) {
+    queue_->End(number_, 0, {}, {});
+    Answer();
     queue_->RunnerEnded();
     return;
   }
@@ -173,24 +169,12 @@ absl::Status AttendJob::AddItem(size_t item, const AttendPlan& plan) {
   return absl::OkStatus();
 }
 
-// What a stored unit needs, as far as that is known before it is chosen what it reads.
-uint64_t AttendJob::RoomOf(const Unit& unit) const {
-  const uint64_t all = unit.stored->bytes_of_all();
-  if (unit.sampler == nullptr) return all;
-  if (!unit.piece.segment->copies().empty()) return 0;  // reads those
-  return std::min(all, queue_->reads().limit() / kUnknownRoomShare);
-}
-
 void AttendJob::StartSteps(size_t runners) {
   std::vector<int64_t> costs;
   for (Unit& unit : units_) {
     const wire::AttendItem& item = request_.items[heads_[unit.head_work].item];
     costs.push_back(CostOf(unit.piece, size_t{item.query_count} * item.group,
                            /*sampled=*/unit.sampler != nullptr));
-    if (unit.piece.in_memory()) continue;
-    CHECK(rows_ != nullptr) << "rows in a store, on a node without one";
-    unit.stored = std::make_unique<StoredPiece>(unit.piece);
-    unit.room = RoomOf(unit);
   }
   std::vector<UnitSteps::Stored> stored;
   std::vector<uint32_t> in_memory;
@@ -240,9 +224,7 @@ void AttendJob::TakeSteps(Scratch& scratch, base::Duration* used, Reads* reads) 
   while (*used < policy::kTurn) {
     const UnitSteps::Step step = steps_.Next(granted);
     const bool attends = step.kind == UnitSteps::Kind::kAttend;
-    if (attends || reads->units.size() >= kUnitsPerRead || reads->bytes >= kBytesPerRead) {
-      Submit(reads);
-    }
+    if (attends || IsBatch(*reads)) Submit(reads);
     if (step.kind == UnitSteps::Kind::kNone) return;
     Unit& unit = units_[step.unit];
     const bool done = attends || !Choose(unit, scratch);
@@ -262,25 +244,6 @@ void AttendJob::TakeSteps(Scratch& scratch, base::Duration* used, Reads* reads) 
   }
 }
 
-// One batch of all of them, in flight together.
-void AttendJob::Submit(Reads* reads) {
-  if (reads->units.empty()) return;
-  std::vector<RowRequest> requests;
-  for (const uint32_t unit : reads->units) requests.push_back(units_[unit].stored->Request());
-  rows_->Read(std::move(requests),
-              [self = shared_from_this(), units = std::exchange(*reads, {}).units](
-                  std::span<const absl::Status> statuses) { self->OnRead(units, statuses); });
-}
-
-// Mostly on the disk's thread, which has other reads to look after: nothing is attended here.
-void AttendJob::OnRead(const std::vector<uint32_t>& units, std::span<const absl::Status> statuses) {
-  for (size_t i = 0; i < units.size(); ++i) units_[units[i]].status = statuses[i];
-  const auto most_runners = static_cast<size_t>(queue_->threads());
-  for (size_t more = steps_.Arrived(units, most_runners); more > 0; --more) {
-    queue_->Resume(number_, [self = shared_from_this()] { self->RunUnits(/*again=*/true); });
-  }
-}
-
 bool AttendJob::SeesWholePiece(const wire::AttendItem& item, const Piece& piece) const {
   return item.causal_from < 0 || item.causal_from + 1 >= piece.first_position + piece.row_end;
 }
@@ -297,25 +260,12 @@ GroupQuery AttendJob::QueryOf(const Unit& unit) {
   return query;
 }
 
-// Which rows of a stored unit to read; false: none, and it can be attended.
-bool AttendJob::Choose(Unit& unit, Scratch& scratch) {
-  if (unit.sampler == nullptr) {
-    unit.stored->TakeAll();
-  } else {
-    unit.stored->TakeSampled(*unit.sampler, QueryOf(unit), scratch);
-  }
-  if (!unit.stored->reads()) return false;
-  queue_->reads().Settle(unit.room, unit.stored->bytes());
-  unit.room = unit.stored->bytes();
-  steps_.Reads();
-  return true;
-}
-
 // Its rows are in memory, or have been read, or could not be.
 void AttendJob::RunUnit(Unit& unit, Scratch& scratch) {
   if (unit.status.ok()) AttendUnit(unit, scratch);
   if (unit.stored == nullptr) return;
   unit.stored->Release();
+  queue_->ReadsDone(unit.reads);
   queue_->reads().Give(unit.room);
 }
 

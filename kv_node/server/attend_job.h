@@ -64,6 +64,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
     std::shared_ptr<const Sampler> sampler;  // null: exact
     std::unique_ptr<StoredPiece> stored;     // null: its rows are in memory
     uint64_t room = 0;                       // of a stored one, for what is read
+    uint64_t reads = 0;                      // bytes it was expected to read
     absl::Status status;                     // of reading them
     std::vector<float> outputs;
     std::vector<float> lse;
@@ -86,11 +87,14 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
                             uint32_t head) const;
   absl::Status TakePartialBytes(const wire::AttendItem& item, size_t num_units);
   absl::Status AddItem(size_t item, const AttendPlan& plan);
+  bool TakeReads();
+  uint64_t ReadsOf(const Unit& unit) const;
   uint64_t RoomOf(const Unit& unit) const;
   void StartSteps(size_t runners);
   // A runner; `again`: for another turn of the job.
   void RunUnits(bool again);
   void TakeSteps(Scratch& scratch, base::Duration* used, Reads* reads);
+  static bool IsBatch(const Reads& reads);
   void Submit(Reads* reads);
   void OnRead(const std::vector<uint32_t>& units, std::span<const absl::Status> statuses);
   GroupQuery QueryOf(const Unit& unit);
@@ -119,6 +123,7 @@ class AttendJob : public std::enable_shared_from_this<AttendJob> {
   std::vector<absl::StatusOr<AttendPlan>> plans_;  // each written once, before unplanned_ drops
   std::atomic<size_t> unplanned_;
   size_t partial_bytes_ = 0;
+  uint64_t reads_ = 0;              // bytes of units that it was taken on with
   std::deque<HeadWork> heads_;      // those of an item are consecutive
   std::vector<size_t> first_head_;  // by item
   std::vector<Unit> units_;

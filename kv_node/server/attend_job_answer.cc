@@ -135,7 +135,7 @@ void AttendJob::Finish() {
   for (size_t i = 0; i < request_.items.size(); ++i) {
     if (plans_[i].ok()) AddWork(request_.items[i], &worked);
   }
-  queue_->End(number_, worked, took);
+  queue_->End(number_, reads_, worked, took);
   if (!units_.empty()) {
     units_.clear();
     queue_->partials().Give(partial_bytes_);

@@ -113,12 +113,39 @@ void AttendQueue::Resume(uint64_t job, base::Work run) {
   Dispatch();
 }
 
-void AttendQueue::End(uint64_t job, const policy::WorkRows& worked, const policy::WorkTimes& took) {
+bool AttendQueue::TakeReads(uint64_t job, uint64_t bytes, base::Time arrival, base::Time deadline,
+                            Refused* refused) {
+  policy::ReadPace::Admission admission;
+  uint64_t pending = 0;
+  {
+    std::lock_guard lock(mutex_);
+    pending = read_pace_.pending();
+    admission = read_pace_.Offer(schedule_.FlowOf(job), bytes, reads_.full(),
+                                 executor_->clock().Now(), deadline);
+  }
+  if (admission.taken) return true;
+  probe_->RequestRefused("disk");
+  refused->retry_after = admission.retry_after;
+  refused->status = absl::ResourceExhaustedError(
+      absl::StrCat("the attend would not be done in its ", Micros(deadline - arrival),
+                   " us: its rows would be read in ", Micros(admission.wait), " us, with ", pending,
+                   " bytes from the disk before its own ", bytes));
+  return false;
+}
+
+void AttendQueue::ReadsDone(uint64_t bytes) {
+  std::lock_guard lock(mutex_);
+  read_pace_.Read(bytes, reads_.full(), executor_->clock().Now());
+}
+
+void AttendQueue::End(uint64_t job, uint64_t reads, const policy::WorkRows& worked,
+                      const policy::WorkTimes& took) {
   size_t admitted = 0;
   std::array<double, policy::kWorkKinds> row_nanos{};
   double share = 1;
   {
     std::lock_guard lock(mutex_);
+    read_pace_.End(schedule_.FlowOf(job), reads);
     schedule_.Worked(job, worked);
     schedule_.End(job, took, executor_->clock().Now());
     ready_.erase(job);  // other runners have done what it waited to go on with

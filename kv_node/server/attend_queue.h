@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/executor.h"
 #include "common/policy/attend_schedule.h"
+#include "common/policy/read_pace.h"
 #include "common/transport/transport.h"
 #include "common/wire/messages.h"
 #include "kv_node/server/byte_quota.h"
@@ -70,8 +71,14 @@ class AttendQueue {
   // `run` is called as a runner when the job's turn has come, unless the job is over by then. From
   // any thread; does not block.
   void Resume(uint64_t job, base::Work run);
-  // worked: what of the request was not refused.
-  void End(uint64_t job, const policy::WorkRows& worked, const policy::WorkTimes& took);
+  // Before a job in work reads `bytes` from the disk, by estimate; false if they would come too
+  // late: the job is to be refused, and ended. ReadsDone for each part of them.
+  bool TakeReads(uint64_t job, uint64_t bytes, base::Time arrival, base::Time deadline,
+                 Refused* refused);
+  void ReadsDone(uint64_t bytes);
+  // reads: that were taken. worked: what of the request was not refused.
+  void End(uint64_t job, uint64_t reads, const policy::WorkRows& worked,
+           const policy::WorkTimes& took);
 
   int threads() const { return threads_; }
   // Attends begin with room for their partial outputs, and read with room for what they read: so
@@ -95,6 +102,7 @@ class AttendQueue {
   ByteQuota partials_;
   std::mutex mutex_;  // guards everything below
   policy::AttendSchedule schedule_;
+  policy::ReadPace read_pace_;
   std::unordered_multimap<uint64_t, Waiting> ready_;  // one for each turn that the job waits for
   size_t runners_ = 0;                                // given to the executor and not ended
 };

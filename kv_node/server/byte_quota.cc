@@ -38,4 +38,9 @@ uint64_t ByteQuota::held() const {
   return held_;
 }
 
+bool ByteQuota::full() const {
+  std::lock_guard lock(mutex_);
+  return !waiting_.empty();
+}
+
 }  // namespace sounder::kv_node

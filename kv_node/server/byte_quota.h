@@ -29,6 +29,7 @@ class ByteQuota {
 
   uint64_t limit() const { return limit_; }
   uint64_t held() const;
+  bool full() const;  // somebody waits
 
  private:
   struct Waiting {

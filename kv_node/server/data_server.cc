@@ -242,9 +242,9 @@ void DataServer::OnAttend(transport::ConnectionId connection, const wire::Envelo
   auto job = std::make_shared<AttendJob>(
       *std::move(request), arrival, number, sessions_, rows_, executor_, &attends_, &scratches_,
       [this, connection, arrival, hold = std::move(hold)](const wire::AttendReply& reply) {
-        if (!reply.envelope.status.ok()) {
+        if (absl::IsDeadlineExceeded(reply.envelope.status)) {
           probe_->RequestRefused("expired");
-        } else {
+        } else if (reply.envelope.status.ok()) {
           probe_->AttendDone(
               reply, std::chrono::duration<double>(executor_->clock().Now() - arrival).count());
         }

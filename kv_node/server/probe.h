@@ -23,8 +23,9 @@ class ServerProbe {
   void AppendDone(const wire::AppendReply& reply);
   void MessageRefused() { refused_.Add(); }
   // Why a sound request was not done: "deadline" (it could not be in time), "queue" or "memory"
-  // (its connection had its share of the bound), "expired" (its turn came too late), "room" (there
-  // is none for its rows until segments have left memory).
+  // (its connection had its share of the bound), "expired" (its turn came too late), "disk" (its
+  // rows would be read too late), "room" (there is none for its rows until segments have left
+  // memory).
   void RequestRefused(const std::string& reason) { refused_requests_.With({reason}).Add(); }
   void SlowReaderClosed() { slow_readers_.Add(); }
   void AttendsAdmitted(double count) { admitted_attends_.Set(count); }

@@ -86,6 +86,36 @@ check_soak() {
     "$(awk -v share="$(value slow_share_otherwise)" 'BEGIN { print 1.5 * share + .01 }')"
 }
 
+line soak_sanitized "e2e_overcommit: TenMinutes, in both sanitizer builds" \
+  "the same under ASan and UBSan, and under TSan: clean"
+check_soak_sanitized() {
+  local preset
+  : >"$results/$current.output"
+  for preset in asan-ubsan tsan; do
+    scripts/build.sh "$preset" e2e_overcommit_test sounder_node
+    UCX_MEM_MMAP_HOOK_MODE=none \
+      TSAN_OPTIONS="suppressions=tests/sanitizers/tsan.supp:second_deadlock_stack=1" \
+      "build/$preset/tests/e2e_overcommit_test" --gtest_filter='*TenMinutes*' \
+      --gtest_also_run_disabled_tests | tee -a "$results/$current.output"
+  done
+  figure "$(awk '$1 == "hot_attends" || $1 == "cold_attends" || $1 == "sessions_written" {
+    printf "%s%s %s", separator, $1, $2; separator = ", " }' "$results/$current.output")"
+  passed 2
+}
+
+line disk_overload "node_overload 3 6 stored" \
+  "at 3x what the disk reads: goodput >= .9 of the peak, refusals at once"
+check_disk_overload() {
+  build node_overload
+  build/release/bin/node_overload 3 6 stored | tee "$results/$current.output"
+  figure "$(value goodput_at_3x_of_peak) of peak, refused in $(value load3_refused_p99_us) us" \
+    "(p99), late $(value load3_late) of $(value load3_asked)"
+  at_least "$(value goodput_at_3x_of_peak)" .9
+  at_most "$(value load3_refused_p99_us)" "$(($(value deadline_us) / 4))"
+  at_least "$(value load3_refused)" 1
+  at_most "$(value load3_failed)" 0
+}
+
 line fuzz "./run fuzz segment records" \
   "readers of segments and records, 1,000,000 runs: no findings"
 check_fuzz() {

@@ -123,6 +123,30 @@ absl::Status AppendBehindSlowDisk() {
   return (*answer)->status;
 }
 
+// One more attend that reads everything, on a disk that has been busy with such for a while.
+absl::Status AttendOnBusyDisk() {
+  base::VirtualExecutor executor(1);
+  kv_node::StoredRowsOptions options;
+  options.faults.executor = &executor;
+  options.faults.read_delay = milliseconds(1);
+  options.memory_bytes = uint64_t{100} << 20;
+  StoredRows node(&executor, options);
+  const auto session = node.Open(
+      StoredRows::Spec(1, 256, base::DType::kBF16, 1024, wire::AttentionKind::kExact), 4096);
+  executor.RunFor(milliseconds(10));
+  node.driver.transport.Take();
+  node.MakeWarm(*session, {0, 4096});
+  std::vector<StoredRows::Question> questions{StoredRows::Ask(*session, {0, 4096}, 1, false)};
+  for (int i = 0; i < 100; ++i) node.Send(questions, 10'000'000);
+  executor.RunFor(milliseconds(100));
+  node.Send(questions, 20'000);
+  executor.RunFor(seconds(5));
+  for (const wire::AttendReply& reply : node.driver.AttendReplies()) {
+    if (!reply.envelope.status.ok()) return reply.envelope.status;
+  }
+  return absl::OkStatus();
+}
+
 // A durable session is closed while its records cannot be written.
 absl::Status CloseWithoutRecords() {
   kv_node::RestartDriver node(/*seed=*/1);
@@ -196,6 +220,13 @@ ErrorGroup StoreErrors() {
            "(`sounder_store_failed_written_segments_total` counts it). Attends go on.",
            "Make room on the disk or close sessions. A writer that has given up meanwhile is "
            "adopted to go on."},
+          {kResourceExhausted,
+           {{"the attend would not be done in its <n> us: its rows would be read in <n> us, with "
+             "<n> bytes from the disk before its own <n>",
+             AttendOnBusyDisk}},
+           "More is to be read from the disk than it can read before the deadline.",
+           "Give the node more `--memory` or a faster disk; more nodes, smaller `--rows`, a longer "
+           "`--deadline`."},
           {kDeadlineExceeded,
            {{"operation <n> of session <session> waited too long for rows being read",
              AppendBehindSlowDisk}},
