@@ -193,7 +193,7 @@ int Main(int rounds, base::Duration duration, bool stored) {
   }
   const std::string text = e2e::HttpGet(http, "/metrics").body;
   double counted = 0;
-  for (const char* reason : {"deadline", "queue", "memory"}) {
+  for (const char* reason : {"deadline", "disk", "queue", "memory"}) {
     counted += e2e::Metric(text, std::string("sounder_node_refused_requests_total{reason=\"") +
                                      reason + "\"}")
                    .value_or(0);

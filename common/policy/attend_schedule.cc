@@ -186,7 +186,7 @@ uint64_t AttendSchedule::Take(base::Time now, std::vector<uint64_t>* expired) {
       continue;
     }
     virtual_now_ = std::max(virtual_now_, next->second.start);
-    next->second.start += job.taken ? kTurn : std::min(job.work, job.threads * kTurn);
+    next->second.start += job.taken ? kTurn : FirstTurn(job);
     job.taken = true;
     if (ready_ == 0) measuring_ = false;
     return id;
@@ -199,10 +199,22 @@ void AttendSchedule::End(uint64_t job, const WorkTimes& took, base::Time now) {
   const auto found = jobs_.find(job);
   CHECK(found != jobs_.end()) << "job " << job << " is over already";
   times_.Measured(found->second.rows, took);
-  base::Duration rest = -found->second.used;
-  for (const base::Duration each : took) rest += each;
-  MeasureShare(rest, now);
+  base::Duration all{};
+  for (const base::Duration each : took) all += each;
+  // Threads that found nothing to do say nothing of what they get.
+  if (all > base::Duration(0)) MeasureShare(all - found->second.used, now);
   Forget(job);
+}
+
+void AttendSchedule::Drop(uint64_t job) {
+  const Job& entry = jobs_.at(job);
+  CHECK(entry.taken && entry.used == base::Duration(0)) << "job " << job << " was worked on";
+  flows_.at(entry.flow).start -= FirstTurn(entry);
+  Forget(job);
+}
+
+base::Duration AttendSchedule::FirstTurn(const Job& job) {
+  return std::min(job.work, job.threads * kTurn);
 }
 
 // A flow without jobs is remembered for as long as it is ahead of the others.

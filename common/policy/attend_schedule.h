@@ -90,9 +90,10 @@ class AttendSchedule {
   void Pause(uint64_t job, base::Duration used, bool again);
   // What a job turned out to be worked on, where some of what was asked for is refused.
   void Worked(uint64_t job, const WorkRows& rows) { jobs_.at(job).rows = rows; }
-  // A job that was offered or taken is over. `took` of zeros (refused later, nothing to do): not
-  // measured.
+  // A job that was offered or taken is over. `took` of zeros (nothing to do): not measured.
   void End(uint64_t job, const WorkTimes& took, base::Time now);
+  // A job that was just taken will not be worked on, and is over: its turn counts for nothing.
+  void Drop(uint64_t job);
 
   FlowId FlowOf(uint64_t job) const { return jobs_.at(job).flow; }
   double share() const { return share_; }           // in (0, 1], see above
@@ -123,6 +124,7 @@ class AttendSchedule {
                   base::Time deadline) const;
   base::Duration Ahead(FlowId flow, base::Duration work) const;
   base::Duration ByThreads(base::Duration work, int threads) const;
+  static base::Duration FirstTurn(const Job& job);
   void Used(Job& job, base::Duration used);
   void AddReady(uint64_t job, base::Time now);
   void MeasureShare(base::Duration took, base::Time now);

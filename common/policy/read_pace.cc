@@ -28,17 +28,18 @@ ReadPace::Admission ReadPace::Offer(FlowId flow, uint64_t bytes, bool full, base
   const auto found = of_flow_.find(flow);
   const uint64_t own = found == of_flow_.end() ? 0 : found->second;
   Admission admission;
-  admission.wait = TimeOf(pending_ + bytes);
+  admission.wait = TimeOf(pending_ + own);
+  admission.work = TimeOf(bytes);
   const base::Duration usable(static_cast<int64_t>(
       kUsable * static_cast<double>(std::max(deadline - now, base::Duration(0)).count())));
-  const base::Duration late = TimeOf(pending_ + own + bytes) - usable;
+  const base::Duration late = admission.wait + admission.work - usable;
   if (full && pending_ > 0 && late > base::Duration(0)) {
     admission.retry_after = std::clamp(late, kMinRetryAfter, kMaxRetryAfter);
     return admission;
   }
   admission.taken = true;
   pending_ += bytes;
-  if (bytes > 0) of_flow_[flow] += bytes;
+  of_flow_[flow] += bytes;
   return admission;
 }
 
@@ -63,6 +64,7 @@ void ReadPace::End(FlowId flow, uint64_t bytes) {
   found->second -= bytes;
   if (found->second == 0) of_flow_.erase(found);
   pending_ -= bytes;
+  if (pending_ == 0) measuring_ = false;
 }
 
 }  // namespace sounder::policy

@@ -21,8 +21,9 @@ class ReadPace {
  public:
   struct Admission {
     bool taken = false;
-    base::Duration wait{};         // expected until its rows are there
-    base::Duration retry_after{};  // if it is not: when there may be room for another one like it
+    base::Duration wait{};         // expected before its own, what leaves others room included
+    base::Duration work{};         // of its own
+    base::Duration retry_after{};  // if refused: when there may be room for another one like it
   };
   Admission Offer(FlowId flow, uint64_t bytes, bool full, base::Time now, base::Time deadline);
   // Some of what was taken on has been read.

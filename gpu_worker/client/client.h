@@ -351,8 +351,8 @@ class Client {
   Client& operator=(const Client&) = delete;
 
   // A session of its own on every node that may hold a part of it; blocks. kInvalidArgument for
-  // options that do not fit each other, kAlreadyExists for an id that is open with other options,
-  // kFailedPrecondition for one of another model. *session is set if it is OK.
+  // options that do not fit each other, kAlreadyExists for an id that is open,
+  // kFailedPrecondition for one that is with another model. *session is set if it is OK.
   Status Open(const SessionOptions& options, std::unique_ptr<Session>* session);
 
   // Takes over a session that a client left, or whose process has gone: its former holder is

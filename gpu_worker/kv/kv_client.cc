@@ -100,12 +100,13 @@ absl::Status KvClient::MakeOnNodes(const RemoteSession& session,
   for (const int index : session.placement().Nodes()) {
     Node& node = nodes_[static_cast<size_t>(index)];
     absl::Status status = data_.Reachable(node.data);
-    const bool reachable = status.ok();
-    if (reachable && IsLeftBehind(node, session.id())) status = CloseLeftBehind(node);
-    if (status.ok()) status = make(node, index);
+    // One that an earlier attempt left there is in the way.
+    if (status.ok()) status = CloseLeftBehind(node, &session.id());
+    const bool asked = status.ok();
+    if (asked) status = make(node, index);
     if (status.ok()) {
       made.push_back(index);
-      CloseLeftBehind(node).IgnoreError();
+      OnAnswered(node);
       continue;
     }
     // Only what is ours: a node that refuses may have a session of that id that is not.
@@ -113,16 +114,10 @@ absl::Status KvClient::MakeOnNodes(const RemoteSession& session,
       CloseOn(nodes_[static_cast<size_t>(other)], undo).IgnoreError();
     }
     NoteTimeout(node, status);
-    if (reachable && IsAway(status)) LeaveBehind(node, undo);
+    if (asked && IsAway(status)) LeaveBehind(node, undo);
     return NameNode(status, node.control->address());
   }
   return absl::OkStatus();
-}
-
-bool KvClient::IsLeftBehind(const Node& node, const base::SessionId& id) {
-  std::lock_guard lock(away_mutex_);
-  return std::any_of(node.left_behind.begin(), node.left_behind.end(),
-                     [&id](const wire::SessionOp& op) { return op.session.id == id; });
 }
 
 void KvClient::Remember(const std::shared_ptr<RemoteSession>& session) {
@@ -194,7 +189,7 @@ absl::Status KvClient::CloseOn(Node& node, const wire::SessionOp& op) {
   if (IsAway(status)) {
     LeaveBehind(node, op);
   } else {
-    CloseLeftBehind(node).IgnoreError();
+    OnAnswered(node);
   }
   return status;
 }
@@ -225,40 +220,13 @@ bool KvClient::IsAway(const absl::Status& status) {
 // UNAVAILABLE comes at once, so it is nothing to avoid; a node that drains answers with it too.
 void KvClient::NoteAnswer(Node& node, const absl::Status& status) {
   NoteTimeout(node, status);
-  if (!IsAway(status)) CloseLeftBehind(node).IgnoreError();
+  if (!IsAway(status)) OnAnswered(node);
 }
 
 void KvClient::NoteTimeout(Node& node, const absl::Status& status) {
   if (!absl::IsDeadlineExceeded(status)) return;
   std::lock_guard lock(away_mutex_);
   node.away_until = std::max(node.away_until, executor_->clock().Now() + options_.deadline);
-}
-
-void KvClient::LeaveBehind(Node& node, const wire::SessionOp& op) {
-  constexpr size_t kMost = 4096;  // the others end by their TTL
-  std::lock_guard lock(away_mutex_);
-  if (node.left_behind.size() < kMost) node.left_behind.push_back(op);
-}
-
-// After the node has answered.
-absl::Status KvClient::CloseLeftBehind(Node& node) {
-  std::vector<wire::SessionOp> ops;
-  {
-    std::lock_guard lock(away_mutex_);
-    node.away_until = base::Time{};
-    ops = std::exchange(node.left_behind, {});
-  }
-  absl::Status away;
-  for (wire::SessionOp& op : ops) {
-    op.sequence = 0;  // nothing of it is in flight any more
-    if (away.ok()) {
-      const absl::Status status = node.control->Close(op);
-      NoteTimeout(node, status);
-      if (IsAway(status)) away = status;
-    }
-    if (!away.ok()) LeaveBehind(node, op);
-  }
-  return away;
 }
 
 absl::Status KvClient::Append(RemoteSession* session, const AppendRows& rows) {
@@ -384,7 +352,7 @@ std::vector<absl::StatusOr<wire::NodeStatus>> KvClient::NodeStatuses() {
   for (Node& node : nodes_) {
     const absl::Status away = data_.Reachable(node.data);
     statuses.push_back(away.ok() ? node.control->Status() : away);
-    if (statuses.back().ok()) CloseLeftBehind(node).IgnoreError();
+    if (statuses.back().ok()) OnAnswered(node);
   }
   return statuses;
 }

@@ -37,7 +37,8 @@ struct KvClientOptions {
   uint64_t seed = 1;  // of the random part of delays; another one for each worker
   // Sessions whose ids callers choose begin at this epoch, and a microsecond later at the next one:
   // with the time of day as the first, at none that a session of that id had before, whoever opened
-  // it. So nothing that is still on its way of the one is taken for the other's.
+  // it (unless clocks differ by as much as lies between the two). So nothing that is still on its
+  // way of the one is taken for the other's.
   uint64_t first_epoch = 0;
   // A node that falls silent is away after interval + timeout; then everything that is asked of it
   // fails at once, until it answers again.
@@ -206,11 +207,17 @@ class KvClient {
   std::vector<absl::StatusOr<wire::NodeStatus>> NodeStatuses();
 
  private:
+  // A session that may be on a node, to be closed when that answers again.
+  struct LeftBehind {
+    wire::SessionOp op;
+    base::Time late{};    // from then on it will not come any more
+    bool missed = false;  // it was not there so far
+  };
   struct Node {
     std::unique_ptr<wire::ControlChannel> control;
     wire::DataClient::NodeIndex data = 0;
-    base::Time away_until{};                   // guarded by away_mutex_
-    std::vector<wire::SessionOp> left_behind;  // guarded by away_mutex_; to be closed
+    base::Time away_until{};              // guarded by away_mutex_
+    std::vector<LeftBehind> left_behind;  // guarded by away_mutex_
   };
   KvClient(KvClientOptions options, transport::Transport* transport, base::Executor* executor)
       : options_(std::move(options)),
@@ -225,7 +232,6 @@ class KvClient {
   // Makes a session on every node that may hold a part of it, by `make`; on none if one fails.
   absl::Status MakeOnNodes(const RemoteSession& session,
                            const std::function<absl::Status(Node&, int index)>& make);
-  bool IsLeftBehind(const Node& node, const base::SessionId& id);
   // What the nodes know of a session, by node; those that do not know it have nothing.
   using Infos = std::vector<std::optional<wire::SessionInfo>>;
   absl::StatusOr<Infos> DescribeEverywhere(const base::SessionId& id, uint32_t tenant);
@@ -252,8 +258,12 @@ class KvClient {
   void NoteAnswer(Node& node, const absl::Status& status);
   void NoteTimeout(Node& node, const absl::Status& status);
   void LeaveBehind(Node& node, const wire::SessionOp& op);
-  // UNAVAILABLE or DEADLINE_EXCEEDED where the node did not answer; what is left is kept.
-  absl::Status CloseLeftBehind(Node& node);
+  // The node has answered a call: it is not away, and what was left behind on it can go.
+  void OnAnswered(Node& node);
+  // All sessions that were left behind, or those of that id. What is not there is asked for once
+  // more when it cannot come any more, or when its id is used. UNAVAILABLE or DEADLINE_EXCEEDED
+  // where the node did not answer; what is left is kept.
+  absl::Status CloseLeftBehind(Node& node, const base::SessionId* only);
   absl::Status AppendToShard(RemoteSession* session, const AppendRows& rows,
                              const policy::Shard& shard);
   // The request to the node that has room for `bytes` more: an index into calls, or a new one.

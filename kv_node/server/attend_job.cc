@@ -86,7 +86,6 @@ void AttendJob::Begin() {
     return;
   }
   if (!TakeReads()) {
-    queue_->End(number_, 0, {}, {});
     Answer();
     queue_->RunnerEnded();
     return;
@@ -265,7 +264,7 @@ void AttendJob::RunUnit(Unit& unit, Scratch& scratch) {
   if (unit.status.ok()) AttendUnit(unit, scratch);
   if (unit.stored == nullptr) return;
   unit.stored->Release();
-  queue_->ReadsDone(unit.reads);
+  if (unit.reads > 0) queue_->ReadsDone(unit.reads);
   queue_->reads().Give(unit.room);
 }
 

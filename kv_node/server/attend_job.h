@@ -29,7 +29,8 @@ namespace sounder::kv_node {
 
 // Runs once. Shared by the work in flight; `done` is called exactly once with the reply, whose
 // spans point into the job, which lives until `done` returns. A job whose turn comes too late
-// answers DEADLINE_EXCEEDED as a whole, without items.
+// answers DEADLINE_EXCEEDED as a whole, without items; one whose rows the disk would read too late
+// RESOURCE_EXHAUSTED, with advice.
 class AttendJob : public std::enable_shared_from_this<AttendJob> {
  public:
   using Done = std::function<void(const wire::AttendReply& reply)>;

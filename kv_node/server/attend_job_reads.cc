@@ -1,5 +1,6 @@
 // The part of an Attend whose rows are in the store: whether it may read them, which, and when.
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "common/base/check.h"
@@ -42,14 +43,18 @@ bool AttendJob::TakeReads() {
   return false;
 }
 
-// Bytes that a unit will probably read.
+// Bytes that a unit will probably read: those of all its pages, or of one for each sampled row.
 uint64_t AttendJob::ReadsOf(const Unit& unit) const {
-  const uint64_t all = unit.stored->bytes_of_all();
+  const auto rows = static_cast<uint64_t>(unit.piece.rows());
+  const uint64_t all = MostPageBytes(*unit.piece.store, rows);
   if (unit.sampler == nullptr) return all;
   if (!unit.piece.segment->copies().empty()) return 0;
-  const float budget = request_.items[heads_[unit.head_work].item].rows_budget;
-  const double pages = static_cast<double>(unit.piece.rows()) * (budget > 0 ? budget : kUsualShare);
-  return std::min(all, static_cast<uint64_t>(pages) * kPageBytes);
+  const wire::AttendItem& item = request_.items[heads_[unit.head_work].item];
+  if (StoredPiece::TakesAll(*unit.piece.segment, item.query_count * item.group)) return all;
+  const float share = item.rows_budget > 0 ? item.rows_budget : kUsualShare;
+  const double pages = std::ceil(static_cast<double>(rows) * std::min(share, 1.f));
+  const uint64_t sampled = static_cast<uint64_t>(pages) * kPageBytes;
+  return 2 * sampled > all ? all : sampled;
 }
 
 // What a stored unit needs, as far as that is known before it is chosen what it reads.

@@ -9,6 +9,9 @@
 namespace sounder::kv_node {
 namespace {
 
+// With so much on its way a disk has all that it can do at once.
+constexpr uint64_t kBusyBytes = uint64_t{16} << 20;
+
 int64_t Micros(base::Duration duration) { return duration.count() / 1000; }
 
 }  // namespace
@@ -116,26 +119,31 @@ void AttendQueue::Resume(uint64_t job, base::Work run) {
 bool AttendQueue::TakeReads(uint64_t job, uint64_t bytes, base::Time arrival, base::Time deadline,
                             Refused* refused) {
   policy::ReadPace::Admission admission;
+  size_t admitted = 0;
   uint64_t pending = 0;
   {
     std::lock_guard lock(mutex_);
-    pending = read_pace_.pending();
-    admission = read_pace_.Offer(schedule_.FlowOf(job), bytes, reads_.full(),
+    admission = read_pace_.Offer(schedule_.FlowOf(job), bytes, reads_.Busy(kBusyBytes),
                                  executor_->clock().Now(), deadline);
+    if (!admission.taken) schedule_.Drop(job);
+    admitted = schedule_.admitted();
+    pending = read_pace_.pending();
   }
+  probe_->PendingReads(static_cast<double>(pending));
   if (admission.taken) return true;
+  probe_->AttendsAdmitted(static_cast<double>(admitted));
   probe_->RequestRefused("disk");
   refused->retry_after = admission.retry_after;
-  refused->status = absl::ResourceExhaustedError(
-      absl::StrCat("the attend would not be done in its ", Micros(deadline - arrival),
-                   " us: its rows would be read in ", Micros(admission.wait), " us, with ", pending,
-                   " bytes from the disk before its own ", bytes));
+  refused->status = absl::ResourceExhaustedError(absl::StrCat(
+      "the attend would not be done in its ", Micros(deadline - arrival),
+      " us: ", Micros(admission.wait), " us of reading from the disk lie before its own ",
+      Micros(admission.work), " us"));
   return false;
 }
 
 void AttendQueue::ReadsDone(uint64_t bytes) {
   std::lock_guard lock(mutex_);
-  read_pace_.Read(bytes, reads_.full(), executor_->clock().Now());
+  read_pace_.Read(bytes, reads_.Busy(kBusyBytes), executor_->clock().Now());
 }
 
 void AttendQueue::End(uint64_t job, uint64_t reads, const policy::WorkRows& worked,
@@ -143,9 +151,11 @@ void AttendQueue::End(uint64_t job, uint64_t reads, const policy::WorkRows& work
   size_t admitted = 0;
   std::array<double, policy::kWorkKinds> row_nanos{};
   double share = 1;
+  uint64_t pending = 0;
   {
     std::lock_guard lock(mutex_);
     read_pace_.End(schedule_.FlowOf(job), reads);
+    pending = read_pace_.pending();
     schedule_.Worked(job, worked);
     schedule_.End(job, took, executor_->clock().Now());
     ready_.erase(job);  // other runners have done what it waited to go on with
@@ -157,6 +167,7 @@ void AttendQueue::End(uint64_t job, uint64_t reads, const policy::WorkRows& work
   }
   probe_->AttendsAdmitted(static_cast<double>(admitted));
   probe_->AttendCost(row_nanos, share);
+  if (reads > 0) probe_->PendingReads(static_cast<double>(pending));
 }
 
 void AttendQueue::Dispatch() {

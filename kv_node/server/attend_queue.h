@@ -72,7 +72,7 @@ class AttendQueue {
   // any thread; does not block.
   void Resume(uint64_t job, base::Work run);
   // Before a job in work reads `bytes` from the disk, by estimate; false if they would come too
-  // late: the job is to be refused, and ended. ReadsDone for each part of them.
+  // late: the job is over then, and to be refused. ReadsDone for each part of them.
   bool TakeReads(uint64_t job, uint64_t bytes, base::Time arrival, base::Time deadline,
                  Refused* refused);
   void ReadsDone(uint64_t bytes);

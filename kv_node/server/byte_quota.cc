@@ -38,9 +38,9 @@ uint64_t ByteQuota::held() const {
   return held_;
 }
 
-bool ByteQuota::full() const {
+bool ByteQuota::Busy(uint64_t bytes) const {
   std::lock_guard lock(mutex_);
-  return !waiting_.empty();
+  return !waiting_.empty() || held_ >= bytes;
 }
 
 }  // namespace sounder::kv_node

@@ -29,7 +29,8 @@ class ByteQuota {
 
   uint64_t limit() const { return limit_; }
   uint64_t held() const;
-  bool full() const;  // somebody waits
+  // Somebody waits, or so much is held.
+  bool Busy(uint64_t bytes) const;
 
  private:
   struct Waiting {

@@ -78,6 +78,9 @@ ServerProbe::ServerProbe(metrics::Registry& registry, const SessionMap& sessions
       admitted_attends_(registry.AddGauge("sounder_node_admitted_attend_requests",
                                           "Attends taken on and not ended: waiting for rows or "
                                           "their turn, or in work.")),
+      pending_reads_(registry.AddGauge(
+          "sounder_node_pending_read_bytes",
+          "What attends that are under way wanted from the disk when they began, by estimate.")),
       message_bytes_(registry.AddGauge("sounder_node_message_bytes",
                                        "Requests of the data plane and answers that have not "
                                        "gone, as counted against --message-memory.")),

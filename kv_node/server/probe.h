@@ -29,6 +29,7 @@ class ServerProbe {
   void RequestRefused(const std::string& reason) { refused_requests_.With({reason}).Add(); }
   void SlowReaderClosed() { slow_readers_.Add(); }
   void AttendsAdmitted(double count) { admitted_attends_.Set(count); }
+  void PendingReads(double bytes) { pending_reads_.Set(bytes); }
   void MessageBytes(double more) { message_bytes_.Add(more); }
   void CreditGranted(double bytes) { append_credit_.Set(bytes); }
   // Thread time of a row by wire::AttentionKind; share of the threads' time that attends get.
@@ -58,6 +59,7 @@ class ServerProbe {
   metrics::Family<metrics::Counter>& refused_requests_;
   metrics::Counter& slow_readers_;
   metrics::Gauge& admitted_attends_;
+  metrics::Gauge& pending_reads_;
   metrics::Gauge& message_bytes_;
   metrics::Gauge& append_credit_;
   metrics::Family<metrics::Gauge>& row_seconds_;

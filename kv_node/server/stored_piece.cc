@@ -48,6 +48,10 @@ void StoredPiece::TakeSampled(const Sampler& sampler, const GroupQuery& query, S
   }
 }
 
+bool StoredPiece::TakesAll(const Segment& segment, int queries) {
+  return segment.copies().empty() && (queries > kMostSelectedQueries || segment.index() == nullptr);
+}
+
 // Then one run of pages is read sooner than many short ones.
 bool StoredPiece::TouchesMostPages() const {
   const size_t bytes = store_->shape().row_bytes();

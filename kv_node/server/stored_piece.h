@@ -29,6 +29,9 @@ class StoredPiece {
   void TakeSampled(const Sampler& sampler, const GroupQuery& query, Scratch& scratch);
 
   bool reads() const { return !rows_.empty(); }
+  // Whether a piece of the segment takes every row for so many queries, sampled or not.
+  static bool TakesAll(const Segment& segment, int queries);
+
   // Memory that the selection takes and the reads will, at most, until Release.
   uint64_t bytes() const;
   // The same of a piece of which every row is taken, before it is.

@@ -84,6 +84,8 @@ void RowSource::Join(const std::shared_ptr<Batch>& batch, Part* part) {
   const auto found = readings_.find(request.segment.get());
   if (found == readings_.end()) return;
   for (Reading* const reading : found->second) {
+    // A sample would wait for all of a long run, of which it wants some pages.
+    if (reading->request->recurring != request.recurring) continue;
     const std::span<const uint16_t> theirs = reading->part.RowsOf(*reading->request);
     const std::span<const uint16_t> ours = part->RowsOf(request);
     Waiter waiter;
@@ -104,6 +106,7 @@ void RowSource::Join(const std::shared_ptr<Batch>& batch, Part* part) {
     ++batch->unfinished;
     reading->waiters.push_back(std::move(waiter));
     *part = std::move(rest);
+    if (part->rows.empty()) break;
   }
 }
 
@@ -152,7 +155,6 @@ void RowSource::Finish(const std::shared_ptr<Batch>& batch, std::span<const absl
         std::memcpy(to.keys.data() + there, request.keys.data() + here, half);
         std::memcpy(to.values.data() + there, request.values.data() + here, half);
       }
-      if (!request.recurring) Arrived(to, statuses[i], waiter.part);  // else they are kept already
       EndPart(*waiter.batch);
     }
   }

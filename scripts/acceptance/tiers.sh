@@ -113,6 +113,7 @@ check_disk_overload() {
   at_least "$(value goodput_at_3x_of_peak)" .9
   at_most "$(value load3_refused_p99_us)" "$(($(value deadline_us) / 4))"
   at_least "$(value load3_refused)" 1
+  at_least "$(value refusals_counted_by_node)" "$(value load3_refused)"
   at_most "$(value load3_failed)" 0
 }
 

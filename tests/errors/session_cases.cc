@@ -277,8 +277,10 @@ ErrorGroup OpenErrors() {
           {kAlreadyExists,
            {{"session <session> is open with other options: <difference>",
              [] { return OpenSecond([](auto& options) { options.seal_rows = 32; }); }}},
-           "The session is open already, with options that differ as the message says.",
-           "Open it with the same options, or another one."},
+           "The session is open already; what differs may be its epoch alone, which no two of an "
+           "id "
+           "have in common.",
+           "Close it first, adopt it (`chat --adopt`, `Adopt`), or take another id."},
           {kResourceExhausted,
            {{"the node holds <n> sessions, its most (--max-sessions)",
              [] { return OpenAt({.max_sessions = 2}, 3); }}},

@@ -221,8 +221,8 @@ ErrorGroup StoreErrors() {
            "Make room on the disk or close sessions. A writer that has given up meanwhile is "
            "adopted to go on."},
           {kResourceExhausted,
-           {{"the attend would not be done in its <n> us: its rows would be read in <n> us, with "
-             "<n> bytes from the disk before its own <n>",
+           {{"the attend would not be done in its <n> us: <n> us of reading from the disk lie "
+             "before its own <n> us",
              AttendOnBusyDisk}},
            "More is to be read from the disk than it can read before the deadline.",
            "Give the node more `--memory` or a faster disk; more nodes, smaller `--rows`, a longer "

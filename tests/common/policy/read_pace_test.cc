@@ -46,7 +46,8 @@ TEST(ReadPace, RefusesWhatWouldBeLateAndSaysWhenToComeAgain) {
   EXPECT_TRUE(pace.Offer(1, 30 * kMB, true, kStart, deadline).taken);
   const auto late = pace.Offer(1, 20 * kMB, true, kStart, deadline);
   EXPECT_FALSE(late.taken);
-  EXPECT_EQ(late.wait, milliseconds(50));
+  EXPECT_EQ(late.wait, milliseconds(60));
+  EXPECT_EQ(late.work, milliseconds(20));
   EXPECT_EQ(late.retry_after, milliseconds(10));
   EXPECT_EQ(pace.pending(), 30 * kMB);
   EXPECT_TRUE(pace.Offer(2, 20 * kMB, true, kStart, deadline).taken);
@@ -57,6 +58,15 @@ TEST(ReadPace, RefusesWhatWouldBeLateAndSaysWhenToComeAgain) {
   pace.End(2, 20 * kMB);
   pace.End(3, 21 * kMB);
   EXPECT_EQ(pace.pending(), 0u);
+}
+
+TEST(ReadPace, IsNotMeasuredOverAGap) {
+  ReadPace pace = Knowing();
+  EXPECT_TRUE(pace.Offer(1, kMB, false, kStart, kStart + seconds(1)).taken);
+  pace.Read(kMB, true, kStart + milliseconds(200));
+  pace.End(1, kMB);
+  pace.Read(kMB, true, kStart + seconds(60));
+  EXPECT_NEAR(pace.bytes_per_second(), 1e9, 1);
 }
 
 TEST(ReadPace, TakesEverythingWhereNothingWaits) {

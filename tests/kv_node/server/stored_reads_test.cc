@@ -152,7 +152,8 @@ TEST_F(StoredReadsTest, WhatTheDiskCannotReadInTimeIsRefused) {
   }
   ASSERT_EQ(refused.size(), 1u);
   EXPECT_EQ(refused[0].envelope.status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(refused[0].envelope.status.ToString(), HasSubstr("bytes from the disk before"));
+  EXPECT_THAT(refused[0].envelope.status.ToString(),
+              HasSubstr("us of reading from the disk lie before its own"));
   EXPECT_GT(refused[0].envelope.retry_after_us, 0u);
   EXPECT_EQ(Metric(node, "sounder_node_refused_requests_total{reason=\"disk\"}"),
             "sounder_node_refused_requests_total{reason=\"disk\"} 1");
