@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <vector>
 
 #include "common/base/philox.h"
 #include "common/base/virtual_executor.h"
@@ -42,6 +43,29 @@ TEST(ServiceTimes, AverageOverRequestsByKind) {
   times.Measured(Exact(100), {});  // nothing was measured
   EXPECT_NEAR(times.nanos_per_row(0), 3000, 1);
   EXPECT_GT(times.Estimate({INT64_MAX, INT64_MAX, INT64_MAX}), base::Duration(0));
+}
+
+// What is refused when its turn has come (its rows would be read too late) took nobody's time.
+TEST(AttendSchedule, AJobThatIsDroppedCostsNoTurn) {
+  AttendSchedule schedule = Knowing({.threads = 1});
+  std::vector<uint64_t> expired;
+  const auto ready = [&](FlowId flow) {
+    const uint64_t job =
+        schedule.Offer(flow, Exact(1000), 1, kStart, kStart + milliseconds(999)).job;
+    schedule.MakeReady(job, kStart);
+    return job;
+  };
+  std::vector<uint64_t> jobs;
+  for (int i = 0; i < 20; ++i) jobs.push_back(ready(1));
+  const uint64_t other = ready(2);
+  for (int i = 0; i < 19; ++i) {
+    ASSERT_EQ(schedule.Take(kStart + microseconds(30 * i), &expired), jobs[static_cast<size_t>(i)]);
+    schedule.Drop(jobs[static_cast<size_t>(i)]);
+  }
+  EXPECT_EQ(schedule.share(), 1);
+  EXPECT_EQ(schedule.Take(kStart, &expired), jobs[19]) << "the other has not waited for anything";
+  EXPECT_EQ(schedule.Take(kStart, &expired), other);
+  EXPECT_TRUE(expired.empty());
 }
 
 TEST(AttendSchedule, RefusesWhatCannotBeInTimeAndSaysWhenToComeAgain) {

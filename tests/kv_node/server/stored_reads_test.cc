@@ -167,6 +167,7 @@ TEST_F(StoredReadsTest, WhatTheDiskCannotReadInTimeIsRefused) {
     ++good;
   }
   EXPECT_EQ(good, 102u);
+  EXPECT_EQ(Metric(node, "sounder_node_pending_read_bytes"), "sounder_node_pending_read_bytes 0");
 }
 
 // Attends that have begun keep their partial outputs while they wait for the disk.
@@ -350,6 +351,8 @@ TEST_F(StoredReadsTest, UnderManyFaultsAnswersAreRightOrErrors) {
   }
   EXPECT_GT(failed, 5);
   EXPECT_LT(failed, 300);
+  // Whatever became of them, nothing counts as still to be read.
+  EXPECT_EQ(Metric(node, "sounder_node_pending_read_bytes"), "sounder_node_pending_read_bytes 0");
 }
 
 TEST_F(StoredReadsTest, FetchedRowsAreTheSame) {
