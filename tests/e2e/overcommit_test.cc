@@ -268,8 +268,8 @@ class Soak {
 
 TEST(OvercommitTest, AFewSeconds) {
   Soak({.duration = seconds(60),
-        .memory = uint64_t{32} << 20,
-        .positions = 8192,
+        .memory = uint64_t{kSanitized ? 16 : 32} << 20,
+        .positions = kSanitized ? 4096 : 8192,
         .until_seen = true})
       .Run();
 }
