@@ -42,7 +42,7 @@ struct LoadResult {
   double PerSecond() const { return static_cast<double>(good) / seconds; }
 };
 
-// Sessions of synthetic rows on a node, and connections that attend to it, each with a client of
+// Sessions of synthetic rows on a node, and connections that attend to them, each with a client of
 // its own that sends nothing twice. Used from one thread.
 class Load {
  public:

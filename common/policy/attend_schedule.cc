@@ -5,15 +5,13 @@
 
 #include "common/base/check.h"
 #include "common/policy/retry.h"
+#include "common/policy/usable_time.h"
 
 namespace sounder::policy {
 namespace {
 
 // Weight of a new measurement.
 constexpr double kNewest = 0.125;
-// A request is admitted if it would be done after this share of its time: estimates err, and the
-// answer has to travel.
-constexpr double kUsable = 0.7;
 // The share is measured over so many requests, and believed by so much.
 constexpr int kShareJobs = 8;
 constexpr double kNewestShare = 0.25;
@@ -62,9 +60,7 @@ AttendSchedule::Admission AttendSchedule::Judge(FlowId flow, base::Duration work
   Admission admission;
   admission.work = work;
   admission.wait = ByThreads(Ahead(flow, work), options_.threads);
-  const base::Duration usable(static_cast<int64_t>(
-      kUsable * static_cast<double>(std::max(deadline - now, base::Duration(0)).count())));
-  const base::Duration late = admission.wait + ByThreads(work, threads) - usable;
+  const base::Duration late = admission.wait + ByThreads(work, threads) - UsableTime(now, deadline);
   if (now >= deadline || (late > base::Duration(0) && !jobs_.empty())) {
     admission.refusal = Refusal::kDeadline;
     admission.retry_after = std::clamp(late, kMinRetryAfter, kMaxRetryAfter);

@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/policy/retry.h"
+#include "common/policy/usable_time.h"
 
 namespace sounder::policy {
 namespace {
@@ -12,8 +13,6 @@ namespace {
 // A measurement takes so long, and is believed by so much.
 constexpr base::Duration kWindow = std::chrono::milliseconds(50);
 constexpr double kNewest = 0.25;
-// What is read in this share of a request's time is attended in time as well: AttendSchedule.
-constexpr double kUsable = 0.7;
 
 }  // namespace
 
@@ -30,9 +29,7 @@ ReadPace::Admission ReadPace::Offer(FlowId flow, uint64_t bytes, bool full, base
   Admission admission;
   admission.wait = TimeOf(pending_ + own);
   admission.work = TimeOf(bytes);
-  const base::Duration usable(static_cast<int64_t>(
-      kUsable * static_cast<double>(std::max(deadline - now, base::Duration(0)).count())));
-  const base::Duration late = admission.wait + admission.work - usable;
+  const base::Duration late = admission.wait + admission.work - UsableTime(now, deadline);
   if (full && pending_ > 0 && late > base::Duration(0)) {
     admission.retry_after = std::clamp(late, kMinRetryAfter, kMaxRetryAfter);
     return admission;

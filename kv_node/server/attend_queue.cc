@@ -120,17 +120,17 @@ bool AttendQueue::TakeReads(uint64_t job, uint64_t bytes, base::Time arrival, ba
                             Refused* refused) {
   policy::ReadPace::Admission admission;
   size_t admitted = 0;
-  uint64_t pending = 0;
   {
     std::lock_guard lock(mutex_);
     admission = read_pace_.Offer(schedule_.FlowOf(job), bytes, reads_.Busy(kBusyBytes),
                                  executor_->clock().Now(), deadline);
     if (!admission.taken) schedule_.Drop(job);
     admitted = schedule_.admitted();
-    pending = read_pace_.pending();
   }
-  probe_->PendingReads(static_cast<double>(pending));
-  if (admission.taken) return true;
+  if (admission.taken) {
+    probe_->PendingReads(static_cast<double>(bytes));
+    return true;
+  }
   probe_->AttendsAdmitted(static_cast<double>(admitted));
   probe_->RequestRefused("disk");
   refused->retry_after = admission.retry_after;
@@ -151,11 +151,9 @@ void AttendQueue::End(uint64_t job, uint64_t reads, const policy::WorkRows& work
   size_t admitted = 0;
   std::array<double, policy::kWorkKinds> row_nanos{};
   double share = 1;
-  uint64_t pending = 0;
   {
     std::lock_guard lock(mutex_);
     read_pace_.End(schedule_.FlowOf(job), reads);
-    pending = read_pace_.pending();
     schedule_.Worked(job, worked);
     schedule_.End(job, took, executor_->clock().Now());
     ready_.erase(job);  // other runners have done what it waited to go on with
@@ -167,7 +165,7 @@ void AttendQueue::End(uint64_t job, uint64_t reads, const policy::WorkRows& work
   }
   probe_->AttendsAdmitted(static_cast<double>(admitted));
   probe_->AttendCost(row_nanos, share);
-  if (reads > 0) probe_->PendingReads(static_cast<double>(pending));
+  probe_->PendingReads(-static_cast<double>(reads));
 }
 
 void AttendQueue::Dispatch() {

@@ -29,7 +29,7 @@ class ServerProbe {
   void RequestRefused(const std::string& reason) { refused_requests_.With({reason}).Add(); }
   void SlowReaderClosed() { slow_readers_.Add(); }
   void AttendsAdmitted(double count) { admitted_attends_.Set(count); }
-  void PendingReads(double bytes) { pending_reads_.Set(bytes); }
+  void PendingReads(double more) { pending_reads_.Add(more); }
   void MessageBytes(double more) { message_bytes_.Add(more); }
   void CreditGranted(double bytes) { append_credit_.Set(bytes); }
   // Thread time of a row by wire::AttentionKind; share of the threads' time that attends get.

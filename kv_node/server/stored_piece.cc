@@ -32,8 +32,7 @@ void StoredPiece::TakeAll() {
 
 void StoredPiece::TakeSampled(const Sampler& sampler, const GroupQuery& query, Scratch& scratch) {
   // Of copies, and without an index, a selection is small.
-  if (query.group > kMostSelectedQueries && segment_->index() != nullptr &&
-      segment_->copies().empty()) {
+  if (segment_->index() != nullptr && TakesAll(*segment_, query.group)) {
     whole_segment_ = true;
     TakeAll();
     return;

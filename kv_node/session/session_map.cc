@@ -148,18 +148,22 @@ absl::StatusOr<wire::OpenResult> SessionMap::Open(wire::SessionSpec spec) {
   if (session != nullptr) return answer(session->MakeDurable());
   ASSIGN_OR_RETURN(std::shared_ptr<const Sampler> sampler, SamplerFor(spec));
   ASSIGN_OR_RETURN(session, Make(spec, std::move(sampler)));
-  std::shared_ptr<Session> other;  // opened meanwhile
+  return answer(Insert(session, [&] { return Known(spec); }));
+}
+
+absl::Status SessionMap::Insert(const std::shared_ptr<Session>& made, const LookUp& look_up) {
+  std::shared_ptr<Session> other;  // made meanwhile
   {
     std::lock_guard lock(mutex_);
-    const std::optional<absl::Status> known = Known(spec);
+    const std::optional<absl::Status> known = look_up();
     if (known.has_value() && !known->ok()) return *known;
     if (known.has_value()) {
-      other = sessions_.at(spec.session.id);
+      other = sessions_.at(made->spec().session.id);
     } else {
-      InsertLocked(session);
+      InsertLocked(made);
     }
   }
-  return answer(other != nullptr ? other->MakeDurable() : KeepNew(session));
+  return other != nullptr ? other->MakeDurable() : KeepNew(made);
 }
 
 // A session without rows.

@@ -107,6 +107,10 @@ class SessionMap {
                                                 std::shared_ptr<const Sampler> sampler);
   // With the lock held. The journal of an earlier session of the id goes first.
   void InsertLocked(const std::shared_ptr<Session>& session);
+  // What there is to say without making a session; nothing: it is to be made. mutex_ is held.
+  using LookUp = std::function<std::optional<absl::Status>()>;
+  // The session that was made, unless another one of its id was meanwhile; durable if it is to be.
+  absl::Status Insert(const std::shared_ptr<Session>& made, const LookUp& look_up);
   absl::Status KeepNew(const std::shared_ptr<Session>& session);
   // Takes it out, ends it, and its records go.
   void Expel(const std::shared_ptr<Session>& session, const absl::Status& reason);

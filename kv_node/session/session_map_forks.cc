@@ -74,18 +74,7 @@ absl::Status SessionMap::OpenFork(const wire::ForkCall& call, const Session& par
   spec.ttl_seconds = call.ttl_seconds;
   ASSIGN_OR_RETURN(const std::shared_ptr<Session> child, Make(spec, parent.sampler()));
   child->StartFrom(std::move(rows));
-  std::shared_ptr<Session> other;  // forked meanwhile
-  {
-    std::lock_guard lock(mutex_);
-    const std::optional<absl::Status> known = KnownFork(call);
-    if (known.has_value() && !known->ok()) return *known;
-    if (known.has_value()) {
-      other = sessions_.at(call.child.id);
-    } else {
-      InsertLocked(child);
-    }
-  }
-  return other != nullptr ? other->MakeDurable() : KeepNew(child);
+  return Insert(child, [&] { return KnownFork(call); });
 }
 
 }  // namespace sounder::kv_node

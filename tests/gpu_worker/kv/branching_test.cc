@@ -215,7 +215,6 @@ TEST_F(BranchingTest, AForkIsOnAllNodesOrNone) {
   EXPECT_EQ(Fault(again->get(), content), "");
 }
 
-// An open that failed is closed when its node is heard of again, but not once it was opened anew.
 // The node goes on with a fork that nobody waits for any more: it is not in the way of another one.
 TEST_F(BranchingTest, AForkThatIsMadeLateGoesBeforeItsIdIsUsed) {
   Start(1);
@@ -242,6 +241,7 @@ TEST_F(BranchingTest, AForkThatIsMadeLateGoesBeforeItsIdIsUsed) {
   EXPECT_EQ(cluster_->Sessions(), 2u);
 }
 
+// An open that failed is closed when its node is heard of again, but not once it was opened anew.
 TEST_F(BranchingTest, ASessionOpenedAnewIsNotClosedAsALeftOver) {
   Start(1);
   cluster_->SetControlFate([] { return CallFate::kAnswerLost; });
@@ -254,7 +254,6 @@ TEST_F(BranchingTest, ASessionOpenedAnewIsNotClosedAsALeftOver) {
   EXPECT_EQ(Fault(session.get(), content), "");
 }
 
-// The worker ends with appends on the way: one node has them, another not, or some layers only.
 // What is on its way of the session that an id belonged to is not taken for the next one's.
 TEST_F(BranchingTest, AnIdThatIsUsedAgainBeginsAtAnotherEpoch) {
   Start(3);
@@ -290,6 +289,7 @@ TEST_F(BranchingTest, AnIdThatIsUsedAgainBeginsAtAnotherEpoch) {
   EXPECT_THAT(there.ToString(), HasSubstr("epoch"));
 }
 
+// The worker ends with appends on the way: one node has them, another not, or some layers only.
 TEST_F(BranchingTest, ASecondWorkerContinuesFromWhatAllNodesHave) {
   Start(3);
   BranchContent content;

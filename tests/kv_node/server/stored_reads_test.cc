@@ -37,12 +37,12 @@ class StoredReadsTest : public StoredRowsTest {
 
 TEST_F(StoredReadsTest, ReadsAreInFlightTogether) {
   StoredRows node(&executor_, Timed(milliseconds(5)));
-  // 40 segments of 2 heads.
-  const auto session = Open(node, Sketched(1), 4000);
+  // 40 segments of 2 heads each.
+  const auto session = Open(node, Sketched(1), 4000), other = Open(node, Sketched(2), 4000);
   std::vector<Question> questions{StoredRows::Ask(*session, {0, 4000}, 1, true),
-                                  StoredRows::Ask(*session, {0, 4000}, 1, false)};
+                                  StoredRows::Ask(*other, {0, 4000}, 1, false)};
   const wire::AttendReply hot = Answer(node, questions);
-  node.MakeWarm(*session, {0, 4000});
+  for (const auto& one : {session, other}) node.MakeWarm(*one, {0, 4000});
   const base::Time begin = executor_.clock().Now();
   node.Send(questions);
   std::vector<wire::AttendReply> replies;
@@ -54,8 +54,8 @@ TEST_F(StoredReadsTest, ReadsAreInFlightTogether) {
   for (size_t i : {0, 1}) EXPECT_TRUE(StoredRows::SameAnswer(hot.items[i], replies[0].items[i]));
   EXPECT_EQ(executor_.clock().Now() - begin, milliseconds(5)) << "the time of one read";
   EXPECT_EQ(node.watched.most_in_flight(), node.watched.batches());
-  EXPECT_GE(node.watched.batches(), 4u) << "what is read first need not wait for all";
-  EXPECT_LE(node.watched.batches(), 10u) << "80 units, and as many that want some of the same rows";
+  EXPECT_GE(node.watched.batches(), 8u) << "what is read first need not wait for all";
+  EXPECT_LE(node.watched.batches(), 20u) << "160 units";
   executor_.RunFor(milliseconds(1));
 }
 
@@ -241,18 +241,20 @@ TEST_F(StoredReadsTest, WaitIdleWaitsForReadsInFlight) {
 
 TEST_F(StoredReadsTest, NoThreadWaitsForTheDisk) {
   StoredRows node(&executor_, Timed(milliseconds(5)));
-  const auto stored = Open(node, Sketched(1), 1000);
   const auto in_memory = Open(node, Sketched(2), 1000);
-  node.MakeWarm(*stored, {0, 1000});
+  std::vector<std::shared_ptr<Session>> stored;  // one each: the rows of one would be read once
+  for (uint64_t i = 0; i < 10; ++i) {
+    stored.push_back(Open(node, Sketched(10 + i), 1000));
+    node.MakeWarm(*stored.back(), {0, 1000});
+  }
   const base::Time begin = executor_.clock().Now();
-  for (int i = 0; i < 10; ++i) {
-    std::vector<Question> questions{StoredRows::Ask(*stored, {0, 1000}, 1, i % 2 == 0)};
+  for (size_t i = 0; i < stored.size(); ++i) {
+    std::vector<Question> questions{StoredRows::Ask(*stored[i], {0, 1000}, 1, i % 2 == 0)};
     node.Send(questions);
   }
   executor_.RunFor(milliseconds(1));
   EXPECT_EQ(node.watched.in_flight(), node.watched.batches());
-  EXPECT_GE(node.watched.in_flight(), 1u);
-  EXPECT_GT(node.source.counts().rows, 5 * 2 * 900u) << "all ten wait, for much the same rows";
+  EXPECT_GE(node.watched.in_flight(), 10u);
   std::vector<Question> questions{StoredRows::Ask(*in_memory, {0, 1000}, 1, true)};
   node.Send(questions, 0, 2);
   executor_.RunFor(milliseconds(1));

@@ -21,26 +21,16 @@
 #include "kv_node/store/segment_log.h"
 #include "kv_node/store/segment_store.h"
 #include "tests/kv_node/server/server_driver.h"
+#include "tests/kv_node/store/forwarding_disk.h"
 #include "tests/kv_node/store/scratch_folder.h"
 
 namespace sounder::kv_node {
 
 // Counts what is asked of a disk at the same time.
-class WatchedDisk final : public Disk {
+class WatchedDisk final : public ForwardingDisk {
  public:
-  explicit WatchedDisk(Disk* below) : below_(below) {}
+  using ForwardingDisk::ForwardingDisk;
 
-  const DiskProperties& properties() const override { return below_->properties(); }
-  absl::StatusOr<std::shared_ptr<DiskFile>> Create(const std::string& name) override {
-    return below_->Create(name);
-  }
-  absl::StatusOr<std::shared_ptr<DiskFile>> Open(const std::string& name) override {
-    return below_->Open(name);
-  }
-  absl::Status Remove(const std::string& name) override { return below_->Remove(name); }
-  absl::StatusOr<std::vector<std::string>> List() override { return below_->List(); }
-  absl::Status SyncDirectory() override { return below_->SyncDirectory(); }
-  absl::StatusOr<uint64_t> FreeBytes() override { return below_->FreeBytes(); }
   void Read(std::vector<DiskRead> reads, ReadsDone done) override {
     size_t bytes = 0;
     for (const DiskRead& read : reads) bytes += read.into.size();
@@ -50,7 +40,7 @@ class WatchedDisk final : public Disk {
       most_in_flight_ = std::max(most_in_flight_, ++in_flight_);
       most_bytes_ = std::max(most_bytes_, bytes_ += bytes);
     }
-    below_->Read(std::move(reads),
+    below().Read(std::move(reads),
                  [this, bytes, done = std::move(done)](std::span<const absl::Status> statuses) {
                    {
                      std::lock_guard lock(mutex_);
@@ -79,7 +69,6 @@ class WatchedDisk final : public Disk {
   }
 
  private:
-  Disk* const below_;
   std::mutex mutex_;
   size_t batches_ = 0;  // guarded by mutex_, like all below
   size_t in_flight_ = 0;

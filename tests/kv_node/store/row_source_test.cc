@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "tests/kv_node/store/asked_rows.h"
+#include "tests/kv_node/store/forwarding_disk.h"
 
 namespace sounder::kv_node {
 namespace {
@@ -22,20 +23,10 @@ using base::DType;
 using testing::HasSubstr;
 
 // Reads are held until they are let go.
-class HeldDisk final : public Disk {
+class HeldDisk final : public ForwardingDisk {
  public:
-  explicit HeldDisk(Disk* disk) : disk_(disk) {}
-  const DiskProperties& properties() const override { return disk_->properties(); }
-  absl::StatusOr<std::shared_ptr<DiskFile>> Create(const std::string& name) override {
-    return disk_->Create(name);
-  }
-  absl::StatusOr<std::shared_ptr<DiskFile>> Open(const std::string& name) override {
-    return disk_->Open(name);
-  }
-  absl::Status Remove(const std::string& name) override { return disk_->Remove(name); }
-  absl::StatusOr<std::vector<std::string>> List() override { return disk_->List(); }
-  absl::Status SyncDirectory() override { return disk_->SyncDirectory(); }
-  absl::StatusOr<uint64_t> FreeBytes() override { return disk_->FreeBytes(); }
+  using ForwardingDisk::ForwardingDisk;
+
   void Read(std::vector<DiskRead> reads, ReadsDone done) override {
     held_.push_back({std::move(reads), std::move(done)});
   }
@@ -45,7 +36,7 @@ class HeldDisk final : public Disk {
   void LetGo(size_t nth) {
     Held held = std::move(held_[nth]);
     held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(nth));
-    const std::vector<absl::Status> statuses = ReadAndWait(*disk_, std::move(held.reads));
+    const std::vector<absl::Status> statuses = ReadAndWait(below(), std::move(held.reads));
     held.done(statuses);
   }
 
@@ -54,7 +45,6 @@ class HeldDisk final : public Disk {
     std::vector<DiskRead> reads;
     ReadsDone done;
   };
-  Disk* const disk_;
   std::deque<Held> held_;
 };
 
